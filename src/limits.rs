@@ -1,0 +1,55 @@
+//! Every bound of the process, in one place, each with its reason.
+//!
+//! Bounds an operator may set are fields of `policy::Limits` and have their defaults here.
+
+use std::time::Duration;
+
+/// SYNs remembered until the kernel's SYN-ACK makes them a connection. 64 Ki x ~100 octets: a SYN flood costs 6 MB and
+/// pushes out only other unanswered SYNs (a connection whose SYN was pushed out is served locally).
+pub const SYNS_MAX: usize = 65_536;
+/// How long a SYN waits for the kernel's SYN-ACK. The kernel answers at once or, with a full backlog, never.
+pub const SYN_LIFETIME: Duration = Duration::from_secs(3);
+/// Longest hold of a connection in the kernel's SYN-RECV: the second retransmission of the SYN-ACK would follow at 3 s.
+pub const HOLD_MAX: Duration = Duration::from_millis(2_500);
+/// Share of a listener's backlog that held connections may take (1/4): the rest stays for connections on their way.
+pub const HOLD_BACKLOG_SHARE: usize = 4;
+/// Backlog assumed before the kernel has told: the smallest default in common use.
+pub const BACKLOG_ASSUMED: u32 = 128;
+/// A request still incomplete this long after its first byte is acknowledged on the kernel's behalf: a client that waits
+/// for an acknowledgement (Nagle, RFC 896) goes on.
+pub const EARLY_ACKNOWLEDGEMENT_AFTER: Duration = Duration::from_millis(50);
+/// Segments a client may send unacknowledged at first (RFC 6928): more needed means acknowledging early.
+pub const INITIAL_WINDOW_SEGMENTS: usize = 10;
+/// How long both ends remember a connection that is over (the TIME-WAIT of Linux).
+pub const LINGER: Duration = Duration::from_secs(60);
+/// How long a back-end waits for its own kernel's SYN-ACK to a replayed SYN before it says "backlog full".
+pub const REPLAY_DEADLINE: Duration = Duration::from_millis(200);
+/// How long a prepared replay waits for commit or abort when the front-end has gone silent.
+pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
+/// Interval between deliveries of the first flight until the kernel has acknowledged it.
+pub const DELIVERY_INTERVAL: Duration = Duration::from_millis(50);
+/// After this long without an acknowledgement of the first flight the owner returns the connection, if it safely can.
+pub const DELIVERY_DEADLINE: Duration = Duration::from_millis(500);
+/// Segments a back-end keeps that overtook their commit, and the octets of them.
+pub const OVERTAKING_SEGMENTS_MAX: usize = 64;
+/// Segments kept of one undecided connection (one-octet segments included).
+pub const HELD_SEGMENTS_MAX: usize = 4_096;
+/// A connection without packets is looked up in the kernel this often.
+pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// A loop that did not run for this long must assume that the kernel went on without it (capture needs a sign of life
+/// every second), so no undecided connection may be handed off any more.
+pub const STALL: Duration = Duration::from_millis(800);
+/// How often the loop shows the kernel that it lives.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+/// How long guards found at start wait for a peer that owns their connection.
+pub const ORPHAN_LIFETIME: Duration = Duration::from_secs(10);
+/// Connections of a node, both roles (cluster file: `limits.connections`).
+pub const CONNECTIONS_DEFAULT: usize = 1_000_000;
+/// Octets held in all first flights together (cluster file: `limits.first_flight_bytes`).
+pub const FIRST_FLIGHT_BYTES_DEFAULT: usize = 64 << 20;
+/// Alias addresses per front-end address: that many connections of one client port within one linger.
+pub const ALIASES_PER_FRONTEND: usize = 64;
+/// Largest control message: a first flight and its state fit; a peer that claims more is misbehaving.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Octets a session may have waiting to be written before the peer counts as down.
+pub const SESSION_BACKLOG_BYTES_MAX: usize = 64 << 20;
