@@ -432,7 +432,7 @@ impl Btcp {
         let decision = ctx
             .policy
             .service_of(flow.frontend)
-            .map_or_else(|| Decision { rule: "default".into(), targets: Vec::new() }, |service| service.by_default());
+            .map_or_else(|| Decision { rule: "default".into(), targets: Vec::new(), note: None }, |service| service.by_default());
         self.decide(slot, decision, ctx, now);
     }
 
@@ -450,6 +450,9 @@ impl Btcp {
         let timeout = service.map_or(Duration::from_secs(1), |service| service.handoff_timeout);
         let service_name: Rc<str> = service.map_or("", |service| service.name.as_str()).into();
         ctx.counters.decide(&service_name, &decision.rule);
+        if let Some(ambiguity) = decision.note {
+            ctx.counters.note(ambiguity.label());
+        }
         log::debug!("decided flow={} rule={:?} targets={:?}", connection.flow, decision.rule, decision.targets);
         connection.rule = Some(decision.rule);
         connection.alarm.clear();

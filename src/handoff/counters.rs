@@ -110,6 +110,7 @@ pub struct Counters {
     drops: [u64; DropReason::ALL.len()],
     fallbacks: [u64; Fallback::ALL.len()],
     decisions: BTreeMap<(Rc<str>, Rc<str>), u64>,
+    ambiguous: BTreeMap<&'static str, u64>,
     /// SYNs seen at this node's front-end addresses.
     pub syns: u64,
     /// SYNs pushed out of the SYN table before the kernel answered.
@@ -160,6 +161,10 @@ impl Counters {
     /// Counts a decision of the policy.
     pub fn decide(&mut self, service: &Rc<str>, rule: &Rc<str>) {
         *self.decisions.entry((Rc::clone(service), Rc::clone(rule))).or_default() += 1;
+    }
+    /// Counts a request that is not clear enough to choose a server by.
+    pub fn note(&mut self, kind: &'static str) {
+        *self.ambiguous.entry(kind).or_default() += 1;
     }
     /// All of them by name, in a stable order.
     pub fn list(&self) -> Vec<(String, u64)> {
