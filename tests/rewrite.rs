@@ -6,7 +6,7 @@ use baton::flow::{Endpoint, FlowKey};
 use baton::rewrite::{
     Flags, Local, Segment, SegmentSpec, Seq, SeqShift, Shifts, Timestamp, TimestampShift,
     ToClientLocal, ToClientWire, ToServerLocal, ToServerWire, WindowRescale, WindowScale, Wire,
-    icmp,
+    checksum::Change, icmp,
 };
 use etherparse::{IpSlice, Ipv4Header, TcpSlice};
 use proptest::collection::vec;
@@ -62,7 +62,7 @@ impl Packet {
                     destination.octets(),
                 )
                 .unwrap();
-                header.set_options(&vec![1; 4 * self.ip_padding]).unwrap();
+                header.options = vec![1; 4 * self.ip_padding].as_slice().try_into().unwrap();
                 header.set_payload_len(tcp_length).unwrap();
                 header.header_checksum = header.calc_header_checksum();
                 header.to_bytes().to_vec()
@@ -349,6 +349,76 @@ fn exercise(bytes: &[u8], shifts: &Shifts, edits: &[Edit]) {
             let _ = segment.to_string();
         }
     }
+}
+
+/// The numbers of `docs/rewriting.md`.
+#[test]
+fn the_round_trip_in_the_documentation_is_exact() {
+    let client = Endpoint::new([192, 0, 2, 7].into(), 40_000);
+    let shifts = Shifts {
+        frontend: Endpoint::new([198, 51, 100, 1].into(), 80),
+        alias: Endpoint::new([198, 18, 0, 1].into(), 8080),
+        seq: SeqShift::between(Seq::new(3_000_000_000), Seq::new(500)),
+        timestamps: Some(TimestampShift::between(
+            Timestamp::new(70_000),
+            Timestamp::new(4_294_967_000),
+        )),
+        window: WindowRescale {
+            kernel: WindowScale::new(10),
+            promised: WindowScale::new(7),
+            mss: 1460,
+        },
+    };
+
+    let sent = SegmentSpec::<ToClientLocal> {
+        source: shifts.alias,
+        destination: client,
+        seq: Seq::new(501),
+        ack: Seq::new(1_101),
+        flags: Flags::ACK,
+        window: 63,
+        mss: None,
+        window_scale: None,
+        sack_permitted: false,
+        timestamps: Some((Timestamp::new(4_294_967_040), Timestamp::new(12_345))),
+        traffic_class: 0,
+        payload: &[b'x'; 1_448],
+    };
+    assert_eq!(
+        shifts.to_client(sent.build()).to_string(),
+        "198.51.100.1:80 > 192.0.2.7:40000 [.] seq 3000000001:3000001449 ack 1101 win 504 \
+         TS val 70040 ecr 12345 length 1448"
+    );
+
+    let timestamps = [
+        &[8, 10][..],
+        &12_360_u32.to_be_bytes(),
+        &70_040_u32.to_be_bytes(),
+    ]
+    .concat();
+    let left = 3_000_002_897_u32.to_be_bytes();
+    let right = 3_000_004_345_u32.to_be_bytes();
+    let answer = Packet {
+        source: client,
+        destination: shifts.frontend,
+        ip_padding: 0,
+        seq: 1_101,
+        ack: 3_000_001_449,
+        flags: 0x10,
+        window: 501,
+        urgent: 0,
+        options: [&[1, 1][..], &timestamps, &[1, 1, 5, 10], &left, &right].concat(),
+        payload: Vec::new(),
+    };
+    let answer = Segment::parse(answer.to_bytes()).unwrap();
+    assert_eq!(
+        shifts.to_server(answer).to_string(),
+        "192.0.2.7:40000 > 198.18.0.1:8080 [.] seq 1101 ack 1949 win 501 \
+         TS val 12360 ecr 4294967040 sack {3397:4845} length 0"
+    );
+
+    let change = Change::at(4, 501_u32.to_be_bytes(), 3_000_000_001_u32.to_be_bytes());
+    assert_eq!(change.apply(0x1c46), 0x0d69);
 }
 
 proptest! {
