@@ -182,3 +182,106 @@ impl<L: Leg> SegmentSpec<'_, L> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::fixtures::{client, client_v6, server, server_v6, spec};
+    use crate::rewrite::{Timestamp, ToServerLocal};
+
+    fn syn() -> SegmentSpec<'static, ToServerLocal> {
+        SegmentSpec {
+            flags: Flags::SYN,
+            mss: Some(1460),
+            window_scale: Some(WindowScale::new(7)),
+            sack_permitted: true,
+            timestamps: Some((Timestamp::new(0x0102_0304), Timestamp::new(0))),
+            payload: &[],
+            ..spec(client(), server())
+        }
+    }
+
+    fn options(spec: &SegmentSpec<'_, ToServerLocal>) -> Vec<u8> {
+        let packet = spec.build().into_inner();
+        packet[IPV4_HEADER + field::OPTIONS..packet.len() - spec.payload.len()].to_vec()
+    }
+
+    #[test]
+    fn options_lie_where_linux_puts_them() {
+        assert_eq!(
+            options(&syn()),
+            [
+                2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7
+            ]
+        );
+        let without_timestamps = SegmentSpec {
+            timestamps: None,
+            ..syn()
+        };
+        assert_eq!(
+            options(&without_timestamps),
+            [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]
+        );
+        let without_sack = SegmentSpec {
+            sack_permitted: false,
+            mss: None,
+            ..syn()
+        };
+        assert_eq!(
+            options(&without_sack),
+            [1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]
+        );
+        assert_eq!(options(&spec(client(), server())), []);
+    }
+
+    #[test]
+    fn what_was_asked_for_reads_back() {
+        for (source, destination) in [(client(), server()), (client_v6(), server_v6())] {
+            let asked = SegmentSpec {
+                source,
+                destination,
+                traffic_class: 0xb9,
+                ..syn()
+            };
+            let built = asked.build();
+            assert_eq!((built.source(), built.destination()), (source, destination));
+            assert_eq!((built.seq(), built.flags()), (asked.seq, asked.flags));
+            assert_eq!(
+                (built.mss(), built.window_scale()),
+                (asked.mss, asked.window_scale)
+            );
+            assert_eq!(
+                (built.timestamps(), built.sack_permitted()),
+                (asked.timestamps, true)
+            );
+            assert_eq!((built.window(), built.traffic_class()), (502, 0xb9));
+            assert!(built.checksums_are_right());
+        }
+    }
+
+    #[test]
+    fn without_the_ack_flag_the_acknowledgement_number_is_zero() {
+        assert_eq!(syn().build().ack(), Seq::new(0));
+        let ack = SegmentSpec {
+            flags: Flags::ACK,
+            ..syn()
+        };
+        assert_eq!(ack.build().ack(), Seq::new(5_000));
+    }
+
+    #[test]
+    fn an_ipv4_packet_may_not_be_fragmented_and_needs_no_identification() {
+        let packet = syn().build().into_inner();
+        assert_eq!(packet[4..9], [0, 0, 0x40, 0, HOP_LIMIT]);
+    }
+
+    #[test]
+    #[should_panic(expected = "mixes IP families")]
+    fn mixing_families_is_a_bug_of_the_caller() {
+        let _ = SegmentSpec {
+            destination: server_v6(),
+            ..syn()
+        }
+        .build();
+    }
+}

@@ -123,3 +123,212 @@ const fn is_error(family: Family, message_type: u8) -> bool {
         Family::V6 => matches!(message_type, 1..=4),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::fixtures::{client, client_v6, server, server_v6, spec};
+    use crate::rewrite::{Local, Segment, SeqShift, ToClientLocal, ToClientWire};
+    use crate::rewrite::{WindowRescale, WindowScale};
+    use std::net::IpAddr;
+
+    const ROUTER: [u8; 4] = [203, 0, 113, 1];
+    const ROUTER_V6: [u16; 8] = [0x2001, 0xdb8, 0, 0xffff, 0, 0, 0, 1];
+
+    /// An error of `message_type` from a router to the sender of `quote`, with right checksums.
+    fn error(message_type: u8, quote: &[u8]) -> Vec<u8> {
+        let mut message = vec![message_type, 4, 0, 0, 0, 0, 5, 120];
+        message.extend_from_slice(quote);
+        if quote[0] >> 4 == 4 {
+            let sum = checksum::of(&message);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
+            packet.extend_from_slice(&ROUTER);
+            packet.extend_from_slice(&quote[12..16]);
+            let length = (20 + message.len()) as u16;
+            packet[2..4].copy_from_slice(&length.to_be_bytes());
+            let sum = checksum::of(&packet);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            [packet, message].concat()
+        } else {
+            let destination: [u8; 16] = quote[8..24].try_into().unwrap();
+            let (source, destination) = (IpAddr::from(ROUTER_V6), IpAddr::from(destination));
+            let sum = checksum::with_pseudo_header(source, destination, 58, &message);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            let mut packet = vec![0x60, 0, 0, 0, 0, 0, 58, 64];
+            packet[4..6].copy_from_slice(&(message.len() as u16).to_be_bytes());
+            for address in [source, destination] {
+                let IpAddr::V6(address) = address else {
+                    unreachable!()
+                };
+                packet.extend_from_slice(&address.octets());
+            }
+            [packet, message].concat()
+        }
+    }
+
+    fn icmp_checksums_are_right(packet: &[u8]) -> bool {
+        let ip = IpLayout::locate(packet, Upper::Icmp, Extent::Whole).unwrap();
+        let message = &packet[ip.transport()..];
+        ip.header_checksum_is_right(packet)
+            && 0 == match ip.family {
+                Family::V4 => checksum::of(message),
+                Family::V6 => checksum::with_pseudo_header(
+                    ip.source(packet),
+                    ip.destination(packet),
+                    58,
+                    message,
+                ),
+            }
+    }
+
+    /// What the owner's kernel sent and what left for the client, in both families.
+    fn sent() -> [(Shifts, Vec<u8>, Vec<u8>, Endpoint); 2] {
+        let alias = Endpoint::new([198, 18, 0, 1].into(), 8080);
+        let alias_v6 = Endpoint::new([0xfd00, 0xba70, 0, 0, 0, 0, 0, 1].into(), 8080);
+        [
+            (alias, server(), client()),
+            (alias_v6, server_v6(), client_v6()),
+        ]
+        .map(|(alias, frontend, client)| {
+            let shifts = Shifts {
+                frontend,
+                alias,
+                seq: SeqShift::between(Seq::new(7), Seq::<Local>::new(0x8000_0000)),
+                timestamps: None,
+                window: WindowRescale {
+                    kernel: WindowScale::new(7),
+                    promised: WindowScale::new(7),
+                    mss: 1460,
+                },
+            };
+            let local = spec::<ToClientLocal>(alias, client).build();
+            let wire = shifts.to_client(local.clone());
+            (shifts, local.into_inner(), wire.into_inner(), client)
+        })
+    }
+
+    fn too_big(quote: &[u8]) -> u8 {
+        if quote[0] >> 4 == 4 { 3 } else { 2 }
+    }
+
+    #[test]
+    fn a_quote_tells_the_connection() {
+        for (shifts, _, wire, client) in sent() {
+            let flow = quoted_flow(&error(too_big(&wire), &wire)).unwrap();
+            assert_eq!(
+                flow,
+                FlowKey {
+                    client,
+                    frontend: shifts.frontend
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_translated_quote_is_the_packet_the_kernel_sent() {
+        for (shifts, local, wire, _) in sent() {
+            let mut packet = error(too_big(&wire), &wire);
+            translate_quoted(&mut packet, &shifts).unwrap();
+            assert_eq!(packet, error(too_big(&wire), &local));
+            assert!(icmp_checksums_are_right(&packet));
+            let quote = &packet[packet.len() - local.len()..];
+            assert!(
+                Segment::<_, ToClientWire>::parse(quote)
+                    .unwrap()
+                    .checksums_are_right()
+            );
+        }
+    }
+
+    #[test]
+    fn eight_octets_of_tcp_are_enough_and_seven_are_not() {
+        for (shifts, local, wire, client) in sent() {
+            let header = wire.len() - 25;
+            for quoted in header + 8..=wire.len() {
+                let mut packet = error(too_big(&wire), &wire[..quoted]);
+                assert_eq!(quoted_flow(&packet).unwrap().client, client);
+                translate_quoted(&mut packet, &shifts).unwrap();
+                assert!(icmp_checksums_are_right(&packet));
+                assert_eq!(
+                    packet[packet.len() - quoted..][..header + 8],
+                    local[..header + 8]
+                );
+            }
+            let packet = error(too_big(&wire), &wire[..header + 7]);
+            assert_eq!(quoted_flow(&packet).unwrap_err(), Malformed::Truncated);
+        }
+    }
+
+    #[test]
+    fn the_mtu_a_router_tells_is_carried() {
+        for (shifts, _, wire, _) in sent() {
+            let mut packet = error(too_big(&wire), &wire);
+            let mtu_at = packet.len() - wire.len() - 2;
+            translate_quoted(&mut packet, &shifts).unwrap();
+            assert_eq!(u16_at(&packet, mtu_at), 1_400);
+        }
+    }
+
+    #[test]
+    fn the_first_fragment_of_a_packet_names_its_connection_and_a_later_one_does_not() {
+        let [(_, _, mut wire, client), _] = sent();
+        wire[6] = 0x20;
+        assert_eq!(quoted_flow(&error(11, &wire)).unwrap().client, client);
+        wire[7] = 1;
+        assert_eq!(
+            quoted_flow(&error(11, &wire)).unwrap_err(),
+            Malformed::Fragment
+        );
+    }
+
+    #[test]
+    fn only_errors_are_errors() {
+        let [(_, _, wire, _), (_, _, wire_v6, _)] = sent();
+        for echo_redirect_quench in [0, 4, 5, 8] {
+            let packet = error(echo_redirect_quench, &wire);
+            assert_eq!(quoted_flow(&packet).unwrap_err(), Malformed::Protocol);
+        }
+        for echo_or_redirect in [128, 129, 137] {
+            let packet = error(echo_or_redirect, &wire_v6);
+            assert_eq!(quoted_flow(&packet).unwrap_err(), Malformed::Protocol);
+        }
+    }
+
+    #[test]
+    fn an_error_about_something_else_than_tcp_is_not_ours() {
+        let [(_, _, mut wire, _), _] = sent();
+        wire[9] = 17;
+        assert_eq!(
+            quoted_flow(&error(3, &wire)).unwrap_err(),
+            Malformed::Protocol
+        );
+    }
+
+    #[test]
+    fn shifts_of_the_other_family_change_nothing() {
+        let [(shifts, ..), (_, _, wire_v6, _)] = sent();
+        let before = error(2, &wire_v6);
+        let mut packet = before.clone();
+        assert_eq!(
+            translate_quoted(&mut packet, &shifts),
+            Err(Malformed::Version)
+        );
+        assert_eq!(packet, before);
+    }
+
+    #[test]
+    fn every_shortened_error_is_refused_without_a_panic() {
+        for (shifts, _, wire, _) in sent() {
+            let packet = error(too_big(&wire), &wire);
+            for length in 0..packet.len() {
+                let mut short = packet[..length].to_vec();
+                assert_eq!(
+                    translate_quoted(&mut short, &shifts),
+                    Err(Malformed::Truncated)
+                );
+            }
+        }
+    }
+}

@@ -261,3 +261,102 @@ const fn is_walkable(header: u8) -> bool {
         HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::rewrite::fixtures::{client_v6, extended, packet, packet_v6, server_v6};
+    use crate::rewrite::{Malformed, Segment, ToServerWire};
+
+    fn parse(bytes: &[u8]) -> Result<Segment<&[u8], ToServerWire>, Malformed> {
+        Segment::parse(bytes)
+    }
+
+    #[test]
+    fn first_and_later_ipv4_fragments_are_fragments() {
+        for field in [0x2000_u16, 0x2001, 0x0001, 0x1fff] {
+            let mut fragment = packet();
+            fragment[6..8].copy_from_slice(&field.to_be_bytes());
+            assert_eq!(parse(&fragment).unwrap_err(), Malformed::Fragment);
+        }
+    }
+
+    #[test]
+    fn first_and_later_ipv6_fragments_are_fragments() {
+        for field in [0x0001_u16, 0x0008, 0x0009] {
+            let [high, low] = field.to_be_bytes();
+            let fragment = extended(44, &[6, 0, high, low, 0, 0, 0, 1]);
+            assert_eq!(parse(&fragment).unwrap_err(), Malformed::Fragment);
+        }
+        // A later fragment that begins with destination options may be TCP; one of UDP is not.
+        assert_eq!(
+            parse(&extended(44, &[60, 0, 0, 8, 0, 0, 0, 1])).unwrap_err(),
+            Malformed::Fragment
+        );
+        assert_eq!(
+            parse(&extended(44, &[17, 0, 0, 8, 0, 0, 0, 1])).unwrap_err(),
+            Malformed::Protocol
+        );
+    }
+
+    #[test]
+    fn an_ipv6_fragment_that_is_the_whole_packet_is_no_fragment() {
+        let bytes = extended(44, &[6, 0, 0, 0, 0, 0, 0, 1]);
+        let atomic = parse(&bytes).unwrap();
+        assert_eq!(atomic.payload(), b"hello");
+        assert!(atomic.checksums_are_right());
+    }
+
+    #[test]
+    fn extension_headers_are_walked() {
+        let headers = [
+            &[60, 0, 1, 4, 0, 0, 0, 0][..], // hop-by-hop, then
+            &[43, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // destination options, then
+            &[6, 0, 0, 0, 0, 0, 0, 0],      // a routing header with nothing left, then TCP
+        ]
+        .concat();
+        let bytes = extended(0, &headers);
+        let segment = parse(&bytes).unwrap();
+        assert_eq!(
+            (segment.source(), segment.destination()),
+            (client_v6(), server_v6())
+        );
+        assert_eq!(segment.payload(), b"hello");
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn a_packet_still_under_way_by_a_routing_header_is_refused() {
+        let bytes = extended(43, &[6, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(parse(&bytes).unwrap_err(), Malformed::Protocol);
+    }
+
+    #[test]
+    fn a_chain_of_extension_headers_has_an_end() {
+        let chain = |length: usize| {
+            let mut headers = [60, 0, 1, 4, 0, 0, 0, 0].repeat(length);
+            headers[8 * (length - 1)] = 6;
+            extended(60, &headers)
+        };
+        assert!(parse(&chain(8)).is_ok());
+        assert_eq!(parse(&chain(9)).unwrap_err(), Malformed::Protocol);
+    }
+
+    #[test]
+    fn what_ipsec_covers_is_not_for_us() {
+        for protected in [50, 51] {
+            let bytes = extended(protected, &[6, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(parse(&bytes).unwrap_err(), Malformed::Protocol);
+        }
+    }
+
+    #[test]
+    fn other_versions_and_protocols_are_named_as_such() {
+        assert_eq!(parse(&[0x55; 60]).unwrap_err(), Malformed::Version);
+        let mut udp = packet();
+        udp[9] = 17;
+        assert_eq!(parse(&udp).unwrap_err(), Malformed::Protocol);
+        let mut udp = packet_v6();
+        udp[6] = 17;
+        assert_eq!(parse(&udp).unwrap_err(), Malformed::Protocol);
+    }
+}

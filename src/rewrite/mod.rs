@@ -11,6 +11,9 @@ pub mod build;
 pub mod checksum;
 pub mod coordinates;
 mod display;
+#[cfg(test)]
+mod fixtures;
+mod flags;
 pub mod icmp;
 mod ip;
 mod leg;

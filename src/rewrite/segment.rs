@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 
 mod set;
 
+pub use super::flags::Flags;
 pub use super::leg::{Leg, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 
 /// Octets from the start of the TCP header (RFC 9293, section 3.1).
@@ -30,35 +31,6 @@ pub(super) mod field {
 
 /// The AE flag, in the octet it shares with the data offset.
 pub(super) const ACCURATE_ECN: u8 = 0x01;
-
-/// TCP flags (RFC 9293, section 3.1), the low byte of the flags field. The ninth flag (AE, formerly NS) has its own accessor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Flags(pub u8);
-#[allow(missing_docs)]
-impl Flags {
-    pub const FIN: Self = Self(0x01);
-    pub const SYN: Self = Self(0x02);
-    pub const RST: Self = Self(0x04);
-    pub const PSH: Self = Self(0x08);
-    pub const ACK: Self = Self(0x10);
-    pub const URG: Self = Self(0x20);
-    pub const ECE: Self = Self(0x40);
-    pub const CWR: Self = Self(0x80);
-    pub const fn contains(self, all: Self) -> bool {
-        self.0 & all.0 == all.0
-    }
-    pub const fn intersects(self, any: Self) -> bool {
-        self.0 & any.0 != 0
-    }
-    #[must_use]
-    pub const fn with(self, more: Self) -> Self {
-        Self(self.0 | more.0)
-    }
-    #[must_use]
-    pub const fn without(self, less: Self) -> Self {
-        Self(self.0 & !less.0)
-    }
-}
 
 /// Why bytes are not a TCP segment we can handle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -317,4 +289,104 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
 /// Whether this is a SACK option of whole blocks.
 fn is_sack(option: Place) -> bool {
     option.kind == kind::SACK && option.body().len().is_multiple_of(length::SACK_BLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{client, extended, packet, packet_v6, server, spec, with_options};
+    use super::*;
+    use crate::rewrite::SegmentSpec;
+
+    fn parse(bytes: &[u8]) -> Result<Segment<&[u8], ToServerWire>, Malformed> {
+        Segment::parse(bytes)
+    }
+
+    #[test]
+    fn nothing_is_truncated() {
+        assert_eq!(parse(&[]).unwrap_err(), Malformed::Truncated);
+    }
+
+    #[test]
+    fn every_shortened_packet_is_truncated() {
+        for whole in [
+            packet(),
+            packet_v6(),
+            extended(60, &[6, 0, 1, 4, 0, 0, 0, 0]),
+        ] {
+            assert!(parse(&whole).is_ok());
+            for length in 0..whole.len() {
+                assert_eq!(
+                    parse(&whole[..length]).unwrap_err(),
+                    Malformed::Truncated,
+                    "{length}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_packet_are_no_payload() {
+        for mut bytes in [packet(), packet_v6()] {
+            let length = bytes.len();
+            bytes.extend_from_slice(b"ethernet padding");
+            let segment = parse(&bytes).unwrap();
+            assert_eq!(segment.payload(), b"hello");
+            assert_eq!(segment.packet().len(), length);
+            assert!(segment.checksums_are_right());
+        }
+    }
+
+    #[test]
+    fn header_lengths_that_contradict_each_other_are_truncated() {
+        let mut short_ip = packet();
+        short_ip[0] = 0x44;
+        assert_eq!(parse(&short_ip).unwrap_err(), Malformed::Truncated);
+        let mut short_tcp = packet();
+        short_tcp[20 + field::DATA_OFFSET] = 0x40;
+        assert_eq!(parse(&short_tcp).unwrap_err(), Malformed::Truncated);
+        let mut long_tcp = packet();
+        long_tcp[20 + field::DATA_OFFSET] = 0xf0;
+        assert_eq!(parse(&long_tcp).unwrap_err(), Malformed::Truncated);
+    }
+
+    #[test]
+    fn syn_and_fin_take_sequence_space() {
+        let with = |flags| {
+            SegmentSpec::<ToServerWire> {
+                flags,
+                ..spec(client(), server())
+            }
+            .build()
+        };
+        assert_eq!(with(Flags::ACK).seq_len(), 5);
+        assert_eq!(with(Flags::SYN).seq_len(), 6);
+        assert_eq!(with(Flags::SYN.with(Flags::FIN)).seq_len(), 7);
+        assert_eq!(with(Flags::FIN).seq_end(), Seq::new(1_006));
+    }
+
+    #[test]
+    fn of_repeated_options_the_last_counts_and_misshapen_ones_do_not() {
+        let options = [2, 4, 5, 180, 2, 3, 9, 2, 4, 2, 0, 1];
+        let bytes = with_options(&options);
+        assert_eq!(parse(&bytes).unwrap().mss(), Some(512));
+    }
+
+    #[test]
+    fn an_option_list_that_runs_over_its_end_is_malformed() {
+        assert_eq!(
+            parse(&with_options(&[1, 1, 8, 10])).unwrap_err(),
+            Malformed::Options
+        );
+    }
+
+    #[test]
+    fn a_broken_checksum_is_noticed() {
+        for (mut bytes, ip) in [(packet(), 20), (packet_v6(), 40)] {
+            bytes[ip + field::WINDOW] ^= 1;
+            assert!(!parse(&bytes).unwrap().checksums_are_right());
+        }
+        let mut bytes = packet();
+        bytes[8] ^= 1;
+        assert!(!parse(&bytes).unwrap().checksums_are_right());
+    }
 }

@@ -154,3 +154,177 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, L: Leg> Segment<B, L> {
         &mut self.bytes.as_mut()[ip.transport()..ip.end()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::fixtures::{client, client_v6, server, server_v6, spec, with_options};
+    use crate::rewrite::{ToServerWire, options::kind};
+
+    type Parsed = Segment<Vec<u8>, ToServerWire>;
+
+    fn both_families() -> [Parsed; 2] {
+        [
+            spec(client(), server()).build(),
+            spec(client_v6(), server_v6()).build(),
+        ]
+    }
+
+    fn parse(bytes: Vec<u8>) -> Parsed {
+        Segment::parse(bytes).unwrap()
+    }
+
+    #[test]
+    fn every_plain_setter_sets_and_keeps_checksums_right() {
+        for mut segment in both_families() {
+            segment.set_seq(Seq::new(0xdead_beef));
+            segment.set_ack(Seq::new(0xffff_ffff));
+            segment.set_window(0xffff);
+            segment.set_flags(Flags::FIN.with(Flags::ACK));
+            assert_eq!(segment.seq(), Seq::new(0xdead_beef));
+            assert_eq!(segment.ack(), Seq::new(0xffff_ffff));
+            assert_eq!(segment.window(), 0xffff);
+            assert_eq!(segment.flags(), Flags::FIN.with(Flags::ACK));
+            assert_eq!(segment.payload(), b"hello");
+            assert!(segment.checksums_are_right());
+        }
+    }
+
+    #[test]
+    fn addresses_are_in_the_pseudo_header_too() {
+        for mut segment in both_families() {
+            let (source, destination) = (segment.source(), segment.destination());
+            segment.set_source(Endpoint {
+                port: 1,
+                ..destination
+            });
+            segment.set_destination(Endpoint { port: 2, ..source });
+            assert_eq!(
+                segment.source(),
+                Endpoint {
+                    port: 1,
+                    ..destination
+                }
+            );
+            assert_eq!(segment.destination(), Endpoint { port: 2, ..source });
+            assert!(segment.checksums_are_right());
+        }
+    }
+
+    #[test]
+    fn a_corrupt_segment_stays_corrupt() {
+        for segment in both_families() {
+            let mut bytes = segment.into_inner();
+            *bytes.last_mut().unwrap() ^= 0x40;
+            let mut segment = parse(bytes);
+            segment.set_source(Endpoint {
+                port: 9,
+                ..segment.source()
+            });
+            segment.set_seq(Seq::new(7));
+            segment.set_window(1);
+            assert!(!segment.checksums_are_right());
+        }
+    }
+
+    #[test]
+    fn the_mss_is_lowered_but_never_raised() {
+        let mut segment = parse(with_options(&[2, 4, 5, 180]));
+        segment.clamp_mss(9_000);
+        assert_eq!(segment.mss(), Some(1_460));
+        segment.clamp_mss(1_400);
+        assert_eq!(segment.mss(), Some(1_400));
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn an_mss_at_an_odd_place_is_lowered_too() {
+        let mut segment = parse(with_options(&[1, 2, 4, 5, 180, 0, 0, 0]));
+        segment.clamp_mss(536);
+        assert_eq!(segment.mss(), Some(536));
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn timestamps_behind_an_unknown_option_at_an_odd_place_are_rewritten() {
+        let mut segment = parse(with_options(&[
+            34, 5, 9, 9, 9, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0,
+        ]));
+        segment.set_timestamps(Timestamp::new(0x0102_0304), Timestamp::new(0xfffe_fdfc));
+        assert_eq!(
+            segment.timestamps(),
+            Some((Timestamp::new(0x0102_0304), Timestamp::new(0xfffe_fdfc)))
+        );
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn a_segment_without_timestamps_gets_none() {
+        let mut segment = parse(with_options(&[1, 1, 1, 1]));
+        let before = segment.packet().to_vec();
+        segment.set_timestamps(Timestamp::new(1), Timestamp::new(2));
+        assert_eq!(segment.packet(), before);
+    }
+
+    #[test]
+    fn repeated_timestamps_all_get_the_values() {
+        let once = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        let mut segment = parse(with_options(&once.repeat(2)));
+        segment.set_timestamps(Timestamp::new(7), Timestamp::new(8));
+        assert_eq!(
+            segment.packet()[40..60],
+            [8, 10, 0, 0, 0, 7, 0, 0, 0, 8].repeat(2)
+        );
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn a_blanked_option_is_gone_and_its_neighbours_are_not() {
+        let mut segment = parse(with_options(&[
+            2, 4, 5, 180, 34, 6, 1, 2, 3, 4, 34, 2, 1, 3, 3, 7,
+        ]));
+        assert!(segment.blank_option(kind::FAST_OPEN));
+        assert!(!segment.has_option(kind::FAST_OPEN));
+        assert!(!segment.blank_option(kind::FAST_OPEN));
+        assert_eq!(segment.mss(), Some(1_460));
+        assert_eq!(segment.window_scale().map(|scale| scale.shift()), Some(7));
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn blanked_timestamps_and_sack_are_forgotten() {
+        let options = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        let mut segment = parse(with_options(&options));
+        assert_eq!(segment.sack_blocks().count(), 1);
+        assert!(segment.blank_option(kind::TIMESTAMPS));
+        assert!(segment.blank_option(kind::SACK));
+        assert_eq!(segment.timestamps(), None);
+        assert_eq!(segment.sack_blocks().count(), 0);
+    }
+
+    #[test]
+    fn all_edges_of_all_sack_blocks_are_mapped() {
+        let options = [
+            1, 5, 18, 0, 0, 0, 1, 0, 0, 0, 5, 255, 255, 255, 254, 0, 0, 0, 3, 0,
+        ];
+        let mut segment = parse(with_options(&options));
+        segment.map_sack(|edge| edge.plus(10));
+        let blocks: Vec<_> = segment
+            .sack_blocks()
+            .map(|(left, right)| (left.raw(), right.raw()))
+            .collect();
+        assert_eq!(blocks, [(11, 15), (8, 13)]);
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn clearing_accurate_ecn_leaves_the_data_offset() {
+        let mut bytes = with_options(&[1, 1, 1, 1]);
+        bytes[32] |= ACCURATE_ECN;
+        let mut segment = parse(bytes);
+        assert!(segment.accurate_ecn());
+        segment.clear_accurate_ecn();
+        assert!(!segment.accurate_ecn());
+        assert_eq!(segment.packet()[32], 0x60);
+    }
+}
