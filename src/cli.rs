@@ -1,0 +1,189 @@
+//! The command line as people type it. What the commands do is elsewhere.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Told at the end of every help text: scripts rely on these.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  fine
+  1  the cluster file is wrong, or the node's name or key does not fit it
+  2  the command line is wrong
+  3  this host cannot do it: privilege, device, port, file or setting (the message says which)
+  4  no daemon answers at the socket
+  5  the daemon answered, and refused";
+
+const EXAMPLES: &str = "\
+Examples:
+  baton keygen --out /etc/baton/a.key      make the key of node a; its public key goes into the cluster file
+  baton check shop.yaml                    is the cluster file right?
+  baton run --node a shop.yaml             route connections on this server, as node a
+  baton status                             how is it doing?
+  baton stop                               let handed-off connections finish, then put the host back";
+
+/// A content-aware connection router: established TCP connections are handed off between servers.
+///
+/// Every server of a cluster runs `baton run` with the same cluster file. A client connects to any of them; baton reads
+/// the first request, asks the file's rules which server should answer, and hands the established connection to that
+/// server, which answers the client directly. Connections that stay where they are never pass through baton's hands again.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = true, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Run),
+    Check(Check),
+    Keygen(Keygen),
+    Status(Query),
+    Peers(Query),
+    Flows(Flows),
+    Stats(Query),
+    Drain(Change),
+    Undrain(Change),
+    Stop(Stop),
+}
+
+/// Route connections on this server, in the foreground
+///
+/// Needs root (CAP_NET_ADMIN and CAP_NET_RAW) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
+/// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
+/// wait. The log goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  baton run --node a shop.yaml
+  baton run --node a --key ./a.key --socket /tmp/a.sock shop.yaml
+  RUST_LOG=baton::handoff=debug baton run --node a shop.yaml
+
+{EXIT_CODES}"))]
+pub struct Run {
+    /// Which node of the cluster file this server is
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// This node's private key, as `baton keygen` writes it [default: /etc/baton/NAME.key]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Where `baton status` and the like reach the daemon [default: /run/baton/NAME.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The cluster file, the same on every node
+    #[arg(value_name = "CLUSTER.yaml")]
+    pub cluster: PathBuf,
+}
+
+/// Check a cluster file, without touching the host
+///
+/// Says what is wrong, where (file:line:column and the line itself), and what to do.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Example:
+  baton check shop.yaml && systemctl restart baton
+
+{EXIT_CODES}"))]
+pub struct Check {
+    /// The cluster file
+    #[arg(value_name = "CLUSTER.yaml")]
+    pub cluster: PathBuf,
+}
+
+/// Make a node's key pair
+///
+/// The private key stays on the node, readable by nobody else; the public key goes into the cluster file of every node.
+/// With --out the private key is written to the file (mode 0600, never over an existing one) and the public key is
+/// printed. Without it the private key is printed, and the public key goes to standard error.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  baton keygen --out /etc/baton/a.key      prints the public key for `nodes: {{ a: {{ public_key: ... }} }}`
+  (umask 077; baton keygen > a.key)        the same; the public key is shown on the terminal
+
+{EXIT_CODES}"))]
+pub struct Keygen {
+    /// Write the private key to this new file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Where the daemon is.
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// The daemon's socket [default: the only one in /run/baton]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Ask the daemon
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  baton status                   this node: services, peers up, connections
+  baton peers                    the sessions with the other nodes, and why one is down
+  baton stats | grep fallbacks   counters, one a line
+  baton status --json            for programs; docs/admin.md explains every field
+
+{EXIT_CODES}"))]
+pub struct Query {
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show the connections the daemon knows, with their state and the rule that decided
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  baton flows
+  baton flows --limit 20
+  baton flows --json | jq '.flows[] | select(.peer == \"b\")'
+
+{EXIT_CODES}"))]
+pub struct Flows {
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show at most so many
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+}
+
+/// Tell the daemon
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  baton drain                    no new handoffs from or to this node; what was handed off goes on
+  baton undrain                  as before
+
+{EXIT_CODES}"))]
+pub struct Change {
+    #[command(flatten)]
+    pub daemon: Daemon,
+}
+
+/// Stop the daemon and wait until it is gone
+///
+/// New connections go straight to the local server at once. Handed-off connections may finish; those that still live
+/// when the time is over are reset. Then the host is put back as it was. Says how many connections were cut.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  baton stop                     wait as long as the cluster file says (limits.drain_timeout)
+  baton stop --timeout 5s        wait five seconds at most
+  baton stop --timeout 0s        do not wait
+
+{EXIT_CODES}"))]
+pub struct Stop {
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// How long handed-off connections may take to finish [default: limits.drain_timeout of the cluster file]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+}
