@@ -16,7 +16,7 @@ Exit codes:
 
 const EXAMPLES: &str = "\
 Examples:
-  baton keygen --out /etc/baton/a.key      make the key of node a; its public key goes into the cluster file
+  baton keygen --out /etc/baton/a.key      make node a's key; prints the public one
   baton check shop.yaml                    is the cluster file right?
   baton run --node a shop.yaml             route connections on this server, as node a
   baton status                             how is it doing?
@@ -26,9 +26,10 @@ Examples:
 ///
 /// Every server of a cluster runs `baton run` with the same cluster file. A client connects to any of them; baton reads
 /// the first request, asks the file's rules which server should answer, and hands the established connection to that
-/// server, which answers the client directly. Connections that stay where they are never pass through baton's hands again.
+/// server, which answers the client directly. A connection that should stay where it is becomes a plain connection of
+/// the local server.
 #[derive(Debug, Parser)]
-#[command(name = "baton", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = true, propagate_version = true)]
+#[command(name = "baton", version, after_help = with_exit_codes(EXAMPLES), arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -39,13 +40,44 @@ pub enum Command {
     Run(Run),
     Check(Check),
     Keygen(Keygen),
+    /// Show this node: services, peers up, connections
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton status
+  baton status --socket /tmp/a.sock
+  baton status --json              for programs; docs/admin.md explains every field"))]
     Status(Query),
+    /// Show the sessions with the other nodes, and why one is down
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton peers
+  baton peers --json | jq -r '.peers[] | select(.state != \"up\") | .name'"))]
     Peers(Query),
     Flows(Flows),
+    /// Show all counters, one a line
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton stats | grep fallbacks     why connections stayed local although a rule said otherwise
+  baton stats --json               one object; docs/admin.md explains the names"))]
     Stats(Query),
-    Drain(Change),
-    Undrain(Change),
+    /// Take no new handoffs, and make none; what was handed off goes on
+    ///
+    /// The node's clients are answered by its own server from then on, and peers choose other nodes. `baton undrain`
+    /// takes it back. `baton status` shows when no connection is left.
+    #[command(after_help = with_exit_codes("\
+Example:
+  baton drain && until baton status | grep -q ' 0 live'; do sleep 1; done"))]
+    Drain(Daemon),
+    /// Take and make handoffs again after `baton drain`
+    #[command(after_help = with_exit_codes("\
+Example:
+  baton undrain"))]
+    Undrain(Daemon),
     Stop(Stop),
+}
+
+fn with_exit_codes(examples: &str) -> String {
+    format!("{examples}\n\n{EXIT_CODES}")
 }
 
 /// Route connections on this server, in the foreground
@@ -54,13 +86,11 @@ pub enum Command {
 /// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
 /// wait. The log goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = with_exit_codes("\
 Examples:
   baton run --node a shop.yaml
   baton run --node a --key ./a.key --socket /tmp/a.sock shop.yaml
-  RUST_LOG=baton::handoff=debug baton run --node a shop.yaml
-
-{EXIT_CODES}"))]
+  RUST_LOG=baton::handoff=debug baton run --node a shop.yaml"))]
 pub struct Run {
     /// Which node of the cluster file this server is
     #[arg(long, value_name = "NAME")]
@@ -80,11 +110,9 @@ pub struct Run {
 ///
 /// Says what is wrong, where (file:line:column and the line itself), and what to do.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = with_exit_codes("\
 Example:
-  baton check shop.yaml && systemctl restart baton
-
-{EXIT_CODES}"))]
+  baton check shop.yaml && systemctl restart baton"))]
 pub struct Check {
     /// The cluster file
     #[arg(value_name = "CLUSTER.yaml")]
@@ -97,12 +125,10 @@ pub struct Check {
 /// With --out the private key is written to the file (mode 0600, never over an existing one) and the public key is
 /// printed. Without it the private key is printed, and the public key goes to standard error.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = with_exit_codes("\
 Examples:
-  baton keygen --out /etc/baton/a.key      prints the public key for `nodes: {{ a: {{ public_key: ... }} }}`
-  (umask 077; baton keygen > a.key)        the same; the public key is shown on the terminal
-
-{EXIT_CODES}"))]
+  baton keygen --out /etc/baton/a.key      prints what becomes `public_key` of node a
+  (umask 077; baton keygen > a.key)        the same; the public key is shown on the terminal"))]
 pub struct Keygen {
     /// Write the private key to this new file
     #[arg(long, value_name = "FILE")]
@@ -117,16 +143,8 @@ pub struct Daemon {
     pub socket: Option<PathBuf>,
 }
 
-/// Ask the daemon
+/// A question.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
-Examples:
-  baton status                   this node: services, peers up, connections
-  baton peers                    the sessions with the other nodes, and why one is down
-  baton stats | grep fallbacks   counters, one a line
-  baton status --json            for programs; docs/admin.md explains every field
-
-{EXIT_CODES}"))]
 pub struct Query {
     #[command(flatten)]
     pub daemon: Daemon,
@@ -137,13 +155,11 @@ pub struct Query {
 
 /// Show the connections the daemon knows, with their state and the rule that decided
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = with_exit_codes("\
 Examples:
   baton flows
   baton flows --limit 20
-  baton flows --json | jq '.flows[] | select(.peer == \"b\")'
-
-{EXIT_CODES}"))]
+  baton flows --json | jq '.flows[] | select(.peer == \"b\")'"))]
 pub struct Flows {
     #[command(flatten)]
     pub daemon: Daemon,
@@ -155,35 +171,26 @@ pub struct Flows {
     pub limit: usize,
 }
 
-/// Tell the daemon
-#[derive(Debug, Args)]
-#[command(after_help = format!("\
-Examples:
-  baton drain                    no new handoffs from or to this node; what was handed off goes on
-  baton undrain                  as before
-
-{EXIT_CODES}"))]
-pub struct Change {
-    #[command(flatten)]
-    pub daemon: Daemon,
-}
-
 /// Stop the daemon and wait until it is gone
 ///
 /// New connections go straight to the local server at once. Handed-off connections may finish; those that still live
 /// when the time is over are reset. Then the host is put back as it was. Says how many connections were cut.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = with_exit_codes("\
 Examples:
   baton stop                     wait as long as the cluster file says (limits.drain_timeout)
   baton stop --timeout 5s        wait five seconds at most
-  baton stop --timeout 0s        do not wait
-
-{EXIT_CODES}"))]
+  baton stop --timeout 0s        do not wait"))]
 pub struct Stop {
     #[command(flatten)]
     pub daemon: Daemon,
     /// How long handed-off connections may take to finish [default: limits.drain_timeout of the cluster file]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| {
+        format!("{error}; write a number and a unit, like 500ms, 30s or \"1m 30s\"")
+    })
 }

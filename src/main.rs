@@ -61,8 +61,8 @@ fn main() -> ExitCode {
             &Request::Flows { limit: query.limit },
         ),
         Command::Stats(query) => ask(query.daemon, query.json, &Request::Stats),
-        Command::Drain(change) => ask(change.daemon, false, &Request::Drain),
-        Command::Undrain(change) => ask(change.daemon, false, &Request::Undrain),
+        Command::Drain(daemon) => ask(daemon, false, &Request::Drain),
+        Command::Undrain(daemon) => ask(daemon, false, &Request::Undrain),
         Command::Stop(stop) => {
             let timeout_seconds = stop.timeout.map(|timeout| timeout.as_secs_f64());
             ask(stop.daemon, false, &Request::Stop { timeout_seconds })

@@ -48,7 +48,8 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
-    path: PathBuf,
+    /// None: removed already, and what is there now is somebody else's.
+    path: Option<PathBuf>,
     first_token: usize,
     clients: [Option<Client>; CLIENTS_MAX],
     serial: u64,
@@ -101,7 +102,7 @@ impl Server {
         remove_socket(path).map_err(io_error)?;
         Ok(Self {
             listener: listen(path).map_err(io_error)?,
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             first_token: 0,
             clients: Default::default(),
             serial: 0,
@@ -173,6 +174,21 @@ impl Server {
         }
     }
 
+    /// The last reply, to all who wait for the end. The socket is gone before they read it.
+    pub fn farewell(mut self, to: &[ClientId], reply: &Reply, registry: &Registry, now: Instant) {
+        self.remove();
+        for client in to {
+            self.reply(*client, reply, registry, now);
+        }
+    }
+
+    fn remove(&mut self) {
+        let Some(path) = self.path.take() else { return };
+        if let Err(error) = remove_socket(&path) {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
     fn accept(&mut self, registry: &Registry, now: Instant) {
         // Edge-triggered: until WouldBlock. Bounded all the same, since every client beyond the table is closed at once.
         loop {
@@ -241,9 +257,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Err(error) = remove_socket(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
+        self.remove();
     }
 }
 

@@ -212,3 +212,23 @@ fn a_live_socket_is_respected_and_a_stale_one_replaced() {
     assert!(Server::bind(&path).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
+
+#[test]
+fn whoever_waits_for_the_end_can_start_the_next_daemon_at_once() {
+    let mut node = Loop::new();
+    let mut client = node.connect();
+    client.write_all(b"{\"command\": \"stop\"}\n").unwrap();
+    // Half a hang-up, as `nc` does.
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let (from, _) = node.request().unwrap();
+    node.turn();
+    let path = node.path();
+    node.server.farewell(
+        &[from],
+        &Reply::Error("bye".into()),
+        node.poll.registry(),
+        node.now,
+    );
+    assert_eq!(answer(&mut client), "{\"error\":\"bye\"}\n");
+    assert!(!path.exists());
+}

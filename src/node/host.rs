@@ -17,7 +17,7 @@ pub struct Host {
 }
 
 /// Packets between the kernel and this process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TunCounters {
     pub read_packets: u64,
     pub read_bytes: u64,
@@ -124,7 +124,7 @@ impl Host {
                 true
             }
             Err(error) => {
-                log::error!("stop: the host could not be put back entirely: {error:#}");
+                log::warn!("stop: the host could not be put back entirely: {error:#}");
                 false
             }
         }

@@ -10,6 +10,7 @@ mod guards;
 mod host;
 mod listeners;
 mod outputs;
+mod preflight;
 mod process;
 mod pulse;
 mod report;

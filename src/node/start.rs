@@ -4,7 +4,7 @@ use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster::{self, Loaded};
 use super::host::Host;
 use super::listeners::{self, Listeners};
-use super::{Counters, Identity, Node, guards, pulse, stop, token};
+use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
 use crate::control::key::PrivateKey;
@@ -21,6 +21,7 @@ use mio::{Interest, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
@@ -95,6 +96,7 @@ fn start_host(
     identity: Identity,
     now: Instant,
 ) -> anyhow::Result<Node> {
+    preflight::check()?;
     let poll = Poll::new().context("cannot make an epoll descriptor")?;
     let registry = poll.registry();
     // First of all, so that a signal during start does not leave half of it behind.
@@ -106,7 +108,7 @@ fn start_host(
 
     let device = Device::create(DEVICE)?;
     registry.register(
-        &mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&device)),
+        &mut SourceFd(&device.as_raw_fd()),
         token::TUN,
         Interest::READABLE,
     )?;
@@ -125,6 +127,8 @@ fn start_host(
 
     let capture = Capture::install(capture_config(&policy, &device, &options.socket))?;
     let mut host = Host::new(device, sockets, capture, policy.aliases.clone());
+    // Changing the host may have taken a second on a busy one.
+    let now = clock();
     let engine = Engine::new(
         engine_config(&policy, &mut host, identity.epoch)?,
         Rc::clone(&policy),
@@ -142,7 +146,7 @@ fn start_host(
         poll,
         identity,
         phase: stop::Phase::Running,
-        pulse: pulse::Pulse::new(clock()),
+        pulse: pulse::Pulse::new(now),
         guards: guards::Guards::default(),
         answers: VecDeque::new(),
         counters: Counters::default(),
@@ -155,6 +159,9 @@ fn start_host(
     node.check_applications();
     node.ask_listeners(now);
     node.settle(now);
+    // Capture begins with this.
+    let all_written = node.host.beat();
+    node.pulse.beat(all_written, now);
     Ok(node)
 }
 

@@ -1,7 +1,7 @@
 //! Draining and the end: nothing is cut that can still finish, and the host is left as it was found.
 
+use super::Node;
 use super::clock::clock;
-use super::{Node, wake};
 use crate::admin::protocol::{Change, Reply, Stopped};
 use crate::admin::server::ClientId;
 use std::time::{Duration, Instant};
@@ -164,23 +164,39 @@ impl Node {
         log::info!("stop: sessions closed");
         let restored = self.host.restore();
 
-        let Phase::Stopping(stopping) = std::mem::replace(&mut self.phase, Phase::Running) else {
-            return Summary { cut, restored };
-        };
+        let Self {
+            host,
+            channel,
+            overlay,
+            admin,
+            poll,
+            phase,
+            identity,
+            ..
+        } = self;
+        let tun = host.counters.clone();
+        // Gone before anybody is told that the node has stopped: whoever waits may start the next one at once.
+        drop((host, channel, overlay));
         let ended = clock();
-        let seconds = ended
-            .saturating_duration_since(stopping.began)
-            .as_secs_f64();
-        let reply = Reply::Stopped(Stopped {
-            cut,
-            seconds,
-            restored,
-        });
-        for client in stopping.waiting {
-            self.admin
-                .reply(client, &reply, self.poll.registry(), ended);
+        if let Phase::Stopping(stopping) = phase {
+            let seconds = ended
+                .saturating_duration_since(stopping.began)
+                .as_secs_f64();
+            let up = ended.saturating_duration_since(identity.started).as_secs();
+            log::info!(
+                "stopped: up={} stop_seconds={seconds:.1} cut={cut} restored={restored} \
+                 tun_read_packets={} tun_written_packets={}",
+                humantime::format_duration(Duration::from_secs(up)),
+                tun.read_packets,
+                tun.written_packets
+            );
+            let reply = Reply::Stopped(Stopped {
+                cut,
+                seconds,
+                restored,
+            });
+            admin.farewell(&stopping.waiting, &reply, poll.registry(), ended);
         }
-        wake::log_summary(&self, cut, seconds, ended);
         Summary { cut, restored }
     }
 }

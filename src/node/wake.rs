@@ -20,7 +20,7 @@ impl Node {
     /// Runs until it is told to stop.
     pub fn run(mut self) -> io::Result<Summary> {
         let mut events = Events::with_capacity(EVENTS_PER_WAKE);
-        log::info!("ready");
+        log::info!("ready: node={}", self.identity.name);
         loop {
             let patience = self.patience(clock());
             match self.poll.poll(&mut events, patience) {
@@ -220,19 +220,4 @@ impl Node {
             }
         }
     }
-}
-
-/// The last line of the log.
-pub(super) fn log_summary(node: &Node, cut: usize, seconds: f64, now: Instant) {
-    let up = Duration::from_secs(
-        now.saturating_duration_since(node.identity.started)
-            .as_secs(),
-    );
-    let tun = &node.host.counters;
-    log::info!(
-        "stopped: up={} stop_seconds={seconds:.1} cut={cut} tun_read_packets={} tun_written_packets={}",
-        humantime::format_duration(up),
-        tun.read_packets,
-        tun.written_packets
-    );
 }
