@@ -49,9 +49,7 @@ impl From<StartError> for Failure {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
-        Command::Check(arguments) => node::check(&arguments.cluster)
-            .map_err(Failure::from)
-            .and_then(|text| print(&text)),
+        Command::Check(arguments) => check(&arguments.cluster),
         Command::Keygen(arguments) => keygen(arguments.out.as_deref()),
         Command::Status(query) => ask(query.daemon, query.json, &Request::Status),
         Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
@@ -100,6 +98,12 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let checked = node::check(path)?;
+    eprint!("{}", checked.warnings);
+    print(&format!("{}\n", checked.summary))
 }
 
 fn keygen(out: Option<&Path>) -> Result<(), Failure> {

@@ -108,8 +108,8 @@ pub struct Status {
 pub struct ClusterFile {
     /// Absolute path.
     pub path: String,
-    /// Of its content at start; hexadecimal.
-    pub sha256: String,
+    /// Of its meaning, as nodes compare it; hexadecimal.
+    pub hash: String,
 }
 
 /// How many peers have a session.

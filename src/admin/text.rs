@@ -83,12 +83,12 @@ pub fn status(status: &Status) -> String {
     top.row(["version".into(), format!("{}, {life}", status.version)]);
     let hash = status
         .cluster_file
-        .sha256
+        .hash
         .get(..12)
-        .unwrap_or(&status.cluster_file.sha256);
+        .unwrap_or(&status.cluster_file.hash);
     top.row([
         "file".into(),
-        format!("{} (sha256 {hash})", status.cluster_file.path),
+        format!("{} (hash {hash})", status.cluster_file.path),
     ]);
     top.row(["device".into(), status.device.clone()]);
     top.row([

@@ -18,7 +18,7 @@ fn status_is_one_screen() {
         device: "bt0".into(),
         cluster_file: ClusterFile {
             path: "/etc/baton/shop.yaml".into(),
-            sha256: "0123456789abcdef0123".into(),
+            hash: "0123456789abcdef0123".into(),
         },
         peers: PeersUp { up: 1, total: 2 },
         connections: Connections {
@@ -53,7 +53,7 @@ fn status_is_one_screen() {
         "\
 node         a of cluster shop, running
 version      0.1.0, up 1h 2m 5s, epoch 18a3, process 71
-file         /etc/baton/shop.yaml (sha256 0123456789ab)
+file         /etc/baton/shop.yaml (hash 0123456789ab)
 device       bt0
 peers        1 of 2 up
 connections  3 live; 4 as front-end, 1 as back-end

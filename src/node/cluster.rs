@@ -1,28 +1,38 @@
-//! From the path of a cluster file to what it says. The file is read here, understood in [`crate::policy`].
+//! From the path of a cluster file to a policy, or to words for the person who wrote it.
 
 use super::start::StartError;
-use crate::policy::Policy;
+use crate::policy::{ClusterFile, Policy, Report};
 use std::path::Path;
 
-/// A cluster file that is right.
-#[derive(Debug)]
-pub struct Loaded {
-    /// Compiled for the node.
-    pub policy: Policy,
-    /// Hexadecimal, of the file's content.
-    pub sha256: String,
-    /// What is probably not meant, for the log.
+/// The policy of a node, and what in the file is probably not meant.
+pub(super) fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartError> {
+    let file = read(path)?;
+    let policy = file.compile(node).map_err(|error| {
+        let place = path.display();
+        StartError::Cluster(format!(
+            "{place}: {error}; choose one of them with --node NAME"
+        ))
+    })?;
+    Ok((policy, file.warnings))
+}
+
+/// What `baton check` says about a file that can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// One line.
+    pub summary: String,
+    /// What is probably not meant; empty for a good file.
     pub warnings: String,
 }
 
-/// Reads and compiles the file for a node.
-pub fn load(path: &Path, node: &str) -> Result<Loaded, StartError> {
-    let _ = (path, node);
-    Err(StartError::Cluster("not yet".into()))
+/// Checks a file.
+pub fn check(path: &Path) -> Result<Checked, StartError> {
+    let file = read(path)?;
+    let summary = format!("{}: ok: {}", path.display(), file.summary());
+    let warnings = file.warnings.to_string();
+    Ok(Checked { summary, warnings })
 }
 
-/// What `baton check` prints: Ok for standard output, Err for standard error.
-pub fn check(path: &Path) -> Result<String, StartError> {
-    let _ = path;
-    Err(StartError::Cluster("not yet".into()))
+fn read(path: &Path) -> Result<ClusterFile, StartError> {
+    ClusterFile::read(path).map_err(|report| StartError::Cluster(report.to_string()))
 }

@@ -18,7 +18,7 @@ mod start;
 mod stop;
 mod wake;
 
-pub use cluster::{check, load};
+pub use cluster::{Checked, check};
 pub use start::{Options, StartError, start};
 pub use stop::Summary;
 
@@ -77,7 +77,6 @@ struct Identity {
     epoch: Epoch,
     started: Instant,
     cluster_path: PathBuf,
-    cluster_sha256: String,
 }
 
 /// What the shell itself counts.

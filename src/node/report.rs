@@ -67,7 +67,7 @@ impl Node {
             device: self.host.device_name().to_owned(),
             cluster_file: protocol::ClusterFile {
                 path: self.identity.cluster_path.display().to_string(),
-                sha256: self.identity.cluster_sha256.clone(),
+                hash: self.policy.hash.to_string(),
             },
             peers: self.peers_up(),
             connections: protocol::Connections {

@@ -1,7 +1,7 @@
 //! Start: everything that can fail without a trace first, the host last.
 
 use super::clock::{clock, wall_clock_nanoseconds};
-use super::cluster::{self, Loaded};
+use super::cluster;
 use super::host::Host;
 use super::listeners::{self, Listeners};
 use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
@@ -58,13 +58,17 @@ pub enum StartError {
 /// Starts a node. On error the host is as it was.
 pub fn start(options: Options) -> Result<Node, StartError> {
     let now = clock();
-    let Loaded {
-        policy,
-        sha256,
-        warnings,
-    } = cluster::load(&options.cluster, &options.node)?;
-    for warning in warnings.lines() {
-        log::warn!("{warning}");
+    let (policy, warnings) = cluster::load(&options.cluster, &options.node)?;
+    for problem in &warnings.problems {
+        let place = problem
+            .position
+            .map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        log::warn!(
+            "{}{place}: {}; {}",
+            problem.file,
+            problem.message,
+            problem.remedy
+        );
     }
     let key = read_key(&options.key, &policy)?;
     log::info!(
@@ -83,7 +87,6 @@ pub fn start(options: Options) -> Result<Node, StartError> {
         started: now,
         cluster_path: std::path::absolute(&options.cluster)
             .unwrap_or_else(|_| options.cluster.clone()),
-        cluster_sha256: sha256,
     };
     Ok(start_host(&options, Rc::new(policy), key, identity, now)?)
 }
