@@ -190,7 +190,5 @@ pub struct Stop {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| {
-        format!("{error}; write a number and a unit, like 500ms, 30s or \"1m 30s\"")
-    })
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a number and a unit, like 500ms, 30s or \"1m 30s\""))
 }

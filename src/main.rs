@@ -53,11 +53,7 @@ fn main() -> ExitCode {
         Command::Keygen(arguments) => keygen(arguments.out.as_deref()),
         Command::Status(query) => ask(query.daemon, query.json, &Request::Status),
         Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
-        Command::Flows(query) => ask(
-            query.daemon,
-            query.json,
-            &Request::Flows { limit: query.limit },
-        ),
+        Command::Flows(query) => ask(query.daemon, query.json, &Request::Flows { limit: query.limit }),
         Command::Stats(query) => ask(query.daemon, query.json, &Request::Stats),
         Command::Drain(daemon) => ask(daemon, false, &Request::Drain),
         Command::Undrain(daemon) => ask(daemon, false, &Request::Undrain),
@@ -75,27 +71,17 @@ fn main() -> ExitCode {
 fn run(arguments: cli::Run) -> Result<(), Failure> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     // A panic is our bug, and said like everything else. The host is put back while the stack unwinds.
-    std::panic::set_hook(Box::new(|panic| {
-        log::error!("a bug in baton, please report it: {panic}")
-    }));
+    std::panic::set_hook(Box::new(|panic| log::error!("a bug in baton, please report it: {panic}")));
     let name = &arguments.node;
     let node = node::start(node::Options {
-        key: arguments
-            .key
-            .unwrap_or_else(|| PathBuf::from(format!("/etc/baton/{name}.key"))),
-        socket: arguments
-            .socket
-            .unwrap_or_else(|| Path::new(client::SOCKET_DIRECTORY).join(format!("{name}.sock"))),
+        key: arguments.key.unwrap_or_else(|| PathBuf::from(format!("/etc/baton/{name}.key"))),
+        socket: arguments.socket.unwrap_or_else(|| Path::new(client::SOCKET_DIRECTORY).join(format!("{name}.sock"))),
         cluster: arguments.cluster,
         node: arguments.node,
     })?;
-    let summary = node
-        .run()
-        .map_err(|error| Failure::Host(format!("the event loop failed: {error}")))?;
+    let summary = node.run().map_err(|error| Failure::Host(format!("the event loop failed: {error}")))?;
     if !summary.restored {
-        return Err(Failure::Host(
-            "the host could not be put back entirely; the log above says what is left".to_owned(),
-        ));
+        return Err(Failure::Host("the host could not be put back entirely; the log above says what is left".to_owned()));
     }
     Ok(())
 }
@@ -108,10 +94,7 @@ fn check(path: &Path) -> Result<(), Failure> {
 
 fn keygen(out: Option<&Path>) -> Result<(), Failure> {
     let key = PrivateKey::generate();
-    let (private, public) = (
-        key.to_text(),
-        base64::engine::general_purpose::STANDARD.encode(key.public_key()),
-    );
+    let (private, public) = (key.to_text(), base64::engine::general_purpose::STANDARD.encode(key.public_key()));
     let private = private.trim_end();
     let Some(path) = out else {
         print(&format!("{private}\n"))?;
@@ -120,35 +103,20 @@ fn keygen(out: Option<&Path>) -> Result<(), Failure> {
     };
     write_private(path, private).map_err(|error| {
         let advice = match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                "a key there is not overwritten; choose another name or remove it first"
-            }
+            io::ErrorKind::AlreadyExists => "a key there is not overwritten; choose another name or remove it first",
             io::ErrorKind::PermissionDenied => "choose a place you may write to, or try as root",
             _ => "choose another place",
         };
-        Failure::Host(format!(
-            "cannot write the private key to {}: {error}; {advice}",
-            path.display()
-        ))
+        Failure::Host(format!("cannot write the private key to {}: {error}; {advice}", path.display()))
     })?;
     print(&format!("{public}\n"))
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(format!("{text}\n").as_bytes())?;
     file.sync_all()
 }
@@ -185,14 +153,10 @@ fn show<T: serde::Serialize>(json: bool, reply: &T, text: impl Fn(&T) -> String)
 
 /// To standard output; whoever closed it (`| head`) has seen enough.
 fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout()
-        .lock()
-        .write_all(text.as_bytes())
-        .and_then(|()| io::stdout().flush())
-    {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Host(format!(
-            "cannot write to standard output: {error}"
-        ))),
+    match io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Host(format!("cannot write to standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }

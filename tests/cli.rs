@@ -67,8 +67,7 @@ fn key_file(directory: &Path, name: &str) -> (PathBuf, String) {
 #[test]
 fn help_teaches_at_every_level() {
     let top = stdout(&baton(["--help"]));
-    let commands =
-        ["run", "check", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop"];
+    let commands = ["run", "check", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop"];
     for command in commands {
         assert!(top.contains(&format!("\n  {command} ")), "{command} is not listed:\n{top}");
         let output = baton([command, "--help"]);
@@ -211,9 +210,7 @@ fn run_refuses_a_key_that_is_absent_open_to_others_or_of_another_node() {
     let (path, public) = key_file(directory.path(), "a.key");
     let (other, other_public) = key_file(directory.path(), "b.key");
     let file = cluster_file(directory.path(), &public);
-    let run = |key: &Path| {
-        baton(["run", "--node", "a", "--key", key.to_str().unwrap(), file.to_str().unwrap()])
-    };
+    let run = |key: &Path| baton(["run", "--node", "a", "--key", key.to_str().unwrap(), file.to_str().unwrap()]);
     assert_fails(&run(&directory.path().join("c.key")), 3, "c.key");
     let output = run(&other);
     assert_fails(&output, 1, "not the key of node a");

@@ -29,10 +29,7 @@ pub fn only_socket(directory: &Path) -> Result<PathBuf, AskError> {
     let mut sockets = match std::fs::read_dir(directory) {
         Ok(entries) => entries
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "sock")
-            })
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
             .collect::<Vec<_>>(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
@@ -45,18 +42,10 @@ pub fn only_socket(directory: &Path) -> Result<PathBuf, AskError> {
     sockets.sort();
     match sockets.len() {
         1 => Ok(sockets.remove(0)),
-        0 => Err(AskError::NoDaemon(format!(
-            "no daemon runs here: no socket in {}; {start}",
-            directory.display()
-        ))),
+        0 => Err(AskError::NoDaemon(format!("no daemon runs here: no socket in {}; {start}", directory.display()))),
         _ => {
-            let list: String = sockets
-                .iter()
-                .map(|path| format!("\n  --socket {}", path.display()))
-                .collect();
-            Err(AskError::NoDaemon(format!(
-                "several daemons run here; say which one:{list}"
-            )))
+            let list: String = sockets.iter().map(|path| format!("\n  --socket {}", path.display())).collect();
+            Err(AskError::NoDaemon(format!("several daemons run here; say which one:{list}")))
         }
     }
 }
@@ -83,26 +72,16 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Reply, AskError> {
     };
     let patience = (!matches!(request, Request::Stop { .. })).then_some(ANSWER_TIMEOUT);
     stream.set_read_timeout(patience).map_err(broken)?;
-    stream
-        .set_write_timeout(Some(ANSWER_TIMEOUT))
-        .map_err(broken)?;
-    stream
-        .write_all(&protocol::to_line(request))
-        .map_err(broken)?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(broken)?;
+    stream.write_all(&protocol::to_line(request)).map_err(broken)?;
 
     let mut line = Vec::new();
-    BufReader::new(stream.take(REPLY_BYTES_MAX))
-        .read_until(b'\n', &mut line)
-        .map_err(broken)?;
+    BufReader::new(stream.take(REPLY_BYTES_MAX)).read_until(b'\n', &mut line).map_err(broken)?;
     if line.last() != Some(&b'\n') {
-        return Err(AskError::Broken(format!(
-            "the daemon at {place} ended before it had answered; see its log"
-        )));
+        return Err(AskError::Broken(format!("the daemon at {place} ended before it had answered; see its log")));
     }
     serde_json::from_slice(&line).map_err(|error| {
-        AskError::Broken(format!(
-            "cannot read the answer of the daemon at {place} ({error}); is it of another version?"
-        ))
+        AskError::Broken(format!("cannot read the answer of the daemon at {place} ({error}); is it of another version?"))
     })
 }
 
@@ -121,16 +100,10 @@ mod tests {
         assert!(error_of(directory.path()).contains("no daemon runs here"));
         std::fs::write(directory.path().join("b.sock"), "").unwrap();
         std::fs::write(directory.path().join("notes"), "").unwrap();
-        assert_eq!(
-            only_socket(directory.path()).unwrap(),
-            directory.path().join("b.sock")
-        );
+        assert_eq!(only_socket(directory.path()).unwrap(), directory.path().join("b.sock"));
         std::fs::write(directory.path().join("a.sock"), "").unwrap();
         let error = error_of(directory.path());
-        assert!(
-            error.find("a.sock").unwrap() < error.find("b.sock").unwrap(),
-            "{error}"
-        );
+        assert!(error.find("a.sock").unwrap() < error.find("b.sock").unwrap(), "{error}");
     }
 
     #[test]
@@ -138,15 +111,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
         let error = ask(&path, &Request::Status).unwrap_err();
-        assert!(
-            matches!(&error, AskError::NoDaemon(text) if text.contains("no such socket")),
-            "{error}"
-        );
+        assert!(matches!(&error, AskError::NoDaemon(text) if text.contains("no such socket")), "{error}");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let error = ask(&path, &Request::Status).unwrap_err();
-        assert!(
-            matches!(&error, AskError::NoDaemon(text) if text.contains("left over")),
-            "{error}"
-        );
+        assert!(matches!(&error, AskError::NoDaemon(text) if text.contains("left over")), "{error}");
     }
 }

@@ -125,11 +125,13 @@ pub struct PeersUp {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Connections {
     /// Would be cut if the process ended now.
-    pub live: usize,
-    /// This node is their front-end; remembered ones that are over included.
-    pub front_end: usize,
-    /// This node is their back-end; remembered ones that are over included.
-    pub back_end: usize,
+    pub live: u64,
+    /// This node is their front-end.
+    pub front_end: u64,
+    /// This node is their back-end.
+    pub back_end: u64,
+    /// Over, in either role, and remembered for a while so that late packets find no stranger.
+    pub lingering: u64,
 }
 
 /// A service, as this node sees it.
@@ -221,6 +223,8 @@ pub struct Flow {
     pub role: String,
     /// Name of the state.
     pub state: String,
+    /// What its packets need from now on: `inspect`, `forward` or `translate`.
+    pub treatment: String,
     /// Name of the other node.
     pub peer: Option<String>,
     /// Name of the rule that decided.
@@ -257,14 +261,10 @@ pub fn parse_request(line: &[u8]) -> Result<Request, String> {
              and daemon and command line should be of the same version"
         )
     })?;
-    if let Request::Stop {
-        timeout_seconds: Some(seconds),
-    } = request
+    if let Request::Stop { timeout_seconds: Some(seconds) } = request
         && std::time::Duration::try_from_secs_f64(seconds).is_err()
     {
-        return Err(format!(
-            "timeout_seconds {seconds} is not a time; use a number of seconds, 0 or more"
-        ));
+        return Err(format!("timeout_seconds {seconds} is not a time; use a number of seconds, 0 or more"));
     }
     Ok(request)
 }
@@ -282,40 +282,19 @@ mod tests {
 
     #[test]
     fn requests_read_as_documented() {
-        assert_eq!(
-            parse_request(br#"{"command": "status"}"#),
-            Ok(Request::Status)
-        );
-        assert_eq!(
-            parse_request(br#"{"command": "flows"}"#),
-            Ok(Request::Flows { limit: 1_000 })
-        );
-        assert_eq!(
-            parse_request(br#"{"command": "flows", "limit": 3}"#),
-            Ok(Request::Flows { limit: 3 })
-        );
-        assert_eq!(
-            parse_request(br#"{"command": "stop"}"#),
-            Ok(Request::Stop {
-                timeout_seconds: None
-            })
-        );
+        assert_eq!(parse_request(br#"{"command": "status"}"#), Ok(Request::Status));
+        assert_eq!(parse_request(br#"{"command": "flows"}"#), Ok(Request::Flows { limit: 1_000 }));
+        assert_eq!(parse_request(br#"{"command": "flows", "limit": 3}"#), Ok(Request::Flows { limit: 3 }));
+        assert_eq!(parse_request(br#"{"command": "stop"}"#), Ok(Request::Stop { timeout_seconds: None }));
         assert_eq!(
             parse_request(br#"{"command": "stop", "timeout_seconds": 1.5}"#),
-            Ok(Request::Stop {
-                timeout_seconds: Some(1.5)
-            })
+            Ok(Request::Stop { timeout_seconds: Some(1.5) })
         );
     }
 
     #[test]
     fn a_request_that_makes_no_sense_is_answered_with_advice() {
-        for line in [
-            &b""[..],
-            b"status",
-            br#"{"command": "dance"}"#,
-            br#"{"command": "stop", "timeout_seconds": -1}"#,
-        ] {
+        for line in [&b""[..], b"status", br#"{"command": "dance"}"#, br#"{"command": "stop", "timeout_seconds": -1}"#] {
             let error = parse_request(line).unwrap_err();
             assert!(error.len() > 40, "{error}");
         }
@@ -330,12 +309,8 @@ mod tests {
             Request::Stats,
             Request::Drain,
             Request::Undrain,
-            Request::Stop {
-                timeout_seconds: None,
-            },
-            Request::Stop {
-                timeout_seconds: Some(0.0),
-            },
+            Request::Stop { timeout_seconds: None },
+            Request::Stop { timeout_seconds: Some(0.0) },
         ] {
             let line = to_line(&request);
             assert!(line.len() < REQUEST_BYTES_MAX && line.ends_with(b"\n"));

@@ -30,9 +30,7 @@ pub struct ClientId {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A daemon answers there.
-    #[error(
-        "already running: a daemon answers at {0}; stop it with `baton stop --socket {0}`, or choose another --socket"
-    )]
+    #[error("already running: a daemon answers at {0}; stop it with `baton stop --socket {0}`, or choose another --socket")]
     AlreadyRunning(String),
     /// Anything else.
     #[error("cannot listen at {path}: {error}; choose another place with --socket PATH")]
@@ -71,33 +69,19 @@ enum Stage {
     /// Its request is with the loop.
     Waiting,
     /// Reads the reply.
-    Reading {
-        line: Vec<u8>,
-        sent: usize,
-        deadline: Instant,
-    },
+    Reading { line: Vec<u8>, sent: usize, deadline: Instant },
 }
 
 impl Server {
     /// Binds the socket, readable by this user only. A socket left over from a crash is replaced, a live one is not.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let place = path.display().to_string();
-        let io_error = |error| BindError::Io {
-            path: place.clone(),
-            error,
-        };
+        let io_error = |error| BindError::Io { path: place.clone(), error };
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(BindError::AlreadyRunning(place));
         }
-        if let Some(directory) = path
-            .parent()
-            .filter(|directory| !directory.as_os_str().is_empty())
-        {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
-                .map_err(io_error)?;
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error)?;
         }
         remove_socket(path).map_err(io_error)?;
         Ok(Self {
@@ -134,11 +118,7 @@ impl Server {
     /// Drops clients whose time is over.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
         for slot in 0..CLIENTS_MAX {
-            if self.clients[slot]
-                .as_ref()
-                .and_then(Client::deadline)
-                .is_some_and(|deadline| deadline <= now)
-            {
+            if self.clients[slot].as_ref().and_then(Client::deadline).is_some_and(|deadline| deadline <= now) {
                 log::debug!("admin client dropped: too slow");
                 self.close(slot, registry);
             }
@@ -147,11 +127,7 @@ impl Server {
 
     /// When to call [`Server::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.clients
-            .iter()
-            .flatten()
-            .filter_map(Client::deadline)
-            .min()
+        self.clients.iter().flatten().filter_map(Client::deadline).min()
     }
 
     /// The next request to answer.
@@ -161,15 +137,8 @@ impl Server {
 
     /// Answers a request. Nothing happens when the client has gone.
     pub fn reply(&mut self, to: ClientId, reply: &Reply, registry: &Registry, now: Instant) {
-        if let Some(client) = self.clients[to.slot]
-            .as_mut()
-            .filter(|client| client.serial == to.serial)
-        {
-            client.stage = Stage::Reading {
-                line: protocol::to_line(reply),
-                sent: 0,
-                deadline: now + CLIENT_PATIENCE,
-            };
+        if let Some(client) = self.clients[to.slot].as_mut().filter(|client| client.serial == to.serial) {
+            client.stage = Stage::Reading { line: protocol::to_line(reply), sent: 0, deadline: now + CLIENT_PATIENCE };
             self.progress(to.slot, registry);
         }
     }
@@ -202,29 +171,18 @@ impl Server {
                 }
             };
             let Some(slot) = self.clients.iter().position(Option::is_none) else {
-                let busy = Reply::Error(format!(
-                    "{CLIENTS_MAX} others are asking already; try again"
-                ));
+                let busy = Reply::Error(format!("{CLIENTS_MAX} others are asking already; try again"));
                 let _ = stream.write(&protocol::to_line(&busy));
                 continue;
             };
             let token = Token(self.first_token + 1 + slot);
-            if let Err(error) =
-                registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
-            {
+            if let Err(error) = registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
                 log::warn!("admin socket: cannot register a client: {error}");
                 continue;
             }
             self.serial += 1;
-            let stage = Stage::Asking {
-                line: Vec::new(),
-                deadline: now + CLIENT_PATIENCE,
-            };
-            self.clients[slot] = Some(Client {
-                stream,
-                serial: self.serial,
-                stage,
-            });
+            let stage = Stage::Asking { line: Vec::new(), deadline: now + CLIENT_PATIENCE };
+            self.clients[slot] = Some(Client { stream, serial: self.serial, stage });
             self.progress(slot, registry);
         }
     }
@@ -237,13 +195,7 @@ impl Server {
             Progress::Blocked => {}
             Progress::Over => self.close(slot, registry),
             Progress::Asked(request) => {
-                self.requests.push_back((
-                    ClientId {
-                        slot,
-                        serial: client.serial,
-                    },
-                    request,
-                ));
+                self.requests.push_back((ClientId { slot, serial: client.serial }, request));
             }
         }
     }
@@ -288,11 +240,7 @@ impl Client {
                     }
                     Err(error) => {
                         let (line, deadline) = (protocol::to_line(&Reply::Error(error)), *deadline);
-                        self.stage = Stage::Reading {
-                            line,
-                            sent: 0,
-                            deadline,
-                        };
+                        self.stage = Stage::Reading { line, sent: 0, deadline };
                         self.progress()
                     }
                 },
@@ -351,9 +299,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     socket.listen(CLIENTS_MAX as i32)?;
     socket.set_nonblocking(true)?;
-    Ok(UnixListener::from_std(
-        std::os::fd::OwnedFd::from(socket).into(),
-    ))
+    Ok(UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into()))
 }
 
 fn remove_socket(path: &Path) -> io::Result<()> {

@@ -19,12 +19,7 @@ impl Loop {
         let mut server = Server::bind(&directory.path().join("run/a.sock")).unwrap();
         let poll = Poll::new().unwrap();
         server.register(poll.registry(), 7).unwrap();
-        Self {
-            poll,
-            server,
-            now: Instant::now(),
-            directory,
-        }
+        Self { poll, server, now: Instant::now(), directory }
     }
 
     fn path(&self) -> PathBuf {
@@ -33,21 +28,16 @@ impl Loop {
 
     fn connect(&self) -> Blocking {
         let stream = Blocking::connect(self.path()).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream
     }
 
     fn turn(&mut self) {
         let mut events = Events::with_capacity(8);
-        self.poll
-            .poll(&mut events, Some(Duration::from_millis(20)))
-            .unwrap();
+        self.poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
         for event in &events {
             assert!(self.server.owns(event.token()));
-            self.server
-                .handle_event(event, self.poll.registry(), self.now);
+            self.server.handle_event(event, self.poll.registry(), self.now);
         }
         self.server.handle_timeout(self.poll.registry(), self.now);
     }
@@ -82,16 +72,9 @@ fn a_request_is_answered_and_the_connection_closed() {
     client.write_all(b"ain\"}\n").unwrap();
     let (from, request) = node.request().unwrap();
     assert_eq!(request, Request::Drain);
-    let reply = Reply::State(Change {
-        state: State::Draining,
-        live: 3,
-    });
-    node.server
-        .reply(from, &reply, node.poll.registry(), node.now);
-    assert_eq!(
-        answer(&mut client),
-        "{\"state\":{\"state\":\"draining\",\"live\":3}}\n"
-    );
+    let reply = Reply::State(Change { state: State::Draining, live: 3 });
+    node.server.reply(from, &reply, node.poll.registry(), node.now);
+    assert_eq!(answer(&mut client), "{\"state\":{\"state\":\"draining\",\"live\":3}}\n");
     assert_eq!(node.clients(), 0);
 }
 
@@ -128,11 +111,8 @@ fn a_large_reply_goes_out_as_the_client_reads() {
     client.write_all(b"{\"command\": \"flows\"}\n").unwrap();
     let (from, _) = node.request().unwrap();
     let text = "x".repeat(2 << 20);
-    node.server
-        .reply(from, &Reply::Error(text), node.poll.registry(), node.now);
-    client
-        .set_read_timeout(Some(Duration::from_millis(5)))
-        .unwrap();
+    node.server.reply(from, &Reply::Error(text), node.poll.registry(), node.now);
+    client.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let (mut chunk, mut total) = ([0; 65536], 0);
     loop {
         match client.read(&mut chunk) {
@@ -158,18 +138,8 @@ fn a_client_that_hangs_up_while_it_waits_is_forgotten_and_its_reply_goes_to_nobo
     second.write_all(b"{\"command\": \"status\"}\n").unwrap();
     let (next, _) = node.request().unwrap();
     assert_eq!(next.slot, gone.slot);
-    node.server.reply(
-        gone,
-        &Reply::Error("for the first".into()),
-        node.poll.registry(),
-        node.now,
-    );
-    node.server.reply(
-        next,
-        &Reply::Error("for the second".into()),
-        node.poll.registry(),
-        node.now,
-    );
+    node.server.reply(gone, &Reply::Error("for the first".into()), node.poll.registry(), node.now);
+    node.server.reply(next, &Reply::Error("for the second".into()), node.poll.registry(), node.now);
     assert_eq!(answer(&mut second), "{\"error\":\"for the second\"}\n");
 }
 
@@ -223,12 +193,7 @@ fn whoever_waits_for_the_end_can_start_the_next_daemon_at_once() {
     let (from, _) = node.request().unwrap();
     node.turn();
     let path = node.path();
-    node.server.farewell(
-        &[from],
-        &Reply::Error("bye".into()),
-        node.poll.registry(),
-        node.now,
-    );
+    node.server.farewell(&[from], &Reply::Error("bye".into()), node.poll.registry(), node.now);
     assert_eq!(answer(&mut client), "{\"error\":\"bye\"}\n");
     assert!(!path.exists());
 }

@@ -12,9 +12,7 @@ struct Table {
 
 impl Table {
     fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self {
-            rows: vec![head.map(str::to_owned).into()],
-        }
+        Self { rows: vec![head.map(str::to_owned).into()] }
     }
 
     fn row<const N: usize>(&mut self, cells: [String; N]) {
@@ -25,21 +23,10 @@ impl Table {
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-        };
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| width(column).unwrap_or(0))
-            .collect();
+        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         for row in &self.rows {
-            let padded = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"));
+            let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
             writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())
@@ -65,75 +52,33 @@ fn name_of(state: State) -> &'static str {
 /// `baton status`
 pub fn status(status: &Status) -> String {
     let mut top = Table { rows: Vec::new() };
-    top.row([
-        "node".into(),
-        format!(
-            "{} of cluster {}, {}",
-            status.node,
-            status.cluster,
-            name_of(status.state)
-        ),
-    ]);
-    let life = format!(
-        "up {}, epoch {}, process {}",
-        seconds(status.uptime_seconds),
-        status.epoch,
-        status.pid
-    );
+    top.row(["node".into(), format!("{} of cluster {}, {}", status.node, status.cluster, name_of(status.state))]);
+    let life = format!("up {}, epoch {}, process {}", seconds(status.uptime_seconds), status.epoch, status.pid);
     top.row(["version".into(), format!("{}, {life}", status.version)]);
-    let hash = status
-        .cluster_file
-        .hash
-        .get(..12)
-        .unwrap_or(&status.cluster_file.hash);
-    top.row([
-        "file".into(),
-        format!("{} (hash {hash})", status.cluster_file.path),
-    ]);
+    let hash = status.cluster_file.hash.get(..12).unwrap_or(&status.cluster_file.hash);
+    top.row(["file".into(), format!("{} (hash {hash})", status.cluster_file.path)]);
     top.row(["device".into(), status.device.clone()]);
-    top.row([
-        "peers".into(),
-        format!("{} of {} up", status.peers.up, status.peers.total),
-    ]);
+    top.row(["peers".into(), format!("{} of {} up", status.peers.up, status.peers.total)]);
     let connections = &status.connections;
     top.row([
         "connections".into(),
         format!(
-            "{} live; {} as front-end, {} as back-end",
-            connections.live, connections.front_end, connections.back_end
+            "{} live; {} as front-end, {} as back-end, {} lingering",
+            connections.live, connections.front_end, connections.back_end, connections.lingering
         ),
     ]);
     let mut services = Table::new(["SERVICE", "FRONT-END", "BACKLOG", "APPLICATION"]);
     for service in &status.services {
-        let application = service
-            .application_port
-            .map_or_else(|| "elsewhere".to_owned(), |port| format!("port {port}"));
+        let application = service.application_port.map_or_else(|| "elsewhere".to_owned(), |port| format!("port {port}"));
         if service.frontends.is_empty() {
-            services.row([
-                service.name.clone(),
-                "none here".into(),
-                "-".into(),
-                application.clone(),
-            ]);
+            services.row([service.name.clone(), "none here".into(), "-".into(), application.clone()]);
         }
         for (index, frontend) in service.frontends.iter().enumerate() {
             let first = |text: &str| {
-                if index == 0 {
-                    text.to_owned()
-                } else {
-                    String::new()
-                }
+                if index == 0 { text.to_owned() } else { String::new() }
             };
-            let backlog = frontend.backlog.map_or_else(
-                || "nothing listens".to_owned(),
-                |backlog| backlog.to_string(),
-            );
-            services.row([
-                first(&service.name),
-                frontend.address.clone(),
-                backlog,
-                first(&application),
-            ]);
+            let backlog = frontend.backlog.map_or_else(|| "nothing listens".to_owned(), |backlog| backlog.to_string());
+            services.row([first(&service.name), frontend.address.clone(), backlog, first(&application)]);
         }
     }
     format!("{top}\n{services}")
@@ -144,16 +89,7 @@ pub fn peers(peers: &Peers) -> String {
     if peers.peers.is_empty() {
         return "no peers: the cluster file names this node only\n".to_owned();
     }
-    let mut table = Table::new([
-        "PEER",
-        "ADDRESS",
-        "STATE",
-        "SINCE",
-        "ROUND TRIP",
-        "PROTOCOL",
-        "SESSIONS",
-        "REMARK",
-    ]);
+    let mut table = Table::new(["PEER", "ADDRESS", "STATE", "SINCE", "ROUND TRIP", "PROTOCOL", "SESSIONS", "REMARK"]);
     for peer in &peers.peers {
         let mut remarks = Vec::new();
         if peer.draining {
@@ -172,39 +108,25 @@ pub fn peers(peers: &Peers) -> String {
         ]);
     }
     let overlay = &peers.overlay;
-    let direction = |packets: u64, bytes: u64, drops: u64| {
-        format!("{packets} packets, {bytes} bytes, {drops} dropped")
-    };
+    let direction = |packets: u64, bytes: u64, drops: u64| format!("{packets} packets, {bytes} bytes, {drops} dropped");
     let sent = direction(overlay.sent_packets, overlay.sent_bytes, overlay.send_drops);
-    let received = direction(
-        overlay.received_packets,
-        overlay.received_bytes,
-        overlay.receive_drops,
-    );
+    let received = direction(overlay.received_packets, overlay.received_bytes, overlay.receive_drops);
     format!("{table}\noverlay  sent      {sent}\n         received  {received}\n")
 }
 
 /// `baton flows`
 pub fn flows(flows: &Flows) -> String {
     if flows.total == 0 {
-        return "no connections (those released to the local server are not baton's any more)\n"
-            .to_owned();
+        return "no connections (those released to the local server are not baton's any more)\n".to_owned();
     }
-    let mut table = Table::new([
-        "CLIENT",
-        "FRONT-END",
-        "ROLE",
-        "STATE",
-        "PEER",
-        "RULE",
-        "AGE",
-    ]);
+    let mut table = Table::new(["CLIENT", "FRONT-END", "ROLE", "STATE", "TREATMENT", "PEER", "RULE", "AGE"]);
     for flow in &flows.flows {
         table.row([
             flow.client.clone(),
             flow.frontend.clone(),
             flow.role.clone(),
             flow.state.clone(),
+            flow.treatment.clone(),
             or_dash(flow.peer.as_ref()),
             or_dash(flow.rule.as_ref()),
             age(flow.age_seconds),
@@ -212,22 +134,13 @@ pub fn flows(flows: &Flows) -> String {
     }
     let mut text = table.to_string();
     if flows.flows.len() < flows.total {
-        let _ = writeln!(
-            text,
-            "... {} of {} connections; --limit shows more",
-            flows.flows.len(),
-            flows.total
-        );
+        let _ = writeln!(text, "... {} of {} connections; --limit shows more", flows.flows.len(), flows.total);
     }
     text
 }
 
 fn age(age_seconds: f64) -> String {
-    if age_seconds < 10.0 {
-        format!("{age_seconds:.1}s")
-    } else {
-        seconds(age_seconds as u64)
-    }
+    if age_seconds < 10.0 { format!("{age_seconds:.1}s") } else { seconds(age_seconds as u64) }
 }
 
 /// `baton stats`
@@ -242,10 +155,7 @@ pub fn stats(stats: &BTreeMap<String, serde_json::Number>) -> String {
 pub fn state(change: &Change) -> String {
     match change.state {
         State::Running => "running: hands connections off and takes them\n".to_owned(),
-        State::Draining => format!(
-            "draining: {} handed-off connections go on; nothing new\n",
-            change.live
-        ),
+        State::Draining => format!("draining: {} handed-off connections go on; nothing new\n", change.live),
         State::Stopping => format!("stopping: {} handed-off connections to go\n", change.live),
     }
 }
@@ -257,11 +167,7 @@ pub fn stopped(stopped: &Stopped) -> String {
         1 => "1 connection was cut".to_owned(),
         cut => format!("{cut} connections were cut"),
     };
-    let host = if stopped.restored {
-        "the host is as it was"
-    } else {
-        "the host could not be put back entirely: see the log"
-    };
+    let host = if stopped.restored { "the host is as it was" } else { "the host could not be put back entirely: see the log" };
     format!("stopped after {:.1}s: {cut}, {host}\n", stopped.seconds)
 }
 

@@ -11,8 +11,6 @@ pub fn clock() -> Instant {
 /// Nanoseconds since 1970: different at every start, which is all an epoch needs.
 #[allow(clippy::disallowed_methods)]
 pub fn wall_clock_nanoseconds() -> u64 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -9,9 +9,7 @@ pub(super) fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartErr
     let file = read(path)?;
     let policy = file.compile(node).map_err(|error| {
         let place = path.display();
-        StartError::Cluster(format!(
-            "{place}: {error}; choose one of them with --node NAME"
-        ))
+        StartError::Cluster(format!("{place}: {error}; choose one of them with --node NAME"))
     })?;
     Ok((policy, file.warnings))
 }

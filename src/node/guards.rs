@@ -47,14 +47,8 @@ impl Guards {
 
     /// Changes all in one transaction; if that fails, each in its own, so that one bad change does not fail the others.
     /// Tells the result of each addition.
-    pub fn write(
-        &mut self,
-        mut change: impl FnMut(&[FlowKey], &[FlowKey]) -> io::Result<()>,
-    ) -> Vec<Written> {
-        let (add, remove) = (
-            std::mem::take(&mut self.add),
-            std::mem::take(&mut self.remove),
-        );
+    pub fn write(&mut self, mut change: impl FnMut(&[FlowKey], &[FlowKey]) -> io::Result<()>) -> Vec<Written> {
+        let (add, remove) = (std::mem::take(&mut self.add), std::mem::take(&mut self.remove));
         if add.is_empty() && remove.is_empty() {
             return Vec::new();
         }
@@ -62,17 +56,11 @@ impl Guards {
             return add.into_iter().map(|flow| (flow, true)).collect();
         };
         if add.len() + remove.len() > 1 {
-            log::debug!(
-                "guards: changing {} together failed: {error}; each alone",
-                add.len() + remove.len()
-            );
+            log::debug!("guards: changing {} together failed: {error}; each alone", add.len() + remove.len());
             for flow in remove {
                 self.count(change(&[], &[flow]));
             }
-            return add
-                .into_iter()
-                .map(|flow| (flow, self.count(change(&[flow], &[]))))
-                .collect();
+            return add.into_iter().map(|flow| (flow, self.count(change(&[flow], &[])))).collect();
         }
         self.count(Err(error));
         add.into_iter().map(|flow| (flow, false)).collect()
@@ -81,15 +69,8 @@ impl Guards {
     fn count(&mut self, result: io::Result<()>) -> bool {
         if let Err(error) = &result {
             // Only the first is news; all are counted.
-            let level = if self.failures == 0 {
-                log::Level::Warn
-            } else {
-                log::Level::Debug
-            };
-            log::log!(
-                level,
-                "guards: the kernel did not take a change: {error}; see `guard_write_errors_total`"
-            );
+            let level = if self.failures == 0 { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "guards: the kernel did not take a change: {error}; see `guard_write_errors_total`");
             self.failures += 1;
         }
         result.is_ok()
@@ -104,10 +85,7 @@ mod tests {
 
     fn flow(port: u16) -> FlowKey {
         let end = |port| Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        FlowKey {
-            client: end(port),
-            frontend: end(80),
-        }
+        FlowKey { client: end(port), frontend: end(80) }
     }
 
     #[test]
@@ -130,17 +108,8 @@ mod tests {
     fn one_bad_guard_does_not_fail_the_others() {
         let mut guards = Guards::default();
         (1..=3).for_each(|port| guards.add(flow(port)));
-        let written = guards.write(|add, _| {
-            if add.contains(&flow(2)) {
-                Err(io::Error::other("full"))
-            } else {
-                Ok(())
-            }
-        });
-        assert_eq!(
-            written,
-            [(flow(1), true), (flow(2), false), (flow(3), true)]
-        );
+        let written = guards.write(|add, _| if add.contains(&flow(2)) { Err(io::Error::other("full")) } else { Ok(()) });
+        assert_eq!(written, [(flow(1), true), (flow(2), false), (flow(3), true)]);
         assert_eq!(guards.failures(), 1);
     }
 

@@ -8,11 +8,10 @@ use std::io;
 /// The TUN, the capture, and questions to the kernel.
 #[derive(Debug)]
 pub struct Host {
-    // Before the device: while sockets on aliases are destroyed, their last packets still have to end in the TUN.
+    // Before the device: while sockets on aliases are destroyed, their last packets still end in the TUN.
     capture: Option<Capture>,
     device: Device,
     pub sockets: SockDiag,
-    aliases: Vec<ipnet::IpNet>,
     pub counters: TunCounters,
 }
 
@@ -30,19 +29,8 @@ pub struct TunCounters {
 }
 
 impl Host {
-    pub fn new(
-        device: Device,
-        sockets: SockDiag,
-        capture: Capture,
-        aliases: Vec<ipnet::IpNet>,
-    ) -> Self {
-        Self {
-            capture: Some(capture),
-            device,
-            sockets,
-            aliases,
-            counters: TunCounters::default(),
-        }
+    pub fn new(device: Device, sockets: SockDiag, capture: Capture) -> Self {
+        Self { capture: Some(capture), device, sockets, counters: TunCounters::default() }
     }
 
     pub fn device_name(&self) -> &str {
@@ -64,10 +52,7 @@ impl Host {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => {
                 if self.counters.read_errors == 0 {
-                    log::warn!(
-                        "cannot read from {}: {error}; is it up?",
-                        self.device.name()
-                    );
+                    log::warn!("cannot read from {}: {error}; is it up?", self.device.name());
                 }
                 self.counters.read_errors += 1;
                 None
@@ -82,8 +67,7 @@ impl Host {
             self.counters.written_bytes += packet.len() as u64;
             return true;
         };
-        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
-        {
+        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
             self.counters.write_queue_full += 1;
         } else {
             if self.counters.write_errors == 0 {
@@ -97,27 +81,15 @@ impl Host {
     /// Shows the kernel that this process lives; whether all signs went out.
     pub fn beat(&mut self) -> bool {
         let heartbeats = self.capture.as_ref().map_or(&[][..], Capture::heartbeats);
-        let written = heartbeats
-            .iter()
-            .filter(|packet| self.device.send(packet).is_ok())
-            .count();
+        let written = heartbeats.iter().filter(|packet| self.device.send(packet).is_ok()).count();
         self.counters.written_packets += written as u64;
         self.counters.write_errors += (heartbeats.len() - written) as u64;
         written == heartbeats.len()
     }
 
     /// Puts the host back as it was; false when something resisted (the log says what).
-    ///
-    /// The kernel's halves of handed-off connections go first: without capture their packets would leave untranslated.
     pub fn restore(&mut self) -> bool {
-        let Some(capture) = self.capture.take() else {
-            return true;
-        };
-        match self.sockets.destroy_in(&self.aliases) {
-            Ok(0) => {}
-            Ok(count) => log::info!("stop: {count} sockets on alias addresses destroyed"),
-            Err(error) => log::warn!("stop: cannot destroy sockets on alias addresses: {error}"),
-        }
+        let Some(capture) = self.capture.take() else { return true };
         match capture.restore() {
             Ok(()) => {
                 log::info!("stop: the host is as it was");
@@ -134,7 +106,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if self.capture.is_some() {
-            log::warn!("ended unexpectedly: putting the host back as it was");
+            log::warn!("stop: unexpected; putting the host back as it was");
             self.restore();
         }
     }

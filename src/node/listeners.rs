@@ -27,15 +27,8 @@ struct Listener {
 impl Listeners {
     /// Nothing asked yet.
     pub fn new(policy: &Policy, now: Instant) -> Self {
-        let listener = |frontend| Listener {
-            frontend,
-            backlog: None,
-            warned: false,
-        };
-        Self {
-            frontends: own_frontends(policy).into_iter().map(listener).collect(),
-            due: now,
-        }
+        let listener = |frontend| Listener { frontend, backlog: None, warned: false };
+        Self { frontends: own_frontends(policy).into_iter().map(listener).collect(), due: now }
     }
 
     /// When to ask again.
@@ -45,10 +38,7 @@ impl Listeners {
 
     /// The backlog behind a front-end address, as last asked.
     pub fn backlog_of(&self, frontend: Endpoint) -> Option<u32> {
-        self.frontends
-            .iter()
-            .find(|listener| listener.frontend == frontend)?
-            .backlog
+        self.frontends.iter().find(|listener| listener.frontend == frontend)?.backlog
     }
 }
 
@@ -58,14 +48,8 @@ pub fn own_frontends(policy: &Policy) -> Vec<Endpoint> {
 }
 
 fn frontends_of(policy: &Policy, node: NodeId) -> Vec<Endpoint> {
-    let all = policy
-        .services
-        .iter()
-        .flat_map(|service| &service.frontends);
-    let mut own: Vec<Endpoint> = all
-        .filter(|(owner, _)| *owner == node)
-        .map(|(_, frontend)| *frontend)
-        .collect();
+    let all = policy.services.iter().flat_map(|service| &service.frontends);
+    let mut own: Vec<Endpoint> = all.filter(|(owner, _)| *owner == node).map(|(_, frontend)| *frontend).collect();
     own.sort();
     own.dedup();
     own
@@ -95,9 +79,7 @@ impl Node {
                     self.engine.handle_backlog(frontend, backlog);
                 }
                 None if !std::mem::replace(&mut listener.warned, true) => {
-                    log::warn!(
-                        "{frontend}: nothing listens there; clients of this front-end are refused until something does"
-                    );
+                    log::warn!("{frontend}: nothing listens there; clients of this front-end are refused until something does");
                 }
                 None => {}
             }
@@ -111,10 +93,7 @@ impl Node {
             let Some(port) = service.server_port(own) else {
                 continue;
             };
-            for alias in one_alias_per_family(
-                &self.policy,
-                service.frontends.iter().map(|(_, frontend)| *frontend),
-            ) {
+            for alias in one_alias_per_family(&self.policy, service.frontends.iter().map(|(_, frontend)| *frontend)) {
                 let at = Endpoint::new(alias, port);
                 let family = if alias.is_ipv4() { "0.0.0.0" } else { "[::]" };
                 let name = &service.name;
@@ -134,9 +113,7 @@ impl Node {
 }
 
 fn one_alias_per_family(policy: &Policy, frontends: impl Iterator<Item = Endpoint>) -> Vec<IpAddr> {
-    let mut aliases: Vec<IpAddr> = frontends
-        .filter_map(|frontend| policy.aliases_of(frontend).first().copied())
-        .collect();
+    let mut aliases: Vec<IpAddr> = frontends.filter_map(|frontend| policy.aliases_of(frontend).first().copied()).collect();
     aliases.sort_by_key(IpAddr::is_ipv6);
     aliases.dedup_by_key(|alias| alias.is_ipv6());
     aliases

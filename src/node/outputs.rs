@@ -9,15 +9,8 @@ use std::time::Instant;
 /// What the engine asked for and will be told.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Guard {
-        flow: FlowKey,
-        written: bool,
-    },
-    Socket {
-        local: Endpoint,
-        remote: Endpoint,
-        state: SocketState,
-    },
+    Guard { flow: FlowKey, written: bool },
+    Socket { local: Endpoint, remote: Endpoint, state: SocketState },
 }
 
 impl Node {
@@ -46,14 +39,8 @@ impl Node {
                 self.write_guards();
             }
             match self.answers.pop_front() {
-                Some(Answer::Guard { flow, written }) => {
-                    self.engine.handle_guard(flow, written, now)
-                }
-                Some(Answer::Socket {
-                    local,
-                    remote,
-                    state,
-                }) => self.engine.handle_socket(local, remote, state, now),
+                Some(Answer::Guard { flow, written }) => self.engine.handle_guard(flow, written, now),
+                Some(Answer::Socket { local, remote, state }) => self.engine.handle_socket(local, remote, state, now),
                 None => return,
             }
         }
@@ -73,42 +60,25 @@ impl Node {
             Output::Guard(flow) => self.guards.add(flow),
             Output::Unguard(flow) => self.guards.remove(flow),
             Output::AskSocket { local, remote } => self.ask_socket(local, remote),
-            Output::DestroySocket { local, remote } => {
-                match self.host.sockets.destroy(local, remote) {
-                    Ok(destroyed) => self.counters.sockets_destroyed += u64::from(destroyed),
-                    Err(error) => self.question_failed("destroy a socket", &error),
-                }
-            }
+            Output::DestroySocket { local, remote } => match self.host.sockets.destroy(local, remote) {
+                Ok(destroyed) => self.counters.sockets_destroyed += u64::from(destroyed),
+                Err(error) => self.question_failed("destroy a socket", &error),
+            },
         }
     }
 
     fn ask_socket(&mut self, local: Endpoint, remote: Endpoint) {
-        let state = self
-            .host
-            .sockets
-            .state(local, remote)
-            .unwrap_or_else(|error| {
-                self.question_failed("ask about a socket", &error);
-                // The cautious answer: what may be alive is neither forgotten nor replaced.
-                SocketState::Open
-            });
-        self.answers.push_back(Answer::Socket {
-            local,
-            remote,
-            state,
+        let state = self.host.sockets.state(local, remote).unwrap_or_else(|error| {
+            self.question_failed("ask about a socket", &error);
+            // The cautious answer: what may be alive is neither forgotten nor replaced.
+            SocketState::Open
         });
+        self.answers.push_back(Answer::Socket { local, remote, state });
     }
 
     fn question_failed(&mut self, what: &str, error: &std::io::Error) {
-        let level = if self.counters.socket_questions_failed == 0 {
-            log::Level::Warn
-        } else {
-            log::Level::Debug
-        };
-        log::log!(
-            level,
-            "sock_diag: cannot {what}: {error}; see `socket_questions_failed_total`"
-        );
+        let level = if self.counters.socket_questions_failed == 0 { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "sock_diag: cannot {what}: {error}; see `socket_questions_failed_total`");
         self.counters.socket_questions_failed += 1;
     }
 
@@ -118,9 +88,7 @@ impl Node {
     /// if the last heartbeat is too old the guards count as not written. The next wake finds the stall and says so.
     pub(super) fn write_guards(&mut self) {
         let capture = self.host.capture();
-        let written = self
-            .guards
-            .write(|add, remove| capture.change_guards(add, remove));
+        let written = self.guards.write(|add, remove| capture.change_guards(add, remove));
         if written.is_empty() {
             return;
         }
@@ -129,10 +97,7 @@ impl Node {
             if stalled && written {
                 self.guards.remove(flow);
             }
-            self.answers.push_back(Answer::Guard {
-                flow,
-                written: written && !stalled,
-            });
+            self.answers.push_back(Answer::Guard { flow, written: written && !stalled });
         }
     }
 }

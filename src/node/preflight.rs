@@ -10,8 +10,7 @@ const TUN_DRIVER: &str = "/dev/net/tun";
 
 /// Refuses early and in words what would fail later with an error number.
 pub fn check() -> anyhow::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .context("cannot read /proc/self/status; is /proc mounted?")?;
+    let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status; is /proc mounted?")?;
     if !has_capability(&status, CAP_NET_ADMIN) {
         bail!(
             "no privilege to change this host's network (CAP_NET_ADMIN); \
@@ -19,9 +18,7 @@ pub fn check() -> anyhow::Result<()> {
         );
     }
     if !Path::new(TUN_DRIVER).exists() {
-        bail!(
-            "{TUN_DRIVER} is not there; load the driver with `modprobe tun`, or give the container that device"
-        );
+        bail!("{TUN_DRIVER} is not there; load the driver with `modprobe tun`, or give the container that device");
     }
     Ok(())
 }
@@ -38,14 +35,8 @@ mod tests {
 
     #[test]
     fn the_effective_set_counts() {
-        assert!(has_capability(
-            "CapPrm:\t0\nCapEff:\t0000000000001000\n",
-            CAP_NET_ADMIN
-        ));
-        assert!(!has_capability(
-            "CapPrm:\t1000\nCapEff:\t0000000000000fff\n",
-            CAP_NET_ADMIN
-        ));
+        assert!(has_capability("CapPrm:\t0\nCapEff:\t0000000000001000\n", CAP_NET_ADMIN));
+        assert!(!has_capability("CapPrm:\t1000\nCapEff:\t0000000000000fff\n", CAP_NET_ADMIN));
         assert!(!has_capability("", CAP_NET_ADMIN));
     }
 }

@@ -13,26 +13,16 @@ pub struct Usage {
 /// Asks; what cannot be known is left out.
 pub fn usage() -> Usage {
     Usage {
-        resident_memory_bytes: fs::read_to_string("/proc/self/status")
-            .ok()
-            .and_then(|text| resident(&text)),
+        resident_memory_bytes: fs::read_to_string("/proc/self/status").ok().and_then(|text| resident(&text)),
         // One of them is the directory itself.
-        open_fds: fs::read_dir("/proc/self/fd")
-            .ok()
-            .map(|entries| (entries.count() as u64).saturating_sub(1)),
+        open_fds: fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1)),
         // The main thread's, and there is no other.
-        cpu_seconds: fs::read_to_string("/proc/self/schedstat")
-            .ok()
-            .and_then(|text| cpu(&text)),
+        cpu_seconds: fs::read_to_string("/proc/self/schedstat").ok().and_then(|text| cpu(&text)),
     }
 }
 
 fn resident(status: &str) -> Option<u64> {
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?
-        .trim()
-        .strip_suffix(" kB")?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
     Some(kib.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -46,10 +36,7 @@ mod tests {
 
     #[test]
     fn the_kernels_words_are_understood() {
-        assert_eq!(
-            resident("Name:\tbaton\nVmRSS:\t    4096 kB\nThreads:\t1\n"),
-            Some(4 << 20)
-        );
+        assert_eq!(resident("Name:\tbaton\nVmRSS:\t    4096 kB\nThreads:\t1\n"), Some(4 << 20));
         assert_eq!(resident("VmRSS: many\n"), None);
         assert_eq!(cpu("2500000000 17 3\n"), Some(2.5));
         assert_eq!(cpu(""), None);

@@ -14,10 +14,7 @@ pub struct Pulse {
 impl Pulse {
     /// Due at once. Capture begins with the first beat, so nothing was missed before.
     pub fn new(now: Instant) -> Self {
-        Self {
-            written: now,
-            due: now,
-        }
+        Self { written: now, due: now }
     }
 
     /// Whether the kernel may have gone on without this process: the last beat is too old.

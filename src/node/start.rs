@@ -60,15 +60,8 @@ pub fn start(options: Options) -> Result<Node, StartError> {
     let now = clock();
     let (policy, warnings) = cluster::load(&options.cluster, &options.node)?;
     for problem in &warnings.problems {
-        let place = problem
-            .position
-            .map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-        log::warn!(
-            "{}{place}: {}; {}",
-            problem.file,
-            problem.message,
-            problem.remedy
-        );
+        let place = problem.position.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        log::warn!("{}{place}: {}; {}", problem.file, problem.message, problem.remedy);
     }
     let key = read_key(&options.key, &policy)?;
     log::info!(
@@ -85,40 +78,26 @@ pub fn start(options: Options) -> Result<Node, StartError> {
         name: options.node.clone(),
         epoch,
         started: now,
-        cluster_path: std::path::absolute(&options.cluster)
-            .unwrap_or_else(|_| options.cluster.clone()),
+        cluster_path: std::path::absolute(&options.cluster).unwrap_or_else(|_| options.cluster.clone()),
     };
     Ok(start_host(&options, Rc::new(policy), key, identity, now)?)
 }
 
 /// From here on it is about the host.
-fn start_host(
-    options: &Options,
-    policy: Rc<Policy>,
-    key: PrivateKey,
-    identity: Identity,
-    now: Instant,
-) -> anyhow::Result<Node> {
+fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: Identity, now: Instant) -> anyhow::Result<Node> {
     preflight::check()?;
     let poll = Poll::new().context("cannot make an epoll descriptor")?;
     let registry = poll.registry();
     // First of all, so that a signal during start does not leave half of it behind.
-    let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .context("cannot catch signals")?;
+    let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     registry.register(&mut signals, token::SIGNALS, Interest::READABLE)?;
     let mut admin = Server::bind(&options.socket)?;
     admin.register(registry, token::ADMIN_FIRST)?;
 
     let device = Device::create(DEVICE)?;
-    registry.register(
-        &mut SourceFd(&device.as_raw_fd()),
-        token::TUN,
-        Interest::READABLE,
-    )?;
+    registry.register(&mut SourceFd(&device.as_raw_fd()), token::TUN, Interest::READABLE)?;
     let mut sockets = SockDiag::open().context("cannot open a sock_diag socket")?;
-    let destroyed = sockets
-        .destroy_in(&policy.aliases)
-        .context("cannot destroy sockets on alias addresses")?;
+    let destroyed = sockets.destroy_in(&policy.aliases).context("cannot destroy sockets on alias addresses")?;
     if destroyed > 0 {
         log::info!("start: {destroyed} sockets of an earlier life on alias addresses destroyed");
     }
@@ -129,14 +108,10 @@ fn start_host(
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
     let capture = Capture::install(capture_config(&policy, &device, &options.socket))?;
-    let mut host = Host::new(device, sockets, capture, policy.aliases.clone());
+    let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
     let now = clock();
-    let engine = Engine::new(
-        engine_config(&policy, &mut host, identity.epoch)?,
-        Rc::clone(&policy),
-        now,
-    );
+    let engine = Engine::new(engine_config(&policy, &mut host, identity.epoch)?, Rc::clone(&policy), now);
     let mut node = Node {
         host,
         engine,
@@ -190,11 +165,7 @@ fn channel_config(policy: &Policy, key: PrivateKey, epoch: Epoch) -> ChannelConf
     ChannelConfig {
         cluster: policy.cluster.clone(),
         node: policy.node,
-        nodes: policy
-            .nodes
-            .iter()
-            .map(|node| (node.name.clone(), address(node), node.public_key))
-            .collect(),
+        nodes: policy.nodes.iter().map(|node| (node.name.clone(), address(node), node.public_key)).collect(),
         key,
         epoch,
         settings: read_settings(),
@@ -206,8 +177,7 @@ fn channel_config(policy: &Policy, key: PrivateKey, epoch: Epoch) -> ChannelConf
 fn read_settings() -> Settings {
     let read = |name: &str, default: u8| {
         let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
-        text.and_then(|text| text.trim().parse().ok())
-            .unwrap_or(default)
+        text.and_then(|text| text.trim().parse().ok()).unwrap_or(default)
     };
     Settings {
         sack: read("tcp_sack", 1) != 0,
@@ -232,56 +202,25 @@ fn capture_config(policy: &Policy, device: &Device, socket: &Path) -> CaptureCon
 fn engine_config(policy: &Policy, host: &mut Host, epoch: Epoch) -> anyhow::Result<EngineConfig> {
     let peers: Vec<_> = policy.nodes.iter().map(|node| node.address).collect();
     let own = usize::from(policy.node.0);
-    let peers: Vec<_> = peers
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| *index != own)
-        .map(|(_, address)| *address)
-        .collect();
+    let peers: Vec<_> = peers.iter().enumerate().filter(|(index, _)| *index != own).map(|(_, address)| *address).collect();
     let capture = host.capture();
     let orphans = capture.guards_found().to_vec();
     if !orphans.is_empty() {
-        log::info!(
-            "start: {} guards of an earlier life found; asking the peers whose connections they are",
-            orphans.len()
-        );
+        log::info!("start: {} guards of an earlier life found; asking the peers whose connections they are", orphans.len());
     }
-    let overlay_overhead = if peers.iter().any(|peer| peer.is_ipv6()) {
-        OVERHEAD_V6
-    } else {
-        OVERHEAD_V4
-    };
-    Ok(EngineConfig {
-        node: policy.node,
-        epoch,
-        overlay_overhead,
-        mtu: capture.mtu_towards(&peers)?,
-        orphans,
-    })
+    let overlay_overhead = if peers.iter().any(|peer| peer.is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
+    Ok(EngineConfig { node: policy.node, epoch, overlay_overhead, mtu: capture.mtu_towards(&peers)?, orphans })
 }
 
 impl Node {
     fn log_start(&self) {
         let own = self.policy.node;
         for service in &self.policy.services {
-            let frontends: Vec<String> = service
-                .frontends
-                .iter()
-                .filter(|(owner, _)| *owner == own)
-                .map(|(_, end)| end.to_string())
-                .collect();
-            let frontends = if frontends.is_empty() {
-                "none here".to_owned()
-            } else {
-                frontends.join(",")
-            };
-            let port = service
-                .server_port(own)
-                .map_or_else(|| "none here".to_owned(), |port| port.to_string());
-            log::info!(
-                "service {}: frontends={frontends} application_port={port}",
-                service.name
-            );
+            let frontends: Vec<String> =
+                service.frontends.iter().filter(|(owner, _)| *owner == own).map(|(_, end)| end.to_string()).collect();
+            let frontends = if frontends.is_empty() { "none here".to_owned() } else { frontends.join(",") };
+            let port = service.server_port(own).map_or_else(|| "none here".to_owned(), |port| port.to_string());
+            log::info!("service {}: frontends={frontends} application_port={port}", service.name);
         }
         let node = &self.policy.nodes[usize::from(own.0)];
         log::info!(

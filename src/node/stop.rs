@@ -7,7 +7,7 @@ use crate::admin::server::ClientId;
 use std::time::{Duration, Instant};
 
 /// While stopping the engine is asked this often whether anything still lives.
-const LIVE_INTERVAL: Duration = Duration::from_millis(50);
+const LIVE_INTERVAL: Duration = Duration::from_millis(100);
 /// Packets read from the TUN at the very end: its queue (500 by default) and what the resets add.
 const LAST_PACKETS_MAX: usize = 2_048;
 
@@ -70,10 +70,7 @@ impl Node {
             (Phase::Running, true) => {
                 self.phase = Phase::Draining;
                 self.drain(now);
-                log::info!(
-                    "drain: no new handoffs; {} connections go on",
-                    self.engine.live()
-                );
+                log::info!("drain: no new handoffs; {} connections go on", self.engine.live());
             }
             (Phase::Draining, false) => {
                 self.phase = Phase::Running;
@@ -84,10 +81,7 @@ impl Node {
             }
             (Phase::Running, false) | (Phase::Draining, true) => {}
         }
-        Reply::State(Change {
-            state: self.state(),
-            live: self.engine.live(),
-        })
+        Reply::State(Change { state: self.state(), live: self.engine.live() })
     }
 
     fn drain(&mut self, now: Instant) {
@@ -98,27 +92,16 @@ impl Node {
 
     /// Begins the end, or, when it has begun, brings it forward.
     pub(super) fn begin_stop(&mut self, timeout: Option<Duration>, why: &str, now: Instant) {
-        let asked = timeout.map(|timeout| {
-            now.checked_add(timeout)
-                .unwrap_or(now + Duration::from_secs(u32::MAX.into()))
-        });
+        let asked = timeout.map(|timeout| now.checked_add(timeout).unwrap_or(now + Duration::from_secs(u32::MAX.into())));
         if let Phase::Stopping(stopping) = &mut self.phase {
             if let Some(deadline) = asked.filter(|deadline| *deadline < stopping.deadline) {
-                log::info!(
-                    "stop: asked again by {why}; the rest is cut in {:.1}s",
-                    (deadline - now).as_secs_f64()
-                );
+                log::info!("stop: asked again by {why}; the rest is cut in {:.1}s", (deadline - now).as_secs_f64());
                 stopping.deadline = deadline;
             }
             return;
         }
         let deadline = asked.unwrap_or(now + self.policy.limits.drain_timeout);
-        self.phase = Phase::Stopping(Stopping {
-            began: now,
-            deadline,
-            look: now,
-            waiting: Vec::new(),
-        });
+        self.phase = Phase::Stopping(Stopping { began: now, deadline, look: now, waiting: Vec::new() });
         self.drain(now);
         // New connections go past the TUN from here on; those that were undecided have just been released.
         match self.host.capture().release() {
@@ -130,9 +113,7 @@ impl Node {
         let live = self.engine.live();
         if live > 0 {
             let seconds = (deadline - now).as_secs_f64();
-            log::info!(
-                "stop: waiting up to {seconds:.1}s for {live} handed-off connections to finish"
-            );
+            log::info!("stop: waiting up to {seconds:.1}s for {live} handed-off connections to finish");
         }
     }
 
@@ -164,24 +145,13 @@ impl Node {
         log::info!("stop: sessions closed");
         let restored = self.host.restore();
 
-        let Self {
-            host,
-            channel,
-            overlay,
-            admin,
-            poll,
-            phase,
-            identity,
-            ..
-        } = self;
+        let Self { host, channel, overlay, admin, poll, phase, identity, .. } = self;
         let tun = host.counters.clone();
         // Gone before anybody is told that the node has stopped: whoever waits may start the next one at once.
         drop((host, channel, overlay));
         let ended = clock();
         if let Phase::Stopping(stopping) = phase {
-            let seconds = ended
-                .saturating_duration_since(stopping.began)
-                .as_secs_f64();
+            let seconds = ended.saturating_duration_since(stopping.began).as_secs_f64();
             let up = ended.saturating_duration_since(identity.started).as_secs();
             log::info!(
                 "stopped: up={} stop_seconds={seconds:.1} cut={cut} restored={restored} \
@@ -190,11 +160,7 @@ impl Node {
                 tun.read_packets,
                 tun.written_packets
             );
-            let reply = Reply::Stopped(Stopped {
-                cut,
-                seconds,
-                restored,
-            });
+            let reply = Reply::Stopped(Stopped { cut, seconds, restored });
             admin.farewell(&stopping.waiting, &reply, poll.registry(), ended);
         }
         Summary { cut, restored }

@@ -48,11 +48,7 @@ impl Node {
             self.admin.poll_timeout(),
             self.phase.poll_timeout(),
         ];
-        deadlines
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|deadline| deadline.saturating_duration_since(now))
+        deadlines.into_iter().flatten().min().map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// One turn. The engine hears of a stall before anything else, and of deadlines after the packets that came in time.
@@ -79,19 +75,11 @@ impl Node {
         if self.overlay_ready {
             self.overlay_ready = !self.read_overlay(PACKETS_PER_WAKE, now);
         }
-        if self
-            .engine
-            .poll_timeout()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.engine.handle_timeout(now);
             self.settle(now);
         }
-        if self
-            .channel
-            .poll_timeout()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.channel.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.channel.handle_timeout(self.poll.registry(), now);
             self.handle_channel(now);
         }
@@ -106,9 +94,7 @@ impl Node {
             token::TUN => self.tun_ready = true,
             token::OVERLAY => self.overlay_ready = true,
             token::SIGNALS => self.handle_signals(now),
-            token if self.admin.owns(token) => {
-                self.admin.handle_event(event, self.poll.registry(), now)
-            }
+            token if self.admin.owns(token) => self.admin.handle_event(event, self.poll.registry(), now),
             token if self.channel.owns(token) => {
                 self.channel.handle_event(event, self.poll.registry(), now);
                 self.handle_channel(now);
@@ -123,18 +109,12 @@ impl Node {
         for signal in signals {
             match signal {
                 SIGTERM | SIGINT => {
-                    let name = if signal == SIGTERM {
-                        "SIGTERM"
-                    } else {
-                        "SIGINT"
-                    };
+                    let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
                     // The second one means now.
                     let again = matches!(self.phase, super::stop::Phase::Stopping(_));
                     self.begin_stop(again.then_some(Duration::ZERO), name, now);
                 }
-                SIGHUP => log::warn!(
-                    "SIGHUP: the cluster file is read at start only; restart to apply a changed one"
-                ),
+                SIGHUP => log::warn!("SIGHUP: the cluster file is read at start only; restart to apply a changed one"),
                 _ => {}
             }
         }
@@ -181,26 +161,15 @@ impl Node {
         while let Some(event) = self.channel.poll_event() {
             any = true;
             match event {
-                ChannelEvent::Up {
-                    peer,
-                    epoch,
-                    settings: _,
-                    address,
-                    keys,
-                } => {
+                ChannelEvent::Up { peer, epoch, settings: _, address, keys } => {
                     self.overlay.set_keys(peer, address, keys);
                     self.engine.handle_peer(peer, PeerEvent::Up(epoch), now);
                 }
-                ChannelEvent::Down { peer, reason: _ } => {
-                    self.engine.handle_peer(peer, PeerEvent::Down, now)
-                }
+                ChannelEvent::Down { peer, reason: _ } => self.engine.handle_peer(peer, PeerEvent::Down, now),
                 ChannelEvent::Draining { peer, draining } => {
-                    self.engine
-                        .handle_peer(peer, PeerEvent::Draining(draining), now);
+                    self.engine.handle_peer(peer, PeerEvent::Draining(draining), now);
                 }
-                ChannelEvent::Message { peer, message } => {
-                    self.engine.handle_message(peer, message, now)
-                }
+                ChannelEvent::Message { peer, message } => self.engine.handle_message(peer, message, now),
             }
             self.settle(now);
         }
