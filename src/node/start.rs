@@ -28,6 +28,9 @@ use std::time::Instant;
 
 /// Name of the TUN.
 const DEVICE: &str = "bt0";
+/// Where the capture remembers what the host was like. The same for every node, wherever its socket is: two in one network
+/// namespace must find each other.
+const STATE_DIRECTORY: &str = "/run/baton";
 /// Longest packet there can be.
 const PACKET_BYTES_MAX: usize = 65_536;
 
@@ -107,7 +110,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
-    let capture = Capture::install(capture_config(&policy, &device, &options.socket))?;
+    let capture = Capture::install(capture_config(&policy, &device))?;
     let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
     let now = clock();
@@ -168,33 +171,18 @@ fn channel_config(policy: &Policy, key: PrivateKey, epoch: Epoch) -> ChannelConf
         nodes: policy.nodes.iter().map(|node| (node.name.clone(), address(node), node.public_key)).collect(),
         key,
         epoch,
-        settings: read_settings(),
+        settings: Settings::of_this_host(),
         first_token: token::CHANNEL_FIRST,
     }
 }
 
-/// What this kernel grants. A setting that cannot be read is taken for the kernel's default.
-fn read_settings() -> Settings {
-    let read = |name: &str, default: u8| {
-        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
-        text.and_then(|text| text.trim().parse().ok()).unwrap_or(default)
-    };
-    Settings {
-        sack: read("tcp_sack", 1) != 0,
-        timestamps: read("tcp_timestamps", 1) != 0,
-        window_scaling: read("tcp_window_scaling", 1) != 0,
-        ecn: read("tcp_ecn", 2),
-    }
-}
-
-fn capture_config(policy: &Policy, device: &Device, socket: &Path) -> CaptureConfig {
+fn capture_config(policy: &Policy, device: &Device) -> CaptureConfig {
     CaptureConfig {
         device: device.name().to_owned(),
         frontends: listeners::own_frontends(policy),
         aliases: policy.aliases.clone(),
         overlay_port: policy.overlay_port,
-        // Beside the socket: two nodes of one file system (namespaces) have two.
-        state_directory: socket.with_extension("state"),
+        state_directory: STATE_DIRECTORY.into(),
         guards_max: policy.limits.connections,
     }
 }
