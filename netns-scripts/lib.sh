@@ -113,11 +113,10 @@ plug() {
     ip -n "$name" link set eth0 up
 }
 
-# topology_up [SERVER...]: the switch, the client and the servers (default: a b c).
+# topology_up SERVER...: the switch, the client and these servers, out of a, b and c.
 topology_up() {
     [[ $EUID -eq 0 ]] || { echo "$scenario: needs root: it makes network namespaces" >&2; exit 1; }
     nodes=("$@")
-    [[ ${#nodes[@]} -gt 0 ]] || nodes=(a b c)
     run_id=${BATON_RUN_ID:-$(base36 $$)}
     while [[ -e /run/netns/$(namespace switch) ]]; do
         # The id of a run in another process id namespace: draw another one.

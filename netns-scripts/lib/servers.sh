@@ -178,12 +178,11 @@ start_cluster() {
     wait_for_peers
 }
 
-# wait_for_peers [NODE...]: until each of these (default: all) has a session with each other one.
+# wait_for_peers: until every server has a session with every other one.
 wait_for_peers() {
-    local node among=("$@")
-    [[ ${#among[@]} -gt 0 ]] || among=("${nodes[@]}")
-    for node in "${among[@]}"; do
-        wait_until 15 peers_up "$node" $((${#among[@]} - 1))
+    local node
+    for node in "${nodes[@]}"; do
+        wait_until 15 peers_up "$node" $((${#nodes[@]} - 1))
     done
 }
 

@@ -51,3 +51,19 @@ stop_capture() {
     wait_until 20 process_gone "$pid"
     assert_eq "packets the capture missed" "0 packets dropped by kernel" "$(grep 'dropped by kernel' "$run_dir/log/tcpdump-$1.log")"
 }
+
+# let_raw_connections_live: source ports 5000-5999 of the client belong to tools/rawtcp.py. The client's kernel knows
+# nothing of them and would reset what it does not know; segments with the tool's mark pass.
+let_raw_connections_live() {
+    in_ns client nft -f - <<'END'
+table inet by_hand {
+  chain leaves {
+    type filter hook output priority 0;
+    tcp sport 5000-5999 tcp flags & rst == rst meta mark != 77 drop
+  }
+}
+END
+}
+
+# gone_from NODE PORT: NODE's kernel has no established connection from this port of the client.
+gone_from() { [[ -z $(in_ns "$1" ss -Htn state established "dst $client_address and dport = :$2") ]]; }
