@@ -122,7 +122,9 @@ done
 # --- running ------------------------------------------------------------------------------------------------------
 
 need_root
-need_rust rustfmt clippy
+need_rust
+need_rust_component rustfmt fmt
+need_rust_component clippy clippy
 install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump shellcheck:shellcheck \
     cc:build-essential
 need_kernel

@@ -47,20 +47,21 @@ install_missing() {
     [[ ${#still[@]} -eq 0 ]] || { echo "still missing after the installation: ${still[*]}" >&2; exit 1; }
 }
 
-# need_rust [COMPONENT...]: a toolchain is a precondition: which one, and from where, is for the owner of the machine.
+# need_rust: a toolchain is a precondition: which one, and from where, is for the owner of the machine.
 need_rust() {
     # sudo and cron have a shorter PATH than the person who installed the toolchain.
     command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
     if ! command -v cargo >/dev/null; then
-        echo "no Rust toolchain found (no cargo in PATH). https://rustup.rs installs one; 'apt-get install cargo' is too old." >&2
+        echo "no Rust toolchain found (no cargo in PATH). https://rustup.rs installs one." >&2
         exit 1
     fi
-    local component
-    for component in "$@"; do
-        cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
-        echo "installing: $component, a component of the Rust toolchain"
-        rustup component add "$component" >/dev/null 2>&1 || { echo "cannot install $component: try 'rustup component add $component'" >&2; exit 1; }
-    done
+}
+
+# need_rust_component NAME SUBCOMMAND
+need_rust_component() {
+    cargo "$2" --version >/dev/null 2>&1 && return
+    echo "installing: $1, a component of the Rust toolchain"
+    rustup component add "$1" >/dev/null 2>&1 || { echo "cannot install $1: try 'rustup component add $1'" >&2; exit 1; }
 }
 
 # need_kernel: says at once what otherwise would fail in the middle.

@@ -2,6 +2,7 @@
 
   get NAME                     one number from standard input (0 when it is not there)
   counts NODE BEFORE AFTER     what was counted between two files, as NODE.NAME=N, without zeros
+  decided BEFORE               the rules that have decided between a file and standard input, without repetition
 """
 
 import json
@@ -13,6 +14,7 @@ NAMES = {
     "handed_off": "handoffs_committed_total",
     "accepted": "handoffs_accepted_total",
 }
+DECISION = re.compile(r'^decisions_total\{service="[^"]*",rule="([^"]*)"\}$')
 FALLBACK = re.compile(r'^fallbacks_total\{reason="([a-z_]+)"\}$')
 
 
@@ -47,6 +49,10 @@ def main():
             difference = value - before.get(name, 0)
             if difference:
                 print(f"{node}.{name}={difference}")
+    elif sys.argv[1] == "decided":
+        before, after = load(sys.argv[2]), json.load(sys.stdin)
+        rules = [DECISION.match(name) for name, value in after.items() if value > before.get(name, 0)]
+        print(" ".join(sorted({rule.group(1) for rule in rules if rule})) or "none")
     else:
         sys.exit(__doc__)
 
