@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 fn example(name: &str, node: &str) -> Policy {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(name);
     let file = ClusterFile::read(&path).unwrap_or_else(|report| panic!("{report}"));
     assert!(file.warnings.is_empty(), "{}", file.warnings);
     file.compile(node).unwrap_or_else(|error| panic!("{error}"))
@@ -33,11 +35,27 @@ fn node(policy: &Policy, name: &str) -> Target {
 fn two_nodes() {
     let policy = example("two-nodes.yaml", "a");
     assert_eq!(policy.node, NodeId(0));
-    let pictures = decide(&policy, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!((&*pictures.rule, &pictures.targets[..]), ("pictures", &[node(&policy, "b")][..]));
+    let pictures = decide(
+        &policy,
+        "web",
+        "GET /images/1.png HTTP/1.1\nHost: x",
+        "192.0.2.1:4000",
+    );
+    assert_eq!(
+        (&*pictures.rule, &pictures.targets[..]),
+        ("pictures", &[node(&policy, "b")][..])
+    );
     let other = decide(&policy, "web", "GET / HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!((&*other.rule, &other.targets[..]), ("default", &[Target::Local][..]));
+    assert_eq!(
+        (&*other.rule, &other.targets[..]),
+        ("default", &[Target::Local][..])
+    );
     let at_b = example("two-nodes.yaml", "b");
-    let pictures = decide(&at_b, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
+    let pictures = decide(
+        &at_b,
+        "web",
+        "GET /images/1.png HTTP/1.1\nHost: x",
+        "192.0.2.1:4000",
+    );
     assert_eq!(pictures.targets, [Target::Local]);
 }

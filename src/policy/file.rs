@@ -4,10 +4,11 @@ use super::reader::Field;
 use super::report::{self, Problems, Report, Severity};
 use super::service::ReadService;
 use super::yaml::{self, Position};
-use super::{Limits, Node, Service, Target, bounds, check, cluster, service};
+use super::{Limits, Node, Service, Target, bounds, check, cluster, service, units};
 use ipnet::IpNet;
 use std::fmt;
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::Path;
 
 /// What a cluster file says: the same on every node. [`ClusterFile::compile`] makes a [`super::Policy`] of it.
@@ -38,7 +39,7 @@ impl ClusterFile {
     /// Reads and checks a file. The one function of the policy that does I/O.
     pub fn read(path: &Path) -> Result<Self, Report> {
         let name = path.display().to_string();
-        match std::fs::read(path) {
+        match read_bytes(path) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Self::parse(&name, &text),
                 Err(_) => Err(Report::unreadable(
@@ -63,9 +64,8 @@ impl ClusterFile {
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Report> {
         if text.len() > bounds::FILE_BYTES_MAX {
             let message = format!(
-                "the file has {} bytes; at most {} are read",
-                text.len(),
-                bounds::FILE_BYTES_MAX
+                "the file has more than {}",
+                units::format_bytes(bounds::FILE_BYTES_MAX as u64)
             );
             return Err(Report::unreadable(
                 file_name,
@@ -181,9 +181,19 @@ impl ClusterFile {
     }
 }
 
+/// The file's bytes, one more than may be read at most: a wrong path may lead to anything.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let bytes_max = bounds::FILE_BYTES_MAX as u64 + 1;
+    std::fs::File::open(path)?
+        .take(bytes_max)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn syntax_report(file_name: &str, text: &str, position: Position, message: String) -> Report {
     let remedy =
-        "the text is not YAML from here on; look at this line and at the one before it".to_owned();
+        "the file cannot be read as YAML; look at this line and at the one before it".to_owned();
     let problem = report::problem_at(file_name, text, Severity::Error, position, message, remedy);
     Report {
         problems: vec![problem],
@@ -224,7 +234,8 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
     let limits_field = fields.optional("limits");
     let limits = cluster::limits(limits_field.as_ref(), problems);
     check::frontends_are_unique(&services, problems);
-    if let (Some((_, aliases)), Some(field)) = (&overlay, &overlay_field) {
+    if let (Some((port, aliases)), Some(field)) = (&overlay, &overlay_field) {
+        check::overlay_port_is_free(*port, &field.place.key(), &services, &nodes, problems);
         check::aliases_suffice(aliases, &field.place.key(), &services, &nodes, problems);
     }
     if let Some(field) = limits_field {

@@ -5,8 +5,8 @@ use std::fmt;
 
 /// Problems printed of one file. Someone with more than this has one cause, or reads them in turns.
 const PROBLEMS_PRINTED_MAX: usize = 25;
-/// Characters printed of a line.
-const LINE_PRINTED_MAX: usize = 200;
+/// Characters printed of a line, a message or a remedy.
+const LINE_PRINTED_MAX: usize = 400;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +126,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A line as it may be printed on a terminal.
-fn printable(line: &str) -> String {
+/// A text as it may be printed on a terminal.
+fn printable(text: &str) -> String {
     let shown = |c: char| {
         if c.is_control() && c != '\t' {
             char::REPLACEMENT_CHARACTER
@@ -135,7 +135,7 @@ fn printable(line: &str) -> String {
             c
         }
     };
-    line.chars().take(LINE_PRINTED_MAX).map(shown).collect()
+    text.chars().take(LINE_PRINTED_MAX).map(shown).collect()
 }
 
 /// How many characters from `column` on belong together, for the caret. A guess: it only has to look right.
@@ -239,12 +239,18 @@ pub(super) fn problem_at(
 ) -> Problem {
     // libyaml places what it misses at the end of the file one line behind the last.
     let last = text.lines().count().max(1);
+    let behind_last = text
+        .lines()
+        .last()
+        .map_or(1, |line| line.chars().count() + 1);
     let (line, column) = if position.line > last {
-        (last, 1)
+        (last, behind_last)
     } else {
         (position.line.max(1), position.column.max(1))
     };
     let line_text = text.lines().nth(line - 1).unwrap_or_default().to_owned();
+    // A message may repeat what the file says, escapes included.
+    let (message, remedy) = (printable(&message), printable(&remedy));
     Problem {
         severity,
         file: file.to_owned(),

@@ -122,7 +122,6 @@ fn rule(
     let targets = fields
         .required("send_to", problems)
         .and_then(|field| send_to(&field, recipients, problems));
-    // A rule that is wrong in one part still takes its place in the comparison of names.
     let rule = Rule {
         name: Rc::from(name?),
         when: when?,
