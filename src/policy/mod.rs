@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units`, `bounds` | shapes, sizes and bounds of fields |
-//! | `cluster`, `service`, `rule`, `check` | the format of the cluster file, part by part |
+//! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
@@ -20,6 +20,7 @@ mod bounds;
 mod check;
 mod cluster;
 mod compile;
+mod condition;
 mod decide;
 mod file;
 mod hash;

@@ -5,11 +5,13 @@ use std::fmt;
 
 /// Problems printed of one file. Someone with more than this has one cause, or reads them in turns.
 const PROBLEMS_PRINTED_MAX: usize = 25;
+/// Problems located in one file.
+const PROBLEMS_LOCATED_MAX: usize = 200;
 /// Characters printed of a line, a message or a remedy.
 const LINE_PRINTED_MAX: usize = 400;
 
-/// How bad a problem is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How bad a problem is; the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The file cannot be used.
     Error,
@@ -84,12 +86,24 @@ impl std::error::Error for Report {}
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.problems.iter().take(PROBLEMS_PRINTED_MAX) {
+        // Warnings must not crowd out errors.
+        let mut shown: Vec<&Problem> = self.problems.iter().collect();
+        shown.sort_by_key(|problem| problem.severity);
+        shown.truncate(PROBLEMS_PRINTED_MAX);
+        shown.sort_by_key(|problem| problem.position);
+        for problem in &shown {
             problem.fmt(f)?;
         }
-        match self.problems.len().saturating_sub(PROBLEMS_PRINTED_MAX) {
-            0 => Ok(()),
-            more => writeln!(f, "{}: and {more} more", self.problems[0].file),
+        match (self.problems.len() - shown.len(), shown.first()) {
+            (1.., Some(problem)) => {
+                writeln!(
+                    f,
+                    "{}: and {} more",
+                    problem.file,
+                    self.problems.len() - shown.len()
+                )
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -205,12 +219,14 @@ impl Problems {
     }
 
     /// Finds every place in the text, and sorts by position.
-    pub(super) fn into_report(self, file: &str, text: &str) -> Report {
+    pub(super) fn into_report(mut self, file: &str, text: &str) -> Report {
+        // Each place costs a walk through the text, and nobody reads that many. Errors first: however many warnings there
+        // are, a file with an error must not pass for one without.
+        self.found.sort_by_key(|(severity, ..)| *severity);
         let mut problems: Vec<Problem> = self
             .found
             .into_iter()
-            // Each place costs a walk through the text; nobody reads more than this anyway.
-            .take(PROBLEMS_PRINTED_MAX * 8)
+            .take(PROBLEMS_LOCATED_MAX)
             .map(|(severity, place, message, remedy)| {
                 problem_at(
                     file,
@@ -222,7 +238,7 @@ impl Problems {
                 )
             })
             .collect();
-        problems.sort_by_key(|problem| problem.position);
+        problems.sort_by_key(|problem| (problem.position, problem.severity));
         problems.dedup();
         Report { problems }
     }
@@ -293,6 +309,21 @@ mod tests {
             .collect();
         assert_eq!(messages, ["first", "second"]);
         assert!(report.has_errors());
+    }
+
+    #[test]
+    fn no_number_of_warnings_hides_an_error() {
+        let mut problems = Problems::default();
+        for number in 0..2 * PROBLEMS_LOCATED_MAX {
+            problems.warning(&Place::root(), number.to_string(), "");
+        }
+        problems.error(&Place::root(), "wrong", "");
+        let report = problems.into_report("f", "a: 1\n");
+        assert!(report.has_errors());
+        assert_eq!(report.problems.len(), PROBLEMS_LOCATED_MAX);
+        assert_eq!(report.problems[0].message, "wrong");
+        let printed = report.to_string();
+        assert!(printed.starts_with("f:1:1: wrong\n") && printed.ends_with("f: and 175 more\n"));
     }
 
     #[test]
