@@ -66,7 +66,7 @@ impl Application {
                 "service={service}: no application listens on {wildcard}:{port}, so handoffs to this node are refused; \
                  start it, and let it listen on the wildcard address: handed-off connections arrive at alias addresses"
             ),
-            (true, true) => log::info!("service={service}: an application listens on {wildcard}:{port} again"),
+            (true, true) => log::info!("service={service}: an application listens on {wildcard}:{port} now"),
             (true, false) | (false, true) => {}
         }
     }
@@ -101,7 +101,7 @@ impl Node {
             match listener.backlog {
                 Some(backlog) => {
                     if warned_before {
-                        log::info!("frontend={at}: an application listens again");
+                        log::info!("frontend={at}: an application listens now");
                     }
                     self.engine.handle_backlog(at, backlog);
                 }
