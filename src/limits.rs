@@ -53,6 +53,13 @@ pub const ALIASES_PER_FRONTEND: usize = 64;
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Octets a session may have waiting to be written before the peer counts as down.
 pub const SESSION_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Octets a first flight may hold beyond what is inspected: segments that came before the decision took effect.
+pub const FIRST_FLIGHT_SLACK_BYTES: usize = 64 << 10;
+/// How long a handed-off connection outlives the session with its owner: a peer that is gone this long is dead, and its
+/// clients are reset. (Control alone may break: the overlay goes on meanwhile.)
+pub const OWNER_LOST_AFTER: Duration = Duration::from_secs(30);
+/// Challenge ACKs a second (RFC 5961, section 7), so that nobody can use us to send traffic.
+pub const CHALLENGE_ACKS_PER_SECOND: u32 = 100;
 
 // Control channel and overlay.
 
