@@ -464,3 +464,6 @@ impl Session {
         self.peer_draining
     }
 }
+
+#[cfg(test)]
+mod tests;
