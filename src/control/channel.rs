@@ -49,6 +49,7 @@ pub struct ChannelConfig {
 }
 
 /// What happened.
+#[allow(missing_docs)] // The variants say it; a field name that needed more would be a wrong one.
 #[derive(Debug)]
 pub enum ChannelEvent {
     /// A session is up, with the keys for its overlay.

@@ -17,6 +17,7 @@ const CLOSED: u8 = 0x17;
 const OWNED: u8 = 0x18;
 const OWNED_END: u8 = 0x19;
 const SETTLED: u8 = 0x1a;
+const DISOWNED: u8 = 0x1b;
 
 const OFFER_SACK: u8 = 0x01;
 const OFFER_ECN: u8 = 0x02;
@@ -42,6 +43,7 @@ impl Message {
             Self::Owned { .. } => OWNED,
             Self::OwnedEnd => OWNED_END,
             Self::Settled { .. } => SETTLED,
+            Self::Disowned { .. } => DISOWNED,
         }
     }
 
@@ -58,7 +60,11 @@ impl Message {
                 put_id(*id, out);
                 put_flight(more, out)?;
             }
-            Self::Abort { id } | Self::Delivered { id } | Self::Returned { id } | Self::Closed { id } => {
+            Self::Abort { id }
+            | Self::Delivered { id }
+            | Self::Returned { id }
+            | Self::Closed { id }
+            | Self::Disowned { id } => {
                 put_id(*id, out);
             }
             Self::Owned { id, flow } => {
@@ -85,6 +91,7 @@ impl Message {
             CLOSED => Self::Closed { id: id(&mut fields)? },
             OWNED => Self::Owned { id: id(&mut fields)?, flow: fields.flow()? },
             OWNED_END => Self::OwnedEnd,
+            DISOWNED => Self::Disowned { id: id(&mut fields)? },
             SETTLED => Self::Settled { below: fields.u64()? },
             unknown => return Err(DecodeError::UnknownType(unknown)),
         };
@@ -292,6 +299,7 @@ mod tests {
             1 => any_id().prop_map(|id| Message::Delivered { id }),
             1 => any_id().prop_map(|id| Message::Returned { id }),
             1 => any_id().prop_map(|id| Message::Closed { id }),
+            1 => any_id().prop_map(|id| Message::Disowned { id }),
             1 => (any_id(), any_flow()).prop_map(|(id, flow)| Message::Owned { id, flow }),
             1 => Just(Message::OwnedEnd),
             1 => any::<u64>().prop_map(|below| Message::Settled { below }),
@@ -327,7 +335,7 @@ mod tests {
 
         #[test]
         fn no_octets_panic_and_what_is_understood_is_canonical(
-            type_octet in prop_oneof![OFFER..=SETTLED, any::<u8>()],
+            type_octet in prop_oneof![OFFER..=DISOWNED, any::<u8>()],
             body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(message) = Message::decode(type_octet, &body) {

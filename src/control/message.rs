@@ -106,6 +106,7 @@ pub enum Refusal {
 }
 
 /// A message of the handoff protocol.
+#[allow(missing_docs)] // The variants say it; a field name that needed more would be a wrong one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     /// Front-end: would you take this connection?
@@ -125,6 +126,11 @@ pub enum Message {
     Returned { id: HandoffId },
     /// Back-end: the connection is over.
     Closed { id: HandoffId },
+    /// Front-end, answering `Owned`: that connection is given up here, its client reset. Destroy your end of it.
+    Disowned {
+        /// The handoff.
+        id: HandoffId,
+    },
     /// Back-end, on a new session: I own this connection, whose packets arrive at you.
     Owned { id: HandoffId, flow: FlowKey },
     /// Back-end: that was all I own.
