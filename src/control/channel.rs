@@ -188,9 +188,9 @@ impl Channel {
     /// A deadline passed: heartbeats, dialling, peers that fell silent.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
         self.now = now;
-        if std::mem::take(&mut self.accept_again) {
-            self.accept(registry, now);
-        }
+        // Not only when the budget was used up: after a want of descriptors nothing else would wake the listener.
+        self.accept_again = false;
+        self.accept(registry, now);
         for slot in 0..self.connections.len() {
             let Some(connection) = &self.connections[slot] else { continue };
             let due = connection.poll_timeout() <= now;
@@ -437,7 +437,7 @@ impl Channel {
             match listener.accept() {
                 Ok((stream, remote)) => self.admit(stream, remote, registry, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // Of a connection that is already gone, or for want of descriptors: the others are asked for later.
+                // Of one connection that is already gone, or for want of descriptors: asked again at the next deadline.
                 Err(error) => {
                     log::debug!("accept: {error}");
                     if error.raw_os_error() == Some(libc::EMFILE) || error.raw_os_error() == Some(libc::ENFILE) {
@@ -454,14 +454,11 @@ impl Channel {
         log::log!(self.complaints.level(text, now), "{text}");
     }
 
-    /// A connection from anywhere. When too many are unauthenticated, one from a node's address takes the place of the
+    /// A connection from anywhere. When too many have not come up, one from a node's address takes the place of the
     /// oldest from elsewhere, so strangers cannot keep nodes out.
     fn admit(&mut self, stream: mio::net::TcpStream, remote: SocketAddr, registry: &Registry, now: Instant) {
-        let strangers = |connection: &Connection| match &connection.stage {
-            Stage::Connecting { .. } => false,
-            Stage::Open(session) => !session.is_authenticated() && !session.dialled(),
-            Stage::Leaving { session, .. } => !session.is_authenticated() && !session.dialled(),
-        };
+        let strangers =
+            |connection: &Connection| connection.session().is_some_and(|session| !session.dialled() && !session.is_up());
         let is_node = |address: SocketAddr| self.peers.iter().any(|peer| peer.address.ip() == address.ip());
         let inside = self.connections.iter().flatten().filter(|connection| strangers(connection)).count();
         if inside >= UNAUTHENTICATED_MAX {

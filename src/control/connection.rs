@@ -93,6 +93,9 @@ impl Connection {
 
     /// Reads until the socket has no more or the budget is used, which leaves `unread` set.
     pub fn read(&mut self, buffer: &mut [u8], profile: &Profile, now: Instant) -> Result<(), Ending> {
+        if matches!(self.stage, Stage::Connecting { .. }) {
+            return Ok(());
+        }
         let mut budget = SESSION_READ_BUDGET_BYTES;
         self.unread = false;
         while budget > 0 {

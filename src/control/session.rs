@@ -26,7 +26,7 @@ use crate::control::settings::Settings;
 use crate::control::tls::{Tls, is_key_refusal, shown_key, wrong_key};
 use crate::control::wire::EncodeError;
 use crate::flow::NodeId;
-use crate::limits::{AUTHENTICATION_TIMEOUT, PEER_HEARTBEAT_INTERVAL, PEER_SILENCE_MAX};
+use crate::limits::{AUTHENTICATION_TIMEOUT, NAME_BYTES_MAX, PEER_HEARTBEAT_INTERVAL, PEER_SILENCE_MAX};
 
 /// Label of the overlay keys (RFC 9846, exporters); the context says which.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-baton-overlay";
@@ -66,6 +66,9 @@ impl Profile {
                 public_key_to_text(&key.public_key()),
                 public_key_to_text(pinned),
             );
+        }
+        for name in nodes.iter().map(|(name, _)| name).chain([&cluster]) {
+            anyhow::ensure!(name.len() <= NAME_BYTES_MAX, "the name {name:?} is longer than {NAME_BYTES_MAX} octets: shorten it");
         }
         let keys: Vec<_> = nodes.iter().map(|(_, key)| *key).collect();
         let tls = Tls::new(key, &keys)?;
