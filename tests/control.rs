@@ -17,7 +17,8 @@ use baton::control::channel::{Channel, ChannelConfig, ChannelEvent, PeerView, Se
 use baton::control::greeting::Versions;
 use baton::control::key::{PrivateKey, public_key_to_text};
 use baton::control::message::{Epoch, HandoffId, Message};
-use baton::control::session::{Profile, Session};
+use baton::control::profile::Profile;
+use baton::control::session::Session;
 use baton::flow::NodeId;
 use baton::limits::{PEER_SILENCE_MAX, UNAUTHENTICATED_MAX};
 
@@ -226,6 +227,20 @@ fn a_session_comes_up_and_carries_messages_both_ways_in_order() {
     assert!(a.serials() == order && b.serials() == order);
     assert!(!a.channel.send(A, &closed(1)), "there is no session with ourselves");
     assert_eq!(a.peer().version, Some(1));
+}
+
+#[test]
+fn a_session_comes_up_over_ipv6() {
+    let cluster = Cluster::new("six");
+    let configs = [(A, 1), (B, 2)].map(|(node, epoch)| {
+        let mut config = cluster.config(node, epoch);
+        for (port, (_, address, _)) in (0..).zip(&mut config.nodes) {
+            *address = (std::net::Ipv6Addr::LOCALHOST, address.port() + port).into();
+        }
+        config
+    });
+    let [mut a, mut b] = configs.map(Node::start);
+    run(&mut [&mut a, &mut b], "both are up", |nodes| nodes.iter().all(|node| node.is_up()));
 }
 
 #[test]

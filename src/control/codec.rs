@@ -277,7 +277,7 @@ mod tests {
             })
     }
 
-    pub(crate) fn any_message() -> impl Strategy<Value = Message> {
+    fn any_message() -> impl Strategy<Value = Message> {
         prop_oneof![
             4 => any_offer().prop_map(|offer| Message::Offer(Box::new(offer))),
             2 => (any_id(), any::<(u32, Option<u32>)>(), proptest::option::of(0u8..=14)).prop_map(

@@ -7,7 +7,8 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use crate::control::ending::Ending;
-use crate::control::session::{Profile, Session};
+use crate::control::profile::Profile;
+use crate::control::session::Session;
 use crate::control::socket;
 use crate::flow::NodeId;
 use crate::limits::{CONNECT_TIMEOUT, FAREWELL_TIMEOUT, SESSION_READ_BUDGET_BYTES};
