@@ -2,16 +2,15 @@
 
 mod cli;
 
-use base64::Engine as _;
 use baton::admin::client::{self, AskError};
 use baton::admin::protocol::{Reply, Request};
 use baton::admin::text;
-use baton::control::key::PrivateKey;
+use baton::control::key::{PrivateKey, public_key_to_text};
 use baton::node::{self, StartError};
 use clap::Parser;
 use cli::{Cli, Command};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -94,31 +93,18 @@ fn check(path: &Path) -> Result<(), Failure> {
 
 fn keygen(out: Option<&Path>) -> Result<(), Failure> {
     let key = PrivateKey::generate();
-    let (private, public) = (key.to_text(), base64::engine::general_purpose::STANDARD.encode(key.public_key()));
-    let private = private.trim_end();
+    let public = public_key_to_text(&key.public_key());
     let Some(path) = out else {
-        print(&format!("{private}\n"))?;
+        print(&format!("{}\n", key.to_text().trim_end()))?;
         eprintln!("public key: {public}");
         return Ok(());
     };
-    write_private(path, private).map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AlreadyExists => "a key there is not overwritten; choose another name or remove it first",
-            io::ErrorKind::PermissionDenied => "choose a place you may write to, or try as root",
-            _ => "choose another place",
-        };
-        Failure::Host(format!("cannot write the private key to {}: {error}; {advice}", path.display()))
-    })?;
-    print(&format!("{public}\n"))
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // /etc/baton need not be there yet. If it cannot be made, writing the file fails and says why.
+    if let Some(directory) = path.parent() {
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(format!("{text}\n").as_bytes())?;
-    file.sync_all()
+    key.write_new(path).map_err(|error| Failure::Host(error.to_string()))?;
+    print(&format!("{public}\n"))
 }
 
 fn ask(daemon: cli::Daemon, json: bool, request: &Request) -> Result<(), Failure> {

@@ -7,8 +7,9 @@ use baton::flow::{Endpoint, FlowKey};
 use baton::tun::capture::{Capture, CaptureConfig};
 use baton::tun::device::Device;
 use baton::tun::sock_diag::SockDiag;
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -42,20 +43,11 @@ fn driver() {
 }
 
 fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
-    let number =
-        |name, default: usize| std::env::var(name).map_or(default, |value| value.parse().unwrap());
+    let number = |name, default: usize| std::env::var(name).map_or(default, |value| value.parse().unwrap());
     CaptureConfig {
         device: device.to_owned(),
-        frontends: addresses
-            .iter()
-            .filter(|a| !a.contains('/'))
-            .map(|a| endpoint(a))
-            .collect(),
-        aliases: addresses
-            .iter()
-            .filter(|a| a.contains('/'))
-            .map(|a| a.parse().unwrap())
-            .collect(),
+        frontends: addresses.iter().filter(|a| !a.contains('/')).map(|a| endpoint(a)).collect(),
+        aliases: addresses.iter().filter(|a| a.contains('/')).map(|a| a.parse().unwrap()).collect(),
         overlay_port: 7400,
         state_directory: PathBuf::from(std::env::var("BATON_HOST_STATE").unwrap()),
         guards_max: number("BATON_HOST_GUARDS", 1000),
@@ -67,21 +59,23 @@ fn endpoint(text: &str) -> Endpoint {
 }
 
 fn flow(client: &str, frontend: &str) -> FlowKey {
-    FlowKey {
-        client: endpoint(client),
-        frontend: endpoint(frontend),
-    }
+    FlowKey { client: endpoint(client), frontend: endpoint(frontend) }
 }
 
 /// Writes every packet back that it reads, as a node does that decides "local" for all; obeys lines on its input.
 fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
     let device = Device::create(device)?;
-    let mut capture = Capture::install(config(device.name(), addresses))?;
-    println!(
-        "\nready guards_found={} mtu={}",
-        capture.guards_found().len(),
-        device.mtu()
-    );
+    let config = config(device.name(), addresses);
+    let aliases = config.aliases.clone();
+    // A node translates what comes from aliases. This one cannot, so it keeps it.
+    let write_back = |packet: &[u8]| {
+        if !source(packet).is_some_and(|source| aliases.iter().any(|prefix| prefix.contains(&source))) {
+            // EINVAL and the like concern this packet only.
+            let _ = device.send(packet);
+        }
+    };
+    let mut capture = Capture::install(config)?;
+    println!("\nready guards_found={} mtu={}", capture.guards_found().len(), device.mtu());
     for guard in capture.guards_found() {
         println!("guard {guard}");
     }
@@ -108,8 +102,7 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
         match device.receive(&mut buffer) {
             Ok(length) => {
                 read += 1;
-                // EINVAL and the like concern this packet only.
-                let _ = device.send(&buffer[..length]);
+                write_back(&buffer[..length]);
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -124,12 +117,10 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
             ["read"] => println!("read={read}"),
             ["quiet"] => beating = false,
             ["beat"] => beating = true,
-            ["guard", client, frontend] => {
-                match capture.change_guards(&[flow(client, frontend)], &[]) {
-                    Ok(()) => println!("guarded"),
-                    Err(error) => println!("not guarded: {error}"),
-                }
-            }
+            ["guard", client, frontend] => match capture.change_guards(&[flow(client, frontend)], &[]) {
+                Ok(()) => println!("guarded"),
+                Err(error) => println!("not guarded: {error}"),
+            },
             ["unguard", client, frontend] => {
                 capture.change_guards(&[], &[flow(client, frontend)])?;
                 println!("unguarded");
@@ -140,6 +131,11 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
                 println!("released");
             }
             ["restore"] => {
+                // Nothing more comes in; what has come in goes on its way before the TUN closes.
+                capture.release()?;
+                while let Ok(length) = device.receive(&mut buffer) {
+                    write_back(&buffer[..length]);
+                }
                 capture.restore()?;
                 println!("restored");
                 return Ok(());
@@ -152,6 +148,15 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
             ["panic"] => panic!("on request"),
             _ => println!("unknown command {line}"),
         }
+    }
+}
+
+/// The source address of a packet.
+fn source(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(IpAddr::from(*packet.get(12..)?.first_chunk::<4>()?)),
+        6 => Some(IpAddr::from(*packet.get(8..)?.first_chunk::<16>()?)),
+        _ => None,
     }
 }
 
@@ -183,11 +188,7 @@ fn load(address: &str, seconds: f64) -> anyhow::Result<()> {
         let mut answer = [0; 5];
         connection.write_all(b"hello")?;
         connection.read_exact(&mut answer)?;
-        if answer == *b"hello" {
-            Ok(())
-        } else {
-            Err(ErrorKind::InvalidData.into())
-        }
+        if answer == *b"hello" { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
     };
     let connect = || -> std::io::Result<TcpStream> {
         let connection = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
@@ -198,10 +199,7 @@ fn load(address: &str, seconds: f64) -> anyhow::Result<()> {
     let (mut good, mut failed, mut slowest) = (0, 0, Duration::ZERO);
     while Instant::now() < deadline {
         let begin = Instant::now();
-        let results = [
-            connect().and_then(|mut connection| exchange(&mut connection)),
-            exchange(&mut lasting),
-        ];
+        let results = [connect().and_then(|mut connection| exchange(&mut connection)), exchange(&mut lasting)];
         slowest = slowest.max(begin.elapsed());
         for result in results {
             match result {
@@ -214,16 +212,20 @@ fn load(address: &str, seconds: f64) -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    println!(
-        "\ngood={good} failed={failed} slowest_ms={}",
-        slowest.as_millis()
-    );
+    println!("\ngood={good} failed={failed} slowest_ms={}", slowest.as_millis());
     Ok(())
 }
 
 /// Sends from an alias for ever, whatever the kernel says to it.
 fn chatter(alias: &str, to: &str) -> anyhow::Result<()> {
-    let socket = UdpSocket::bind((alias.parse::<std::net::IpAddr>()?, 0))?;
+    let alias = SocketAddr::new(alias.parse()?, 0);
+    let socket = Socket::new(Domain::for_address(alias), Type::DGRAM, None)?;
+    // A prefix that a route makes local is not quite local for bind, in IPv6; for accepted connections it is.
+    if alias.is_ipv6() {
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&alias.into())?;
+    let socket = UdpSocket::from(socket);
     println!("\nchattering");
     loop {
         let _ = socket.send_to(b"untranslated", to);
@@ -237,42 +239,26 @@ fn measure(device: &str, frontend: &str) -> anyhow::Result<()> {
     let mut capture = Capture::install(config(device.name(), &[frontend]))?;
     let frontend = endpoint(frontend);
     let guard = |number: u32| FlowKey {
-        client: Endpoint::new(
-            Ipv4Addr::from(0x0b00_0000 + (number >> 8)).into(),
-            1024 + (number & 0xff) as u16,
-        ),
+        client: Endpoint::new(Ipv4Addr::from(0x0b00_0000 + (number >> 8)).into(), 1024 + (number & 0xff) as u16),
         frontend,
     };
     let all: Vec<FlowKey> = (0..50_000).map(guard).collect();
     let begin = Instant::now();
     capture.change_guards(&all, &[])?;
-    println!(
-        "\nfilled with {} in {} ms",
-        all.len(),
-        begin.elapsed().as_millis()
-    );
+    println!("\nfilled with {} in {} ms", all.len(), begin.elapsed().as_millis());
     for size in [1_u32, 32] {
         for (name, adding) in [("add", true), ("remove", false)] {
             let mut times: Vec<Duration> = (0..500)
                 .map(|round| {
-                    let flows: Vec<FlowKey> = (0..size)
-                        .map(|i| guard(100_000 + round * size + i))
-                        .collect();
+                    let flows: Vec<FlowKey> = (0..size).map(|i| guard(100_000 + round * size + i)).collect();
                     let begin = Instant::now();
-                    let result = if adding {
-                        capture.change_guards(&flows, &[])
-                    } else {
-                        capture.change_guards(&[], &flows)
-                    };
+                    let result = if adding { capture.change_guards(&flows, &[]) } else { capture.change_guards(&[], &flows) };
                     result.unwrap();
                     begin.elapsed()
                 })
                 .collect();
             times.sort();
-            println!(
-                "{name} {size}: median {:?} p99 {:?} max {:?}",
-                times[250], times[495], times[499]
-            );
+            println!("{name} {size}: median {:?} p99 {:?} max {:?}", times[250], times[495], times[499]);
         }
     }
     capture.restore()
@@ -291,24 +277,12 @@ fn sockets(address: &str) -> anyhow::Result<()> {
     }
     println!("\nstate takes {:?}", begin.elapsed() / 10_000);
     let prefix = [ipnet::IpNet::new(local.address, 32)?];
-    anyhow::ensure!(
-        diag.destroy(local, remote)?,
-        "the connection was not destroyed"
-    );
+    anyhow::ensure!(diag.destroy(local, remote)?, "the connection was not destroyed");
     anyhow::ensure!(!diag.destroy(local, remote)?, "it was destroyed twice");
-    anyhow::ensure!(
-        diag.backlog(local)?.is_some(),
-        "the listener did not survive"
-    );
+    anyhow::ensure!(diag.backlog(local)?.is_some(), "the listener did not survive");
     let _second = TcpStream::connect(address)?;
     println!("destroyed {} in the prefix", diag.destroy_in(&prefix)?);
-    anyhow::ensure!(
-        diag.count_in(&prefix)? == 0,
-        "connections remain in the prefix"
-    );
-    anyhow::ensure!(
-        diag.backlog(local)?.is_some(),
-        "the listener did not survive destroy_in"
-    );
+    anyhow::ensure!(diag.count_in(&prefix)? == 0, "connections remain in the prefix");
+    anyhow::ensure!(diag.backlog(local)?.is_some(), "the listener did not survive destroy_in");
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::listeners::{self, Listeners};
 use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
-use crate::control::key::PrivateKey;
+use crate::control::key::{PrivateKey, public_key_to_text};
 use crate::control::message::Epoch;
 use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
 use crate::handoff::{Engine, EngineConfig};
@@ -102,7 +102,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let mut sockets = SockDiag::open().context("cannot open a sock_diag socket")?;
     let destroyed = sockets.destroy_in(&policy.aliases).context("cannot destroy sockets on alias addresses")?;
     if destroyed > 0 {
-        log::info!("start: {destroyed} sockets of an earlier life on alias addresses destroyed");
+        log::info!("start: sockets_destroyed={destroyed} of an earlier life, on alias addresses");
     }
 
     let node_address = policy.nodes[usize::from(policy.node.0)].address;
@@ -137,7 +137,6 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
         buffer: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
     };
     node.log_start();
-    node.check_applications();
     node.ask_listeners(now);
     node.settle(now);
     // Capture begins with this.
@@ -149,11 +148,10 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
 /// The key must be the one the cluster file knows this node by.
 fn read_key(path: &Path, policy: &Policy) -> Result<PrivateKey, StartError> {
     let place = path.display();
-    let key = PrivateKey::read(path).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let key = PrivateKey::read(path).map_err(anyhow::Error::from)?;
     let node = &policy.nodes[usize::from(policy.node.0)];
     if key.public_key() != node.public_key {
-        use base64::Engine as _;
-        let public = base64::engine::general_purpose::STANDARD.encode(key.public_key());
+        let public = public_key_to_text(&key.public_key());
         let name = &node.name;
         return Err(StartError::Cluster(format!(
             "{place}: this is not the key of node {name}: its public key is {public}, the cluster file has another for \
@@ -194,7 +192,7 @@ fn engine_config(policy: &Policy, host: &mut Host, epoch: Epoch) -> anyhow::Resu
     let capture = host.capture();
     let orphans = capture.guards_found().to_vec();
     if !orphans.is_empty() {
-        log::info!("start: {} guards of an earlier life found; asking the peers whose connections they are", orphans.len());
+        log::info!("start: orphaned_guards={} of an earlier life; asking the peers whose connections they guard", orphans.len());
     }
     let overlay_overhead = if peers.iter().any(|peer| peer.is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
     Ok(EngineConfig { node: policy.node, epoch, overlay_overhead, mtu: capture.mtu_towards(&peers)?, orphans })

@@ -70,7 +70,7 @@ impl Node {
             (Phase::Running, true) => {
                 self.phase = Phase::Draining;
                 self.drain(now);
-                log::info!("drain: no new handoffs; {} connections go on", self.engine.live());
+                log::info!("drain: no new handoffs; live={} go on", self.engine.live());
             }
             (Phase::Draining, false) => {
                 self.phase = Phase::Running;
@@ -95,7 +95,7 @@ impl Node {
         let asked = timeout.map(|timeout| now.checked_add(timeout).unwrap_or(now + Duration::from_secs(u32::MAX.into())));
         if let Phase::Stopping(stopping) = &mut self.phase {
             if let Some(deadline) = asked.filter(|deadline| *deadline < stopping.deadline) {
-                log::info!("stop: asked again by {why}; the rest is cut in {:.1}s", (deadline - now).as_secs_f64());
+                log::info!("stop: again by={why}; the rest is cut in seconds={:.1}", (deadline - now).as_secs_f64());
                 stopping.deadline = deadline;
             }
             return;
@@ -105,15 +105,15 @@ impl Node {
         self.drain(now);
         // New connections go past the TUN from here on; those that were undecided have just been released.
         match self.host.capture().release() {
-            Ok(()) => log::info!("stop: by {why}; new connections go straight to the local server"),
+            Ok(()) => log::info!("stop: by={why}; new connections go straight to the local server"),
             Err(error) => {
-                log::warn!("stop: by {why}; new connections still pass through here: {error:#}")
+                log::warn!("stop: by={why}; new connections still pass through here: {error:#}")
             }
         }
         let live = self.engine.live();
         if live > 0 {
             let seconds = (deadline - now).as_secs_f64();
-            log::info!("stop: waiting up to {seconds:.1}s for {live} handed-off connections to finish");
+            log::info!("stop: waiting for live={live} handed-off connections, at most seconds={seconds:.1}");
         }
     }
 
@@ -133,7 +133,7 @@ impl Node {
     pub(super) fn end(mut self, now: Instant) -> Summary {
         let cut = self.engine.live();
         if cut > 0 {
-            log::warn!("stop: time is over; resetting {cut} connections");
+            log::warn!("stop: time is over, resetting cut={cut} connections");
         }
         self.engine.reset_all(now);
         self.settle(now);

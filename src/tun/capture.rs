@@ -73,17 +73,11 @@ impl Capture {
 
         let mut routing = Routing::open().context("opening rtnetlink")?;
         let links = routing.links().context("listing network interfaces")?;
-        let device = links
-            .iter()
-            .find(|link| link.name == config.device)
-            .map(|link| link.index);
+        let device = links.iter().find(|link| link.name == config.device).map(|link| link.index);
         let device = device.with_context(|| format!("there is no TUN device {}", config.device))?;
         let mut addresses = routing.addresses().context("listing addresses")?;
         addresses.retain(|host| host.link != device);
-        ensure!(
-            !config.frontends.is_empty() || !config.aliases.is_empty(),
-            "no front-end and no alias to capture for"
-        );
+        ensure!(!config.frontends.is_empty() || !config.aliases.is_empty(), "no front-end and no alias to capture for");
         preflight::check_addresses(&config.frontends, &config.aliases, &addresses)?;
 
         let mut ruleset = Ruleset {
@@ -102,15 +96,8 @@ impl Capture {
             steps.check(&mut routing)?;
             steering.push(steps);
         }
-        let ingress = preflight::ingress(
-            &mut routing,
-            &config.device,
-            &families,
-            &config.frontends,
-            &links,
-            &addresses,
-            &first_values,
-        )?;
+        let ingress =
+            preflight::ingress(&mut routing, &config.device, &families, &config.frontends, &links, &addresses, &first_values)?;
         ruleset.ingress = &ingress;
         let left_over = preflight::left_over()?;
         preflight::check_rules(&mut ruleset, &left_over)?;
@@ -153,15 +140,8 @@ impl Capture {
         for steering in &self.steering {
             steering.open_aliases(&mut self.routing)?;
         }
-        for ingress in self
-            .ingress
-            .iter()
-            .filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs)
-        {
-            self.first_values.change(
-                &preflight::forwarding_setting(ingress.family, &ingress.name),
-                "1",
-            )?;
+        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
+            self.first_values.change(&preflight::forwarding_setting(ingress.family, &ingress.name), "1")?;
         }
         Ok(())
     }
@@ -171,12 +151,7 @@ impl Capture {
         let device = &self.config.device;
         // What baton writes has this host's addresses as source, or a client's that strict reverse path filtering
         // expects elsewhere.
-        for (setting, value) in [
-            ("accept_local", "1"),
-            ("rp_filter", "2"),
-            ("forwarding", "1"),
-            ("send_redirects", "0"),
-        ] {
+        for (setting, value) in [("accept_local", "1"), ("rp_filter", "2"), ("forwarding", "1"), ("send_redirects", "0")] {
             sysctl::write(&sysctl::of_device(Family::V4, device, setting), value)?;
         }
         let forwarding = preflight::forwarding_setting(Family::V6, device);
@@ -262,21 +237,13 @@ impl Capture {
         let links = routing.links().context("listing network interfaces")?;
         let mut smallest = None;
         for &peer in peers {
-            let path = routing
-                .path(peer)
-                .with_context(|| format!("looking up the route to {peer}"))?;
+            let path = routing.path(peer).with_context(|| format!("looking up the route to {peer}"))?;
             let Some(path) = path else {
                 warn!("no route to peer={peer} now, its link's MTU is not considered");
                 continue;
             };
-            let link = links
-                .iter()
-                .find(|link| link.index == path.device)
-                .map_or(ETHERNET, |link| link.mtu);
-            let mtu = path
-                .mtu
-                .filter(|&mtu| mtu > 0)
-                .map_or(link, |route| route.min(link));
+            let link = links.iter().find(|link| link.index == path.device).map_or(ETHERNET, |link| link.mtu);
+            let mtu = path.mtu.filter(|&mtu| mtu > 0).map_or(link, |route| route.min(link));
             smallest = Some(smallest.map_or(mtu, |smallest: u32| smallest.min(mtu)));
         }
         Ok(smallest.unwrap_or(ETHERNET).min(u32::from(u16::MAX)) as u16)
@@ -293,16 +260,11 @@ impl Drop for Capture {
 /// A socket that lived on would send from its alias, untranslated, once the blackhole is gone.
 fn destroy_sockets(aliases: &[IpNet]) -> anyhow::Result<()> {
     let mut sockets = SockDiag::open().context("opening sock_diag")?;
-    let destroyed = sockets
-        .destroy_in(aliases)
-        .context("destroying sockets on aliases")?;
+    let destroyed = sockets.destroy_in(aliases).context("destroying sockets on aliases")?;
     let remaining = sockets.count_in(aliases)?;
     if destroyed > 0 || remaining > 0 {
         info!("sockets on aliases destroyed={destroyed} remaining={remaining}");
     }
-    ensure!(
-        remaining == 0,
-        "{remaining} sockets on alias addresses could not be destroyed"
-    );
+    ensure!(remaining == 0, "{remaining} sockets on alias addresses could not be destroyed");
     Ok(())
 }

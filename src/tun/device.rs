@@ -38,14 +38,8 @@ impl Device {
              `ip link show {name}` tells, or choose another device name"
         );
         let interface = open(name)?;
-        ensure!(
-            interface.name() == name,
-            "the kernel named the TUN {} instead of {name}",
-            interface.name()
-        );
-        interface
-            .set_non_blocking()
-            .context("making the TUN non-blocking")?;
+        ensure!(interface.name() == name, "the kernel named the TUN {} instead of {name}", interface.name());
+        interface.set_non_blocking().context("making the TUN non-blocking")?;
         without_offload(&interface).context("switching offload of the TUN off")?;
 
         // No link-local address, hence no router solicitations and no multicast reports in our packets.
@@ -54,23 +48,14 @@ impl Device {
             sysctl::write(&generation, "1").context("no IPv6 link-local address on the TUN")?;
         }
         let others = links.iter().filter(|link| link.kind != LinkKind::Loopback);
-        let mtu = others
-            .map(|link| link.mtu)
-            .max()
-            .unwrap_or(0)
-            .clamp(MTU_MIN, MTU_MAX);
+        let mtu = others.map(|link| link.mtu).max().unwrap_or(0).clamp(MTU_MIN, MTU_MAX);
         let index = routing
             .links()?
             .into_iter()
             .find_map(|link| (link.name == name).then_some(link.index))
             .context("the TUN vanished while it was set up")?;
-        routing
-            .bring_up(index, mtu, QUEUE_LENGTH)
-            .with_context(|| format!("bringing up {name} with MTU {mtu}"))?;
-        Ok(Self {
-            interface,
-            mtu: mtu as u16,
-        })
+        routing.bring_up(index, mtu, QUEUE_LENGTH).with_context(|| format!("bringing up {name} with MTU {mtu}"))?;
+        Ok(Self { interface, mtu: mtu as u16 })
     }
 
     /// Its name.
@@ -101,10 +86,7 @@ impl AsRawFd for Device {
 }
 
 fn check_name(name: &str) -> anyhow::Result<()> {
-    ensure!(
-        !name.is_empty() && name != "." && name != "..",
-        "the device needs a name, such as bt0"
-    );
+    ensure!(!name.is_empty() && name != "." && name != "..", "the device needs a name, such as bt0");
     ensure!(
         name.len() <= NAME_BYTES_MAX,
         "the device name {name} is longer than {NAME_BYTES_MAX} octets, which is all an interface may have"
@@ -112,10 +94,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     // The kernel refuses slashes, colons and spaces; a percent sign asks it to choose a number; quotes would end a
     // string in the rules.
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    ensure!(
-        name.chars().all(usable),
-        "the device name {name} may have only letters, digits, '-', '_' and '.'"
-    );
+    ensure!(name.chars().all(usable), "the device name {name} may have only letters, digits, '-', '_' and '.'");
     Ok(())
 }
 
@@ -125,9 +104,7 @@ fn open(name: &str) -> anyhow::Result<Iface> {
         Err(error) => error,
     };
     if !Path::new("/dev/net/tun").exists() {
-        bail!(
-            "/dev/net/tun is missing: load the module (`modprobe tun`), or give the container that device"
-        );
+        bail!("/dev/net/tun is missing: load the module (`modprobe tun`), or give the container that device");
     }
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
@@ -144,18 +121,8 @@ fn open(name: &str) -> anyhow::Result<Iface> {
 fn without_offload(interface: &Iface) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value, and the descriptor is open for as long as `interface` is.
     #[allow(unsafe_code)]
-    let result = unsafe {
-        libc::ioctl(
-            interface.as_raw_fd(),
-            libc::TUNSETOFFLOAD as _,
-            0 as libc::c_ulong,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    let result = unsafe { libc::ioctl(interface.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0 as libc::c_ulong) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -13,11 +13,7 @@ impl Family {
     pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
     pub(super) fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
     pub(super) fn of_prefix(prefix: &ipnet::IpNet) -> Self {
@@ -33,9 +29,7 @@ impl Family {
     }
 
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        Self::BOTH
-            .into_iter()
-            .find(|family| family.number() == number)
+        Self::BOTH.into_iter().find(|family| family.number() == number)
     }
 
     /// Octets of an address.
@@ -57,9 +51,7 @@ impl Family {
     pub(super) fn address_from(self, bytes: &[u8]) -> Option<IpAddr> {
         match self {
             Self::V4 => bytes.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-            Self::V6 => bytes
-                .first_chunk::<16>()
-                .map(|octets| IpAddr::from(*octets)),
+            Self::V6 => bytes.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
         }
     }
 }

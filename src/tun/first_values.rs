@@ -37,11 +37,7 @@ struct Setting {
 
 impl FirstValues {
     /// What an earlier life saved, or nothing.
-    pub(super) fn load(
-        directory: &Path,
-        device: &str,
-        namespace: &Namespace,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn load(directory: &Path, device: &str, namespace: &Namespace) -> anyhow::Result<Self> {
         let path = directory.join(format!("{device}-{}.json", namespace.inode));
         let saved = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice::<Saved>(&bytes).with_context(|| {
@@ -54,38 +50,25 @@ impl FirstValues {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Saved::nothing(namespace),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
-        let saved = if saved.namespace == *namespace {
-            saved
-        } else {
-            Saved::nothing(namespace)
-        };
+        let saved = if saved.namespace == *namespace { saved } else { Saved::nothing(namespace) };
         Ok(Self { path, saved })
     }
 
     /// The value of before the first start: None when baton has not changed it.
     pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.saved
-            .settings
-            .get(name)
-            .map(|setting| setting.first.as_str())
+        self.saved.settings.get(name).map(|setting| setting.first.as_str())
     }
 
     /// Sets a value, its first one saved before. A setting that has the value already is not ours and not touched.
     pub(super) fn change(&mut self, name: &str, ours: &str) -> anyhow::Result<()> {
-        let Some(current) = sysctl::read(name)? else {
-            bail!("this kernel has no setting net/{name}")
-        };
+        let Some(current) = sysctl::read(name)? else { bail!("this kernel has no setting net/{name}") };
         if !self.saved.settings.contains_key(name) {
             if current == ours {
                 return Ok(());
             }
-            let setting = Setting {
-                first: current.clone(),
-                ours: ours.to_owned(),
-            };
+            let setting = Setting { first: current.clone(), ours: ours.to_owned() };
             self.saved.settings.insert(name.to_owned(), setting);
-            self.save()
-                .with_context(|| format!("saving first values to {}", self.path.display()))?;
+            self.save().with_context(|| format!("saving first values to {}", self.path.display()))?;
         }
         if current != ours {
             sysctl::write(name, ours)?;
@@ -122,9 +105,6 @@ impl FirstValues {
 
 impl Saved {
     fn nothing(namespace: &Namespace) -> Self {
-        Self {
-            namespace: namespace.clone(),
-            settings: BTreeMap::new(),
-        }
+        Self { namespace: namespace.clone(), settings: BTreeMap::new() }
     }
 }

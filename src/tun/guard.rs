@@ -5,9 +5,7 @@
 //! kernel stays silent about the connection.
 
 use super::family::{Family, append_address};
-use super::netlink::{
-    self, Connection, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Writer,
-};
+use super::netlink::{self, Connection, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Writer};
 use super::nft;
 use crate::flow::{Endpoint, FlowKey};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -41,10 +39,7 @@ pub(super) struct Guards {
 
 impl Guards {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self {
-            connection: Connection::open(NETLINK_NETFILTER)?,
-            key: Vec::with_capacity(40),
-        })
+        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)?, key: Vec::with_capacity(40) })
     }
 
     /// All guards in the kernel.
@@ -55,9 +50,7 @@ impl Guards {
             writer.fixed(&generic_header(NFPROTO_INET, 0));
             writer.attribute_name(NFTA_SET_ELEM_LIST_TABLE, nft::TABLE);
             writer.attribute_name(NFTA_SET_ELEM_LIST_SET, nft::guard_set(family));
-            let found = self
-                .connection
-                .dump(|message| Some(parse_elements(family, message.payload)))?;
+            let found = self.connection.dump(|message| Some(parse_elements(family, message.payload)))?;
             guards.extend(found.into_iter().flatten());
         }
         Ok(guards)
@@ -72,11 +65,7 @@ impl Guards {
         while !add.is_empty() || !remove.is_empty() {
             let (removed, later) = remove.split_at(remove.len().min(TRANSACTION_MAX));
             remove = later;
-            let room = if remove.is_empty() {
-                TRANSACTION_MAX - removed.len()
-            } else {
-                0
-            };
+            let room = if remove.is_empty() { TRANSACTION_MAX - removed.len() } else { 0 };
             let (added, later) = add.split_at(add.len().min(room));
             add = later;
             self.transact(added, removed)?;
@@ -89,19 +78,14 @@ impl Guards {
             Outcome::Done => Ok(()),
             // The kernel refused all because of these; without them nothing is in the way.
             Outcome::Missing(missing) => {
-                let present = remove
-                    .iter()
-                    .enumerate()
-                    .filter(|(index, _)| !missing.contains(index));
+                let present = remove.iter().enumerate().filter(|(index, _)| !missing.contains(index));
                 let present: Vec<FlowKey> = present.map(|(_, flow)| *flow).collect();
                 if add.is_empty() && present.is_empty() {
                     return Ok(());
                 }
                 match self.attempt(add, &present)? {
                     Outcome::Done => Ok(()),
-                    Outcome::Missing(_) => {
-                        Err(io::Error::other("guards vanished while they were removed"))
-                    }
+                    Outcome::Missing(_) => Err(io::Error::other("guards vanished while they were removed")),
                 }
             }
         }
@@ -114,31 +98,18 @@ impl Guards {
         writer.clear();
         let mut sequence = begin;
         batch_mark(writer, NFNL_MSG_BATCH_BEGIN, sequence);
-        let additions =
-            Family::BOTH.map(|family| add.iter().filter(move |flow| family_of(flow) == family));
+        let additions = Family::BOTH.map(|family| add.iter().filter(move |flow| family_of(flow) == family));
         let mut messages = remove.len();
-        messages += additions
-            .iter()
-            .filter(|flows| (*flows).clone().next().is_some())
-            .count();
+        messages += additions.iter().filter(|flows| (*flows).clone().next().is_some()).count();
         // Only the last message asks for an acknowledgement: the answers come in the order of the messages.
         let mut flags = || {
             messages -= 1;
-            if messages == 0 {
-                NLM_F_REQUEST | NLM_F_ACK
-            } else {
-                NLM_F_REQUEST
-            }
+            if messages == 0 { NLM_F_REQUEST | NLM_F_ACK } else { NLM_F_REQUEST }
         };
         for flow in remove {
             sequence = sequence.wrapping_add(1);
             writer.begin(NFT_MSG_DELSETELEM, flags(), sequence);
-            write_elements(
-                writer,
-                &mut self.key,
-                family_of(flow),
-                std::iter::once(flow),
-            );
+            write_elements(writer, &mut self.key, family_of(flow), std::iter::once(flow));
         }
         for (family, flows) in Family::BOTH.into_iter().zip(additions) {
             if flows.clone().next().is_some() {
@@ -155,15 +126,14 @@ impl Guards {
         let mut missing = Vec::new();
         let mut failure = None;
         let removals = remove.len();
-        self.connection
-            .acknowledgements(begin, last, |answered, error| {
-                let index = answered.wrapping_sub(first_removal) as usize;
-                match netlink::error_number(&error) {
-                    Some(libc::ENOENT) if index < removals => missing.push(index),
-                    Some(libc::ENFILE) => failure = Some(full()),
-                    _ => failure = Some(error),
-                }
-            })?;
+        self.connection.acknowledgements(begin, last, |answered, error| {
+            let index = answered.wrapping_sub(first_removal) as usize;
+            match netlink::error_number(&error) {
+                Some(libc::ENOENT) if index < removals => missing.push(index),
+                Some(libc::ENFILE) => failure = Some(full()),
+                _ => failure = Some(error),
+            }
+        })?;
         match failure {
             Some(error) => Err(error),
             None if missing.is_empty() => Ok(Outcome::Done),
@@ -198,12 +168,7 @@ fn batch_mark(writer: &mut Writer, kind: u16, sequence: u32) {
     writer.end();
 }
 
-fn write_elements<'a>(
-    writer: &mut Writer,
-    key: &mut Vec<u8>,
-    family: Family,
-    flows: impl Iterator<Item = &'a FlowKey>,
-) {
+fn write_elements<'a>(writer: &mut Writer, key: &mut Vec<u8>, family: Family, flows: impl Iterator<Item = &'a FlowKey>) {
     writer.fixed(&generic_header(NFPROTO_INET, 0));
     writer.attribute_name(NFTA_SET_ELEM_LIST_TABLE, nft::TABLE);
     writer.attribute_name(NFTA_SET_ELEM_LIST_SET, nft::guard_set(family));
@@ -242,8 +207,5 @@ fn parse_key(family: Family, key: &[u8]) -> Option<FlowKey> {
         let port = u16::from_be_bytes(*bytes.get(length..)?.first_chunk()?);
         Some(Endpoint::new(family.address_from(bytes)?, port))
     };
-    Some(FlowKey {
-        client: end(key)?,
-        frontend: end(key.get(length + 4..)?)?,
-    })
+    Some(FlowKey { client: end(key)?, frontend: end(key.get(length + 4..)?)? })
 }

@@ -20,10 +20,7 @@ pub(super) const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 9
 /// One packet per service port, and one of the other version per port where that version has front-ends.
 pub(super) fn packets(frontends: &[Endpoint]) -> Vec<Vec<u8>> {
     let all: BTreeSet<u16> = frontends.iter().map(|frontend| frontend.port).collect();
-    let over_v6 = frontends
-        .iter()
-        .filter(|frontend| frontend.address.is_ipv6())
-        .map(|frontend| frontend.port);
+    let over_v6 = frontends.iter().filter(|frontend| frontend.address.is_ipv6()).map(|frontend| frontend.port);
     let v4 = all.iter().map(|&port| {
         let address = ADDRESS_V4.octets();
         packet(PacketBuilder::ipv4(address, address, HOP_LIMIT).udp(SOURCE_PORT, port))
@@ -37,9 +34,7 @@ pub(super) fn packets(frontends: &[Endpoint]) -> Vec<Vec<u8>> {
 
 fn packet(builder: etherparse::PacketBuilderStep<etherparse::UdpHeader>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    builder
-        .write(&mut bytes, &[])
-        .expect("a vector takes every packet, and an empty payload always fits");
+    builder.write(&mut bytes, &[]).expect("a vector takes every packet, and an empty payload always fits");
     bytes
 }
 
@@ -58,26 +53,18 @@ mod tests {
         let mut ports = Vec::new();
         for packet in &packets {
             let sliced = SlicedPacket::from_ip(packet).unwrap();
-            let Some(TransportSlice::Udp(udp)) = sliced.transport else {
-                panic!("not UDP")
-            };
+            let Some(TransportSlice::Udp(udp)) = sliced.transport else { panic!("not UDP") };
             assert_eq!(udp.source_port(), 9);
             let header = udp.to_header();
             match sliced.net.unwrap() {
                 NetSlice::Ipv4(ip) => {
                     let ip = ip.header().to_header();
                     assert_eq!(ip.calc_header_checksum(), ip.header_checksum);
-                    assert_eq!(
-                        header.calc_checksum_ipv4(&ip, &[]).unwrap(),
-                        header.checksum
-                    );
+                    assert_eq!(header.calc_checksum_ipv4(&ip, &[]).unwrap(), header.checksum);
                 }
                 NetSlice::Ipv6(ip) => {
                     let ip = ip.header().to_header();
-                    assert_eq!(
-                        header.calc_checksum_ipv6(&ip, &[]).unwrap(),
-                        header.checksum
-                    );
+                    assert_eq!(header.calc_checksum_ipv6(&ip, &[]).unwrap(), header.checksum);
                 }
                 NetSlice::Arp(_) => panic!("not IP"),
             }

@@ -21,15 +21,9 @@ pub(super) struct Namespace {
 
 impl Namespace {
     pub(super) fn current() -> anyhow::Result<Self> {
-        let inode = fs::metadata("/proc/self/ns/net")
-            .context("looking up the network namespace in /proc")?
-            .ino();
+        let inode = fs::metadata("/proc/self/ns/net").context("looking up the network namespace in /proc")?.ino();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Ok(Self {
-            inode,
-            cookie: cookie().unwrap_or(0),
-            boot: boot.trim().to_owned(),
-        })
+        Ok(Self { inode, cookie: cookie().unwrap_or(0), boot: boot.trim().to_owned() })
     }
 }
 
@@ -40,19 +34,9 @@ fn cookie() -> io::Result<u64> {
     // SAFETY: SO_NETNS_COOKIE writes at most `length` octets to `cookie`, which has as many, and both outlive the call.
     #[allow(unsafe_code)]
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(cookie)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// Held while this process may change the namespace: rules, tables and marks exist only once in it.
@@ -64,13 +48,8 @@ pub(super) struct HostLock {
 }
 
 impl HostLock {
-    pub(super) fn take(
-        directory: &Path,
-        device: &str,
-        namespace: &Namespace,
-    ) -> anyhow::Result<Self> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("creating the state directory {}", directory.display()))?;
+    pub(super) fn take(directory: &Path, device: &str, namespace: &Namespace) -> anyhow::Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("creating the state directory {}", directory.display()))?;
         let path = directory.join(format!("netns-{}.lock", namespace.inode));
         loop {
             let mut file = OpenOptions::new()
@@ -115,9 +94,5 @@ fn try_lock(file: &File) -> io::Result<bool> {
         return Ok(true);
     }
     let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock {
-        Ok(false)
-    } else {
-        Err(error)
-    }
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) }
 }

@@ -84,8 +84,7 @@ impl Writer {
     pub(super) fn open(&mut self, kind: u16) -> Nest {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes
-            .extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
         Nest(at)
     }
 
@@ -154,10 +153,7 @@ pub(super) fn number(bytes: &[u8]) -> Option<u32> {
 
 /// A name without the zero octet behind it.
 pub(super) fn name(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|&octet| octet == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|&octet| octet == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
@@ -172,9 +168,7 @@ pub(super) struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }
 
@@ -187,12 +181,7 @@ impl Connection {
         // Both only make errors shorter and readable; an old kernel without them is as good.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
-        Ok(Self {
-            socket,
-            sequence: 0,
-            received: Vec::with_capacity(RECEIVE_BYTES),
-            writer: Writer::default(),
-        })
+        Ok(Self { socket, sequence: 0, received: Vec::with_capacity(RECEIVE_BYTES), writer: Writer::default() })
     }
 
     /// A number no request over this socket has used yet.
@@ -235,10 +224,7 @@ impl Connection {
     }
 
     /// Sends the request in `self.writer` (a dump) and collects what `read` makes of the answers.
-    pub(super) fn dump<T>(
-        &mut self,
-        mut read: impl FnMut(Message<'_>) -> Option<T>,
-    ) -> io::Result<Vec<T>> {
+    pub(super) fn dump<T>(&mut self, mut read: impl FnMut(Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
         self.writer.end();
         for _ in 0..DUMP_ATTEMPTS {
             self.transmit()?;
@@ -274,9 +260,8 @@ impl Connection {
     pub(super) fn acknowledgement(&mut self, sequence: u32) -> io::Result<()> {
         loop {
             self.receive()?;
-            let answer = messages(&self.received).find(|message| {
-                message.sequence == sequence && i32::from(message.kind) == libc::NLMSG_ERROR
-            });
+            let answer = messages(&self.received)
+                .find(|message| message.sequence == sequence && i32::from(message.kind) == libc::NLMSG_ERROR);
             if let Some(message) = answer {
                 return verdict(message);
             }
@@ -290,17 +275,10 @@ impl Connection {
 
     /// Takes the answers to a batch until its `last` message is answered; errors go to `failed` with the number of
     /// their message. An error of the batch as a whole carries the number of its first message and ends the wait.
-    pub(super) fn acknowledgements(
-        &mut self,
-        first: u32,
-        last: u32,
-        mut failed: impl FnMut(u32, io::Error),
-    ) -> io::Result<()> {
+    pub(super) fn acknowledgements(&mut self, first: u32, last: u32, mut failed: impl FnMut(u32, io::Error)) -> io::Result<()> {
         loop {
             self.receive()?;
-            let in_batch = |message: &Message<'_>| {
-                message.sequence.wrapping_sub(first) <= last.wrapping_sub(first)
-            };
+            let in_batch = |message: &Message<'_>| message.sequence.wrapping_sub(first) <= last.wrapping_sub(first);
             for message in messages(&self.received).filter(in_batch) {
                 if i32::from(message.kind) != libc::NLMSG_ERROR {
                     continue;
@@ -355,10 +333,7 @@ enum Dump {
 
 /// What an acknowledgement says: the error number, and the kernel's sentence when there is one.
 fn verdict(message: Message<'_>) -> io::Result<()> {
-    let code = message
-        .payload
-        .first_chunk::<4>()
-        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    let code = message.payload.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
     if code >= 0 {
         return Ok(());
     }
@@ -378,13 +353,7 @@ fn verdict(message: Message<'_>) -> io::Result<()> {
         .flatten()
         .and_then(|bytes| attribute(bytes, NLMSGERR_ATTR_MSG));
     match sentence {
-        Some(sentence) => Err(io::Error::new(
-            error.kind(),
-            KernelError {
-                error,
-                sentence: name(sentence),
-            },
-        )),
+        Some(sentence) => Err(io::Error::new(error.kind(), KernelError { error, sentence: name(sentence) })),
         None => Err(error),
     }
 }

@@ -116,20 +116,13 @@ fn words(family: Family) -> Words {
 impl Ruleset<'_> {
     pub(super) fn families(&self) -> impl Iterator<Item = Family> {
         Family::BOTH.into_iter().filter(|&family| {
-            self.frontends
-                .iter()
-                .any(|frontend| Family::of(frontend.address) == family)
-                || self
-                    .aliases
-                    .iter()
-                    .any(|prefix| Family::of_prefix(prefix) == family)
+            self.frontends.iter().any(|frontend| Family::of(frontend.address) == family)
+                || self.aliases.iter().any(|prefix| Family::of_prefix(prefix) == family)
         })
     }
 
     fn frontends_of(&self, family: Family) -> impl Iterator<Item = &Endpoint> {
-        self.frontends
-            .iter()
-            .filter(move |frontend| Family::of(frontend.address) == family)
+        self.frontends.iter().filter(move |frontend| Family::of(frontend.address) == family)
     }
 
     /// The transaction that makes the table as it should be, whatever was in it; guards stay.
@@ -149,11 +142,7 @@ impl Ruleset<'_> {
     }
 
     fn write_sets(&self, text: &mut String) {
-        let ports: BTreeSet<u16> = self
-            .frontends
-            .iter()
-            .map(|frontend| frontend.port)
-            .collect();
+        let ports: BTreeSet<u16> = self.frontends.iter().map(|frontend| frontend.port).collect();
         let _ = writeln!(
             text,
             "  set alive {{ type inet_service; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {}; }}\n  \
@@ -172,22 +161,10 @@ impl Ruleset<'_> {
         }
         for family in self.families() {
             let Words { digit, address, .. } = words(family);
-            let endpoints = self
-                .frontends_of(family)
-                .map(|frontend| format!("{} . {}", frontend.address, frontend.port));
-            let addresses = self
-                .frontends_of(family)
-                .map(|frontend| frontend.address.to_string());
-            let prefixes = self
-                .aliases
-                .iter()
-                .filter(|prefix| Family::of_prefix(prefix) == family)
-                .map(IpNet::trunc);
-            let names = self
-                .ingress
-                .iter()
-                .filter(|ingress| ingress.family == family)
-                .map(|ingress| &ingress.name);
+            let endpoints = self.frontends_of(family).map(|frontend| format!("{} . {}", frontend.address, frontend.port));
+            let addresses = self.frontends_of(family).map(|frontend| frontend.address.to_string());
+            let prefixes = self.aliases.iter().filter(|prefix| Family::of_prefix(prefix) == family).map(IpNet::trunc);
+            let names = self.ingress.iter().filter(|ingress| ingress.family == family).map(|ingress| &ingress.name);
             let _ = write!(
                 text,
                 "  set ingress{digit} {{ type ifname; {} }}\n  \
@@ -219,12 +196,7 @@ impl Ruleset<'_> {
         }
         text.push_str("  }\n  chain capture {\n");
         for family in self.families() {
-            let Words {
-                digit,
-                ip,
-                unfragmented,
-                ..
-            } = words(family);
+            let Words { digit, ip, unfragmented, .. } = words(family);
             let _ = writeln!(
                 text,
                 "    iifname @ingress{digit} {unfragmented} {ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
@@ -240,10 +212,7 @@ impl Ruleset<'_> {
                  meta mark set {MARK_CAPTURED:#x}"
             );
             if self.tracking == Tracking::Bypassed {
-                let _ = writeln!(
-                    text,
-                    "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive notrack"
-                );
+                let _ = writeln!(text, "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive notrack");
             }
         }
         let _ = writeln!(
@@ -265,13 +234,7 @@ impl Ruleset<'_> {
             );
         }
         for family in self.families() {
-            let Words {
-                digit,
-                ip,
-                errors,
-                quotes_tcp,
-                ..
-            } = words(family);
+            let Words { digit, ip, errors, quotes_tcp, .. } = words(family);
             let _ = writeln!(
                 text,
                 "    iifname @ingress{digit} {errors} {quotes_tcp} {ip} daddr @addresses{digit} meta nfproto @beating \
@@ -288,20 +251,16 @@ impl Ruleset<'_> {
                 let _ = writeln!(text, "    {ip} saddr @aliases{digit} notrack return");
             }
         }
-        text.push_str(
-            "    jump answers\n  }\n  chain forward {\n    type filter hook forward priority -1; policy accept;\n",
-        );
-        for ingress in self
-            .ingress
-            .iter()
-            .filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs)
-        {
+        text.push_str("    jump answers\n  }\n  chain forward {\n    type filter hook forward priority -1; policy accept;\n");
+        // Whatever went wrong above: nothing leaves from an alias.
+        for family in self.families() {
+            let Words { digit, ip, .. } = words(family);
+            let _ = writeln!(text, "    {ip} saddr @aliases{digit} oifname != \"{device}\" drop");
+        }
+        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
             let version = words(ingress.family).version;
             let name = &ingress.name;
-            let _ = writeln!(
-                text,
-                "    meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop"
-            );
+            let _ = writeln!(text, "    meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop");
         }
         text.push_str("  }\n");
     }
@@ -312,16 +271,11 @@ fn elements(elements: impl Iterator<Item = String>) -> String {
     if list.is_empty() {
         return String::new();
     }
-    format!(
-        "elements = {{ {} }}",
-        list.into_iter().collect::<Vec<_>>().join(", ")
-    )
+    format!("elements = {{ {} }}", list.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 fn is_guard_set(set: &str) -> bool {
-    Family::BOTH
-        .into_iter()
-        .any(|family| guard_set(family) == set)
+    Family::BOTH.into_iter().any(|family| guard_set(family) == set)
 }
 
 /// The transaction that ends capture of new and undecided connections. Guards, aliases, heartbeats and errors about
@@ -346,44 +300,29 @@ pub(super) struct LeftOver {
 impl LeftOver {
     /// None when there is no such table.
     pub(super) fn find() -> anyhow::Result<Option<Self>> {
-        let tables =
-            run(&["-j", "list", "tables", "inet"], "").context("listing nf_tables tables")?;
-        if !objects(&tables)?
-            .iter()
-            .any(|object| object["table"]["name"] == TABLE)
-        {
+        let tables = run(&["-j", "list", "tables", "inet"], "").context("listing nf_tables tables")?;
+        if !objects(&tables)?.iter().any(|object| object["table"]["name"] == TABLE) {
             return Ok(None);
         }
         // Without the elements: there may be a million guards.
-        let table = run(&["-j", "-t", "list", "table", "inet", TABLE], "")
-            .context("listing the table inet baton")?;
+        let table = run(&["-j", "-t", "list", "table", "inet", TABLE], "").context("listing the table inet baton")?;
         let objects = objects(&table)?;
         let names = |kind: &str| -> Vec<String> {
-            objects
-                .iter()
-                .filter_map(|object| object[kind]["name"].as_str())
-                .map(str::to_owned)
-                .collect()
+            objects.iter().filter_map(|object| object[kind]["name"].as_str()).map(str::to_owned).collect()
         };
         let mut sets = names("set");
         sets.extend(names("map"));
-        Ok(Some(Self {
-            chains: names("chain"),
-            sets,
-        }))
+        Ok(Some(Self { chains: names("chain"), sets }))
     }
 
     /// Whether a table with these sets can be ours.
     pub(super) fn is_ours(&self) -> bool {
-        Family::BOTH
-            .into_iter()
-            .all(|family| self.sets.iter().any(|set| set == guard_set(family)))
+        Family::BOTH.into_iter().all(|family| self.sets.iter().any(|set| set == guard_set(family)))
     }
 }
 
 fn objects(json: &str) -> anyhow::Result<Vec<serde_json::Value>> {
-    let mut value: serde_json::Value =
-        serde_json::from_str(json).context("reading what `nft -j` wrote")?;
+    let mut value: serde_json::Value = serde_json::from_str(json).context("reading what `nft -j` wrote")?;
     match value["nftables"].take() {
         serde_json::Value::Array(objects) => Ok(objects),
         _ => bail!("`nft -j` wrote something else than a list of objects"),
@@ -403,20 +342,14 @@ pub(super) fn check(text: &str) -> anyhow::Result<()> {
 /// Runs nft and gives what it wrote.
 fn run(arguments: &[&str], input: &str) -> anyhow::Result<String> {
     // A daemon's PATH may lack the directories of system programs.
-    let mut found = ["nft", "/usr/sbin/nft", "/sbin/nft"]
-        .into_iter()
-        .filter_map(|program| {
-            let mut command = Command::new(program);
-            command
-                .args(arguments)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            match command.spawn() {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                spawned => Some(spawned),
-            }
-        });
+    let mut found = ["nft", "/usr/sbin/nft", "/sbin/nft"].into_iter().filter_map(|program| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            spawned => Some(spawned),
+        }
+    });
     let mut child = match found.next() {
         None => bail!("nft is missing: install nftables (Debian: `apt install nftables`)"),
         Some(spawned) => spawned.context("starting nft")?,
@@ -427,12 +360,7 @@ fn run(arguments: &[&str], input: &str) -> anyhow::Result<String> {
     }
     let output = child.wait_with_output().context("waiting for nft")?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "nft {}: {}",
-        arguments.join(" "),
-        errors.trim()
-    );
+    ensure!(output.status.success(), "nft {}: {}", arguments.join(" "), errors.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -442,16 +370,8 @@ mod tests {
 
     fn text(left_over: &LeftOver) -> String {
         let ingress = [
-            Ingress {
-                family: Family::V4,
-                name: "eth0".into(),
-                forwarding: Forwarding::OnlyForUs,
-            },
-            Ingress {
-                family: Family::V4,
-                name: "br-1".into(),
-                forwarding: Forwarding::Before,
-            },
+            Ingress { family: Family::V4, name: "eth0".into(), forwarding: Forwarding::OnlyForUs },
+            Ingress { family: Family::V4, name: "br-1".into(), forwarding: Forwarding::Before },
         ];
         let ruleset = Ruleset {
             device: "bt0",
@@ -464,7 +384,7 @@ mod tests {
         ruleset.install(left_over)
     }
 
-    fn line<'a>(text: &'a str, part: &str) -> Option<usize> {
+    fn line(text: &str, part: &str) -> Option<usize> {
         text.lines().position(|line| line.contains(part))
     }
 
@@ -484,10 +404,8 @@ mod tests {
 
     #[test]
     fn guards_survive_a_new_transaction_and_nothing_else_does() {
-        let left_over = LeftOver {
-            chains: vec!["prerouting".into(), "older".into()],
-            sets: vec!["guard4".into(), "alive".into()],
-        };
+        let left_over =
+            LeftOver { chains: vec!["prerouting".into(), "older".into()], sets: vec!["guard4".into(), "alive".into()] };
         let text = text(&left_over);
         assert!(text.contains("delete chain inet baton older"));
         assert!(text.contains("delete set inet baton alive"));

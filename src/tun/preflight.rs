@@ -15,48 +15,27 @@ const CAP_NET_ADMIN: u32 = 12;
 
 /// Whether the process may change the network at all.
 pub(super) fn check_privilege() -> anyhow::Result<()> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or(0);
-    ensure!(
-        effective & (1 << CAP_NET_ADMIN) != 0,
-        "CAP_NET_ADMIN is missing: run as root or give it that capability"
-    );
+    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    ensure!(effective & (1 << CAP_NET_ADMIN) != 0, "CAP_NET_ADMIN is missing: run as root or give it that capability");
     Ok(())
 }
 
 /// Every front-end must be an address of this host, and no alias may be one.
-pub(super) fn check_addresses(
-    frontends: &[Endpoint],
-    aliases: &[IpNet],
-    addresses: &[HostAddress],
-) -> anyhow::Result<()> {
+pub(super) fn check_addresses(frontends: &[Endpoint], aliases: &[IpNet], addresses: &[HostAddress]) -> anyhow::Result<()> {
     for frontend in frontends {
         ensure!(
-            addresses
-                .iter()
-                .any(|host| host.address == frontend.address),
+            addresses.iter().any(|host| host.address == frontend.address),
             "the front-end {frontend} is not an address of this host: `ip address` shows which there are"
         );
-        ensure!(
-            !frontend.address.is_loopback(),
-            "the front-end {frontend} is a loopback address: no client reaches it"
-        );
+        ensure!(!frontend.address.is_loopback(), "the front-end {frontend} is a loopback address: no client reaches it");
     }
     for prefix in aliases {
         if let Some(host) = addresses.iter().find(|host| prefix.contains(&host.address)) {
-            bail!(
-                "the alias prefix {prefix} contains {}, an address of this host: choose an unused prefix",
-                host.address
-            );
+            bail!("the alias prefix {prefix} contains {}, an address of this host: choose an unused prefix", host.address);
         }
-        ensure!(
-            prefix.prefix_len() > 0,
-            "the alias prefix {prefix} would be every address"
-        );
+        ensure!(prefix.prefix_len() > 0, "the alias prefix {prefix} would be every address");
     }
     Ok(())
 }
@@ -75,54 +54,29 @@ pub(super) fn ingress(
     let mut ingress = Vec::new();
     for &family in families {
         let of_frontends = addresses.iter().filter(|host| {
-            frontends
-                .iter()
-                .any(|frontend| frontend.address == host.address)
-                && Family::of(host.address) == family
+            frontends.iter().any(|frontend| frontend.address == host.address) && Family::of(host.address) == family
         });
         let mut wanted: BTreeSet<u32> = of_frontends.map(|host| host.link).collect();
-        let routes = routing
-            .routes(family, TABLE_MAIN)
-            .context("listing routes")?;
-        wanted.extend(
-            routes
-                .iter()
-                .filter(|route| route.prefix_length == 0)
-                .flat_map(|route| &route.devices),
-        );
-        for link in links
-            .iter()
-            .filter(|link| link.kind == LinkKind::Other && link.name != device)
-        {
+        let routes = routing.routes(family, TABLE_MAIN).context("listing routes")?;
+        wanted.extend(routes.iter().filter(|route| route.prefix_length == 0).flat_map(|route| &route.devices));
+        for link in links.iter().filter(|link| link.kind == LinkKind::Other && link.name != device) {
             let forwarding = forwarding_before(family, &link.name, first_values)?;
             if forwarding == Forwarding::Before || wanted.contains(&link.index) {
-                ingress.push(Ingress {
-                    family,
-                    name: link.name.clone(),
-                    forwarding,
-                });
+                ingress.push(Ingress { family, name: link.name.clone(), forwarding });
             }
         }
     }
     Ok(ingress)
 }
 
-fn forwarding_before(
-    family: Family,
-    device: &str,
-    first_values: &FirstValues,
-) -> anyhow::Result<Forwarding> {
+fn forwarding_before(family: Family, device: &str, first_values: &FirstValues) -> anyhow::Result<Forwarding> {
     let name = forwarding_setting(family, device);
     let everywhere = family == Family::V6 && sysctl::is("ipv6/conf/all/forwarding", "1")?;
     let first = match first_values.first(&name) {
         Some(first) => Some(first.to_owned()),
         None => sysctl::read(&name)?,
     };
-    Ok(if everywhere || first.as_deref() == Some("1") {
-        Forwarding::Before
-    } else {
-        Forwarding::OnlyForUs
-    })
+    Ok(if everywhere || first.as_deref() == Some("1") { Forwarding::Before } else { Forwarding::OnlyForUs })
 }
 
 /// The setting that makes packets from one device be forwarded.
@@ -176,7 +130,5 @@ pub(super) fn check_rules(ruleset: &mut Ruleset<'_>, left_over: &LeftOver) -> an
         log::info!("the kernel has no notrack; connection tracking is left alone");
         return Ok(());
     }
-    Err(error).context(
-        "nftables refuses the rules (nftables 1.0 and Linux 5.10 with nf_tables are needed)",
-    )
+    Err(error).context("nftables refuses the rules (nftables 1.0 and Linux 5.10 with nf_tables are needed)")
 }

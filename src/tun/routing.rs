@@ -1,10 +1,7 @@
 //! Links, addresses, policy rules and routes (rtnetlink(7)).
 
 use super::family::{Family, append_address};
-use super::netlink::{
-    self, Connection, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Writer, attribute,
-    attributes,
-};
+use super::netlink::{self, Connection, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Writer, attribute, attributes};
 use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use std::fmt;
@@ -85,12 +82,7 @@ pub(super) enum Selector {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "ip{} rule pref {} ",
-            if self.family == Family::V6 { " -6" } else { "" },
-            self.preference
-        )?;
+        write!(f, "ip{} rule pref {} ", if self.family == Family::V6 { " -6" } else { "" }, self.preference)?;
         match &self.selector {
             Selector::All => write!(f, "from all")?,
             Selector::Mark(mark) => write!(f, "fwmark {mark:#x}")?,
@@ -202,9 +194,7 @@ impl Routing {
 
     /// Adds a rule; one that is there already is fine.
     pub(super) fn add_rule(&mut self, rule: &Rule) -> io::Result<()> {
-        let writer = self
-            .connection
-            .request(libc::RTM_NEWRULE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+        let writer = self.connection.request(libc::RTM_NEWRULE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
         write_rule(writer, rule);
         unless(self.connection.execute(), libc::EEXIST)
     }
@@ -218,9 +208,7 @@ impl Routing {
 
     /// Adds a route; one that is there already is fine.
     pub(super) fn add_route(&mut self, route: &Route) -> io::Result<()> {
-        let writer = self
-            .connection
-            .request(libc::RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+        let writer = self.connection.request(libc::RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
         write_route(writer, route);
         unless(self.connection.execute(), libc::EEXIST)
     }
@@ -244,9 +232,7 @@ impl Routing {
         match self.connection.ask(parse_path) {
             Ok(path) => Ok(path.flatten()),
             Err(error) => match netlink::error_number(&error) {
-                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
-                    Ok(None)
-                }
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => Ok(None),
                 _ => Err(error),
             },
         }
@@ -254,9 +240,7 @@ impl Routing {
 
     /// Gives a link an address for its own use: of host scope, so no packet is ever sent from it.
     pub(super) fn add_address(&mut self, address: HostAddress) -> io::Result<()> {
-        let writer = self
-            .connection
-            .request(libc::RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+        let writer = self.connection.request(libc::RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
         write_address(writer, address);
         unless(self.connection.execute(), libc::EEXIST)
     }
@@ -265,10 +249,7 @@ impl Routing {
     pub(super) fn delete_address(&mut self, address: HostAddress) -> io::Result<()> {
         let writer = self.connection.request(libc::RTM_DELADDR, NLM_F_ACK);
         write_address(writer, address);
-        unless(
-            unless(self.connection.execute(), libc::EADDRNOTAVAIL),
-            libc::ENODEV,
-        )
+        unless(unless(self.connection.execute(), libc::EADDRNOTAVAIL), libc::ENODEV)
     }
 
     /// Sets what a TUN needs, then brings it up.
@@ -300,20 +281,7 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
         _ => 0,
     };
     // The table stands in its attribute: the header has only one octet for it.
-    writer.fixed(&[
-        rule.family.number(),
-        0,
-        source_length,
-        0,
-        0,
-        0,
-        0,
-        FR_ACT_TO_TBL,
-        0,
-        0,
-        0,
-        0,
-    ]);
+    writer.fixed(&[rule.family.number(), 0, source_length, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0]);
     writer.attribute_u32(FRA_PRIORITY, rule.preference);
     writer.attribute_u32(FRA_TABLE, rule.table);
     writer.attribute(FRA_PROTOCOL, &[rule.protocol]);
@@ -336,20 +304,7 @@ fn write_route(writer: &mut Writer, route: &Route) {
     let family = Family::of_prefix(&route.destination);
     let length = route.destination.prefix_len();
     let (scope, kind) = (route.kind.scope(), route.kind.number());
-    writer.fixed(&[
-        family.number(),
-        length,
-        0,
-        0,
-        0,
-        PROTOCOL_BATON,
-        scope,
-        kind,
-        0,
-        0,
-        0,
-        0,
-    ]);
+    writer.fixed(&[family.number(), length, 0, 0, 0, PROTOCOL_BATON, scope, kind, 0, 0, 0, 0]);
     writer.attribute_u32(libc::RTA_TABLE, route.table);
     if length > 0 {
         let mut address = Vec::new();
@@ -384,11 +339,7 @@ fn parse_link(message: Message<'_>) -> Option<Link> {
         index: netlink::number(&header[4..8])?,
         name: netlink::name(attribute(rest, libc::IFLA_IFNAME)?),
         mtu: netlink::number(attribute(rest, libc::IFLA_MTU)?)?,
-        kind: if loopback {
-            LinkKind::Loopback
-        } else {
-            LinkKind::Other
-        },
+        kind: if loopback { LinkKind::Loopback } else { LinkKind::Other },
     })
 }
 
@@ -397,10 +348,7 @@ fn parse_address(message: Message<'_>) -> Option<HostAddress> {
     let family = Family::from_number(header[0])?;
     // On a point-to-point link IFA_ADDRESS is the other end, and IFA_LOCAL ours.
     let bytes = attribute(rest, libc::IFA_LOCAL).or_else(|| attribute(rest, libc::IFA_ADDRESS))?;
-    Some(HostAddress {
-        link: netlink::number(&header[4..8])?,
-        address: family.address_from(bytes)?,
-    })
+    Some(HostAddress { link: netlink::number(&header[4..8])?, address: family.address_from(bytes)? })
 }
 
 fn parse_rule(family: Family, message: Message<'_>) -> Option<Rule> {
@@ -410,69 +358,40 @@ fn parse_rule(family: Family, message: Message<'_>) -> Option<Rule> {
     }
     let number_of = |kind| attribute(rest, kind).and_then(netlink::number);
     let inverted = netlink::number(&header[8..12])? & FIB_RULE_INVERT != 0;
-    let only_ours_or_none =
-        header[1] == 0 && header[3] == 0 && header[7] == FR_ACT_TO_TBL && !inverted;
-    let others = [
-        FRA_OIFNAME,
-        FRA_L3MDEV,
-        FRA_UID_RANGE,
-        FRA_IP_PROTO,
-        FRA_SPORT_RANGE,
-        FRA_DPORT_RANGE,
-    ];
+    let only_ours_or_none = header[1] == 0 && header[3] == 0 && header[7] == FR_ACT_TO_TBL && !inverted;
+    let others = [FRA_OIFNAME, FRA_L3MDEV, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE];
     let source = attribute(rest, FRA_SRC)
         .and_then(|bytes| family.address_from(bytes))
         .and_then(|address| IpNet::new(address, header[2]).ok());
     let device = attribute(rest, FRA_IIFNAME).map(netlink::name);
-    let selector =
-        if !only_ours_or_none || others.iter().any(|&kind| attribute(rest, kind).is_some()) {
-            Selector::Foreign
-        } else {
-            match (
-                source,
-                device.as_deref(),
-                number_of(FRA_FWMARK),
-                number_of(FRA_FWMASK),
-            ) {
-                (None, None, None, None) => Selector::All,
-                (None, None, Some(mark), Some(u32::MAX) | None) => Selector::Mark(mark),
-                (Some(prefix), Some("lo"), None, None) => Selector::LocalFrom(prefix),
-                _ => Selector::Foreign,
-            }
-        };
+    let selector = if !only_ours_or_none || others.iter().any(|&kind| attribute(rest, kind).is_some()) {
+        Selector::Foreign
+    } else {
+        match (source, device.as_deref(), number_of(FRA_FWMARK), number_of(FRA_FWMASK)) {
+            (None, None, None, None) => Selector::All,
+            (None, None, Some(mark), Some(u32::MAX) | None) => Selector::Mark(mark),
+            (Some(prefix), Some("lo"), None, None) => Selector::LocalFrom(prefix),
+            _ => Selector::Foreign,
+        }
+    };
     Some(Rule {
         family,
         preference: number_of(FRA_PRIORITY).unwrap_or(0),
         selector,
         table: number_of(FRA_TABLE).unwrap_or(u32::from(header[4])),
-        protocol: attribute(rest, FRA_PROTOCOL)
-            .and_then(|bytes| bytes.first().copied())
-            .unwrap_or(0),
+        protocol: attribute(rest, FRA_PROTOCOL).and_then(|bytes| bytes.first().copied()).unwrap_or(0),
     })
 }
 
 fn parse_route(table: u32, message: Message<'_>) -> Option<FoundRoute> {
     let (header, rest) = message.payload.split_first_chunk::<12>()?;
-    let found = attribute(rest, libc::RTA_TABLE)
-        .and_then(netlink::number)
-        .unwrap_or(u32::from(header[4]));
+    let found = attribute(rest, libc::RTA_TABLE).and_then(netlink::number).unwrap_or(u32::from(header[4]));
     if found != table {
         return None;
     }
-    let mut devices: Vec<u32> = attribute(rest, libc::RTA_OIF)
-        .and_then(netlink::number)
-        .into_iter()
-        .collect();
-    devices.extend(
-        attribute(rest, libc::RTA_MULTIPATH)
-            .into_iter()
-            .flat_map(next_hop_devices),
-    );
-    Some(FoundRoute {
-        prefix_length: header[1],
-        devices,
-        protocol: header[5],
-    })
+    let mut devices: Vec<u32> = attribute(rest, libc::RTA_OIF).and_then(netlink::number).into_iter().collect();
+    devices.extend(attribute(rest, libc::RTA_MULTIPATH).into_iter().flat_map(next_hop_devices));
+    Some(FoundRoute { prefix_length: header[1], devices, protocol: header[5] })
 }
 
 /// The devices of a multipath route: each hop is a length, two octets, a device, and attributes (struct rtnexthop).
@@ -480,9 +399,7 @@ fn next_hop_devices(mut bytes: &[u8]) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {
         let length = u16::from_ne_bytes(*bytes.first_chunk()?) as usize;
         let device = netlink::number(bytes.get(4..8)?)?;
-        bytes = bytes
-            .get(length.max(8).next_multiple_of(4)..)
-            .unwrap_or_default();
+        bytes = bytes.get(length.max(8).next_multiple_of(4)..).unwrap_or_default();
         Some(device)
     })
 }
@@ -490,12 +407,7 @@ fn next_hop_devices(mut bytes: &[u8]) -> impl Iterator<Item = u32> {
 fn parse_path(message: Message<'_>) -> Option<Path> {
     let (_, rest) = message.payload.split_first_chunk::<12>()?;
     let mtu = attribute(rest, libc::RTA_METRICS)
-        .and_then(|metrics| {
-            attributes(metrics).find_map(|(kind, bytes)| (kind == RTAX_MTU).then_some(bytes))
-        })
+        .and_then(|metrics| attributes(metrics).find_map(|(kind, bytes)| (kind == RTAX_MTU).then_some(bytes)))
         .and_then(netlink::number);
-    Some(Path {
-        device: netlink::number(attribute(rest, libc::RTA_OIF)?)?,
-        mtu,
-    })
+    Some(Path { device: netlink::number(attribute(rest, libc::RTA_OIF)?)?, mtu })
 }

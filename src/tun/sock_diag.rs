@@ -19,8 +19,7 @@ const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 const TCP_NEW_SYN_RECV: u8 = 12;
 /// Every state of a connection: all but LISTEN, and not the bound sockets of newer kernels.
-const CONNECTION_STATES: u32 =
-    ((1 << (TCP_NEW_SYN_RECV + 1)) - (1 << TCP_ESTABLISHED)) & !(1 << TCP_LISTEN);
+const CONNECTION_STATES: u32 = ((1 << (TCP_NEW_SYN_RECV + 1)) - (1 << TCP_ESTABLISHED)) & !(1 << TCP_LISTEN);
 
 /// No particular socket of this 4-tuple (INET_DIAG_NOCOOKIE).
 const ANY_SOCKET: [u8; 8] = [0xff; 8];
@@ -66,9 +65,7 @@ pub struct SockDiag {
 impl SockDiag {
     /// Opens it.
     pub fn open() -> io::Result<Self> {
-        Ok(Self {
-            connection: Connection::open(NETLINK_SOCK_DIAG)?,
-        })
+        Ok(Self { connection: Connection::open(NETLINK_SOCK_DIAG)? })
     }
 
     /// State of the socket with exactly these ends.
@@ -132,19 +129,14 @@ impl SockDiag {
         Ok(count)
     }
 
-    fn connections_in(
-        &mut self,
-        family: Family,
-        prefixes: &[ipnet::IpNet],
-    ) -> io::Result<Vec<Socket>> {
+    fn connections_in(&mut self, family: Family, prefixes: &[ipnet::IpNet]) -> io::Result<Vec<Socket>> {
         let mut identity = [0; IDENTITY];
         identity[40..].copy_from_slice(&ANY_SOCKET);
         let writer = self.connection.request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
         writer.fixed(&request(family.number(), CONNECTION_STATES, &identity));
         let inside = |address: IpAddr| prefixes.iter().any(|prefix| prefix.contains(&address));
-        let listed = self.connection.dump(|message| {
-            Socket::parse(message).filter(|socket| socket.local_address().is_some_and(inside))
-        });
+        let listed =
+            self.connection.dump(|message| Socket::parse(message).filter(|socket| socket.local_address().is_some_and(inside)));
         match listed {
             // A kernel without IPv6 has no sockets of it.
             Err(error) if netlink::error_number(&error) == Some(libc::ENOENT) => Ok(Vec::new()),
@@ -154,9 +146,7 @@ impl SockDiag {
 
     fn listener(&mut self, local: Endpoint) -> io::Result<Option<Socket>> {
         let nobody = Endpoint::new(Family::of(local.address).unspecified(), 0);
-        Ok(self
-            .find(local, nobody)?
-            .filter(|socket| socket.state == TCP_LISTEN))
+        Ok(self.find(local, nobody)?.filter(|socket| socket.state == TCP_LISTEN))
     }
 
     /// The socket with these ends, or the listener that would take the connection.
@@ -251,11 +241,6 @@ mod tests {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let local = Endpoint::new(Ipv4Addr::LOCALHOST.into(), port);
-        assert!(
-            SockDiag::open()
-                .unwrap()
-                .listens_on_wildcard(local)
-                .unwrap()
-        );
+        assert!(SockDiag::open().unwrap().listens_on_wildcard(local).unwrap());
     }
 }

@@ -21,20 +21,13 @@ pub(super) fn read(name: &str) -> io::Result<Option<String>> {
     match std::fs::read_to_string(path(name)) {
         Ok(value) => Ok(Some(value.trim_end().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io::Error::new(
-            error.kind(),
-            format!("reading {}: {error}", path(name).display()),
-        )),
+        Err(error) => Err(io::Error::new(error.kind(), format!("reading {}: {error}", path(name).display()))),
     }
 }
 
 pub(super) fn write(name: &str, value: &str) -> io::Result<()> {
-    std::fs::write(path(name), value).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("writing {value} to {}: {error}", path(name).display()),
-        )
-    })
+    std::fs::write(path(name), value)
+        .map_err(|error| io::Error::new(error.kind(), format!("writing {value} to {}: {error}", path(name).display())))
 }
 
 /// Whether the setting is there and has this value.
