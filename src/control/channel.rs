@@ -221,12 +221,17 @@ impl Channel {
 
     /// What happened, until None.
     pub fn poll_event(&mut self) -> Option<ChannelEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let ChannelEvent::Up { peer, .. } = &event {
+            self.peers[usize::from(peer.0)].tell();
+        }
+        Some(event)
     }
 
-    /// Queues a message; false when there is no session (the message is lost).
+    /// Queues a message; false when there is no session (the message is lost). A session whose `Up` has not been polled
+    /// counts as none: a message meant for the session before must not reach the peer's next life.
     pub fn send(&mut self, peer: NodeId, message: &Message) -> bool {
-        let Some(slot) = self.peers.get(usize::from(peer.0)).and_then(|peer| peer.session) else { return false };
+        let Some(slot) = self.peers.get(usize::from(peer.0)).and_then(Peer::known_session) else { return false };
         let Some(session) = self.connections[slot].as_mut().and_then(Connection::session_mut) else { return false };
         if let Err(error) = session.send(message) {
             log::error!("peer={} message not sent: {error}", self.profile.name(peer));
