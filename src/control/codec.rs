@@ -284,7 +284,7 @@ mod tests {
             })
     }
 
-    pub(crate) fn any_message() -> impl Strategy<Value = Message> {
+    fn any_message() -> impl Strategy<Value = Message> {
         prop_oneof![
             4 => any_offer().prop_map(|offer| Message::Offer(Box::new(offer))),
             2 => (any_id(), any::<(u32, Option<u32>)>(), proptest::option::of(0u8..=14)).prop_map(
@@ -354,6 +354,56 @@ mod tests {
                 let _ = Message::decode(message.type_octet(), &octets);
             }
         }
+    }
+
+    fn hex(octets: &[u8]) -> String {
+        octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    /// The layout is a promise to other versions. This is how `docs/handoff-protocol.md` draws it.
+    #[test]
+    fn an_offer_and_an_accept_stand_on_the_wire_as_documented() {
+        let id = HandoffId { epoch: Epoch(0x1111_1111_2222_2222), serial: 3 };
+        let end = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+        let offer = Offer {
+            id,
+            flow: FlowKey { client: end("192.0.2.1:4096"), frontend: end("10.77.0.1:80") },
+            service: "web".into(),
+            client_isn: Seq::new(0x4444_4444),
+            frontend_isn: Seq::new(0x5555_5555),
+            client_mss: 1_460,
+            window_scales: Some(WindowScales { client: WindowScale::new(7), frontend: WindowScale::new(10) }),
+            sack: true,
+            timestamps: Some(OfferedTimestamps { client: Timestamp::new(0x6666_6666), frontend: Timestamp::new(0x7777_7777) }),
+            ecn: false,
+            syn_window: 0xfaf0,
+            window: 0x01f6,
+            round_trip: Duration::from_millis(1),
+            acknowledged_early: true,
+            first_flight: b"GET".to_vec(),
+        };
+        let drawn = [
+            "1111111122222222",
+            "0000000000000003",
+            "1d",
+            "44444444",
+            "55555555",
+            "05b4",
+            "faf0",
+            "01f6",
+            "000003e8",
+            "070a",
+            "66666666",
+            "77777777",
+            "04c00002011000",
+            "040a4d00010050",
+            "03776562",
+            "00000003474554",
+        ];
+        assert_eq!(hex(&written(&Message::Offer(Box::new(offer)))), drawn.concat());
+        let accept = Accept { id, backend_isn: 0x8888_8888, window_scale: Some(WindowScale::new(9)), tsval: Some(0x9999_9999) };
+        let drawn = ["1111111122222222", "0000000000000003", "03", "88888888", "09", "99999999"];
+        assert_eq!(hex(&written(&Message::Accept(accept))), drawn.concat());
     }
 
     #[test]
