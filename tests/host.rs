@@ -28,6 +28,7 @@ fn driver() {
         ["serve", address] => serve(address),
         ["load", address, seconds] => load(address, seconds.parse().unwrap()),
         ["chatter", alias, to] => chatter(alias, to),
+        ["knock", from, to] => knock(from, to),
         ["measure", device, frontend] => measure(device, frontend),
         ["sockets", address] => sockets(address),
         _ => panic!("unknown part {part}"),
@@ -75,6 +76,7 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
         }
     };
     let mut capture = Capture::install(config)?;
+    capture.probe(&device)?;
     println!("\nready guards_found={} mtu={}", capture.guards_found().len(), device.mtu());
     for guard in capture.guards_found() {
         println!("guard {guard}");
@@ -213,6 +215,22 @@ fn load(address: &str, seconds: f64) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(2));
     }
     println!("\ngood={good} failed={failed} slowest_ms={}", slowest.as_millis());
+    Ok(())
+}
+
+/// Whether anything comes back for a SYN: a connection and a refusal both are an answer.
+fn knock(from: &str, to: &str) -> anyhow::Result<()> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse()?, to.parse()?);
+    let socket = Socket::new(Domain::for_address(from), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    // No TIME-WAIT: the same port knocks again.
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&from.into())?;
+    match socket.connect_timeout(&to.into(), Duration::from_millis(600)) {
+        Err(error) if error.kind() == ErrorKind::TimedOut => println!("\nknocked silence"),
+        Ok(()) => println!("\nknocked answer"),
+        Err(error) => println!("\nknocked answer: {error}"),
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod host_lock;
 mod netlink;
 mod nft;
 mod preflight;
+mod probe;
 mod routing;
 pub mod sock_diag;
 mod steering;

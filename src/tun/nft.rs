@@ -321,6 +321,18 @@ impl LeftOver {
     }
 }
 
+/// The comments of those rules of a chain that counted a packet.
+pub(super) fn counted(chain: &str) -> anyhow::Result<Vec<String>> {
+    let listing =
+        run(&["-j", "list", "chain", "inet", TABLE, chain], "").with_context(|| format!("listing the chain {chain}"))?;
+    let counted = |rule: &serde_json::Value| {
+        let statements = rule["expr"].as_array()?;
+        let packets = statements.iter().find_map(|statement| statement["counter"]["packets"].as_u64())?;
+        (packets > 0).then(|| rule["comment"].as_str().map(str::to_owned)).flatten()
+    };
+    Ok(objects(&listing)?.iter().filter_map(|object| counted(&object["rule"])).collect())
+}
+
 fn objects(json: &str) -> anyhow::Result<Vec<serde_json::Value>> {
     let mut value: serde_json::Value = serde_json::from_str(json).context("reading what `nft -j` wrote")?;
     match value["nftables"].take() {
