@@ -241,6 +241,13 @@ echo beat >"$WORK/node.in"
 wait_for 2 captured
 good "capture follows the heartbeat"
 
+# -- errors about connections go where the connections are
+before=$(packets_read)
+play "$CLIENT" complain 10.77.0.1:80 >/dev/null
+now=$(packets_read)
+((now == before + 10)) || fail "of 10 ICMP errors $((now - before)) were captured"
+good "ICMP errors about front-ends' packets are captured"
+
 # -- guards
 tell "guard 10.77.0.9:1000 10.77.0.1:80" ^guarded
 tell "guard [fd77::9]:1000 [fd77::1]:80" ^guarded
@@ -327,6 +334,15 @@ start_node
 restore_node
 same_as_before "killed twice"
 good "killed twice, started again and stopped: the host is as it was before the first start"
+
+# -- an administrator who makes a router of the host meanwhile keeps a router
+start_node
+on_host sysctl -qw net.ipv4.ip_forward=1
+restore_node
+[[ $(on_host sysctl -n net.ipv4.conf.eth0.forwarding) == 1 ]] || fail "forwarding was taken from somebody else"
+on_host sysctl -qw net.ipv4.ip_forward=0
+same_as_before "a router meanwhile"
+good "what somebody else set meanwhile stays"
 
 # -- full guards
 BATON_HOST_GUARDS=2 start_node

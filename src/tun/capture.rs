@@ -142,7 +142,8 @@ impl Capture {
             steering.open_aliases(&mut self.routing)?;
         }
         for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            self.first_values.change(&preflight::forwarding_setting(ingress.family, &ingress.name), "1")?;
+            let setting = |device| preflight::forwarding_setting(ingress.family, device);
+            self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
         }
         Ok(())
     }

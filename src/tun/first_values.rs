@@ -33,6 +33,18 @@ struct Saved {
 struct Setting {
     first: String,
     ours: String,
+    /// The setting for all devices, which writes through to each, and its first value.
+    general: Option<(sysctl::Name, String)>,
+}
+
+impl Setting {
+    /// Whether the administrator meanwhile set for all devices what baton had set for one.
+    fn is_general_now(&self) -> io::Result<bool> {
+        match &self.general {
+            Some((name, first)) => Ok(*first != self.ours && sysctl::is(name, &self.ours)?),
+            None => Ok(false),
+        }
+    }
 }
 
 impl FirstValues {
@@ -61,12 +73,22 @@ impl FirstValues {
 
     /// Sets a value, its first one saved before. A setting that has the value already is not ours and not touched.
     pub(super) fn change(&mut self, name: &str, ours: &str) -> anyhow::Result<()> {
+        self.change_with(name, ours, None)
+    }
+
+    /// The same for a setting of one device that has a `general` one for all devices.
+    pub(super) fn change_of_device(&mut self, name: &str, ours: &str, general: &str) -> anyhow::Result<()> {
+        let first = sysctl::read(general)?.unwrap_or_default();
+        self.change_with(name, ours, Some((general.to_owned(), first)))
+    }
+
+    fn change_with(&mut self, name: &str, ours: &str, general: Option<(sysctl::Name, String)>) -> anyhow::Result<()> {
         let Some(current) = sysctl::read(name)? else { bail!("this kernel has no setting net/{name}") };
         if !self.saved.settings.contains_key(name) {
             if current == ours {
                 return Ok(());
             }
-            let setting = Setting { first: current.clone(), ours: ours.to_owned() };
+            let setting = Setting { first: current.clone(), ours: ours.to_owned(), general };
             self.saved.settings.insert(name.to_owned(), setting);
             self.save().with_context(|| format!("saving first values to {}", self.path.display()))?;
         }
@@ -80,7 +102,7 @@ impl FirstValues {
     pub(super) fn restore(&mut self) -> anyhow::Result<()> {
         for (name, setting) in &self.saved.settings {
             // A device that is gone took its settings with it.
-            if sysctl::is(name, &setting.ours)? {
+            if sysctl::is(name, &setting.ours)? && !setting.is_general_now()? {
                 sysctl::write(name, &setting.first)?;
             }
         }

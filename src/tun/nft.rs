@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 /// The table, of family inet.
@@ -143,12 +144,12 @@ impl Ruleset<'_> {
 
     fn write_sets(&self, text: &mut String) {
         let ports: BTreeSet<u16> = self.frontends.iter().map(|frontend| frontend.port).collect();
-        let _ = writeln!(
-            text,
-            "  set alive {{ type inet_service; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {}; }}\n  \
-               set beating {{ type nf_proto; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size 2; }}",
-            ports.len().max(16)
-        );
+        // An element that timed out counts until it is collected, so a set just large enough would refuse the first
+        // heartbeat after a pause.
+        let room = 4 * ports.len() + 64;
+        for (set, key) in [("alive", "inet_service"), ("beating", "nf_proto")] {
+            let _ = writeln!(text, "  set {set} {{ type {key}; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {room}; }}");
+        }
         // Guard sets of both families always: nobody must ask which ones there are.
         for family in Family::BOTH {
             let Words { address, .. } = words(family);
@@ -184,13 +185,12 @@ impl Ruleset<'_> {
         let notrack = self.tracking.statement();
 
         text.push_str("  chain from_tun {\n");
-        let _ = writeln!(
-            text,
-            "    ip saddr {ADDRESS_V4} udp sport {SOURCE_PORT} update @alive {{ udp dport }} \
-             update @beating {{ meta nfproto }} drop\n    \
-             ip6 saddr {ADDRESS_V6} udp sport {SOURCE_PORT} update @alive {{ udp dport }} \
-             update @beating {{ meta nfproto }} drop"
-        );
+        for (ip, address) in [("ip", IpAddr::from(ADDRESS_V4)), ("ip6", ADDRESS_V6.into())] {
+            // Three rules: a set that cannot be updated ends its rule, and must not end more.
+            for action in ["update @alive { udp dport }", "update @beating { meta nfproto }", "drop"] {
+                let _ = writeln!(text, "    {ip} saddr {address} udp sport {SOURCE_PORT} {action}");
+            }
+        }
         if self.tracking == Tracking::Bypassed {
             text.push_str("    notrack\n");
         }
