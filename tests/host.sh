@@ -273,6 +273,7 @@ good "a guarded connection does not reach the local stack"
 
 # -- aliases belong to the TUN, and forwarding to baton
 [[ $(knock 10.77.0.9:1003 198.18.0.1:80) == "knocked silence" ]] || fail "an alias answered to the network"
+[[ -z $(on_host ss -tanH src 198.18.0.0/16) ]] || fail "a SYN from the network reached an alias"
 [[ $(knock '[fd77::9]:1003' '[fd00:ba70::1]:80') == "knocked silence" ]] || fail "an IPv6 alias answered to the network"
 on_client ip route add 10.88.0.0/24 via 10.77.0.1
 [[ $(knock 10.77.0.9:1004 10.88.0.1:80) == "knocked silence" ]] || fail "what is nowhere answered"
@@ -334,6 +335,22 @@ start_node
 restore_node
 same_as_before "killed twice"
 good "killed twice, started again and stopped: the host is as it was before the first start"
+
+# -- by hand, as docs/operations.md says
+start_node
+kill_node
+on_host sh -e -c '
+    nft delete table inet baton
+    for v in -4 -6; do
+        ip $v rule show | grep -q "^0:" || ip $v rule add pref 0 lookup local proto kernel
+        ip $v rule flush protocol 183
+        ip $v route flush table 7771
+    done
+    sysctl -qw net.ipv4.tcp_early_demux=1 net.ipv4.conf.eth0.forwarding=0 net.ipv6.conf.eth0.force_forwarding=0'
+grep -q early_demux "$BATON_HOST_STATE"/bt0-*.json || fail "the file of first values does not name the settings"
+rm "$BATON_HOST_STATE"/bt0-*.json "$BATON_HOST_STATE"/netns-*.lock
+same_as_before "by hand"
+good "what a killed process left can be removed by hand"
 
 # -- an administrator who makes a router of the host meanwhile keeps a router
 start_node

@@ -130,3 +130,45 @@ impl Saved {
         Self { namespace: namespace.clone(), settings: BTreeMap::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(namespace: &Namespace) -> Saved {
+        let setting = Setting { first: "1".into(), ours: "0".into(), general: None };
+        Saved { namespace: namespace.clone(), settings: [("ipv4/tcp_early_demux".to_owned(), setting)].into() }
+    }
+
+    #[test]
+    fn the_values_of_before_the_first_start_are_found_after_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let namespace = Namespace::current().unwrap();
+        let mut values = FirstValues::load(directory.path(), "bt0", &namespace).unwrap();
+        assert_eq!(values.first("ipv4/tcp_early_demux"), None);
+        values.saved = saved(&namespace);
+        values.save().unwrap();
+        let values = FirstValues::load(directory.path(), "bt0", &namespace).unwrap();
+        assert_eq!(values.first("ipv4/tcp_early_demux"), Some("1"));
+    }
+
+    #[test]
+    fn values_of_a_namespace_that_is_gone_say_nothing_about_its_successor() {
+        let directory = tempfile::tempdir().unwrap();
+        let namespace = Namespace::current().unwrap();
+        let gone = Namespace { boot: "another".into(), ..namespace.clone() };
+        let mut values = FirstValues::load(directory.path(), "bt0", &gone).unwrap();
+        values.saved = saved(&gone);
+        values.save().unwrap();
+        let values = FirstValues::load(directory.path(), "bt0", &namespace).unwrap();
+        assert_eq!(values.first("ipv4/tcp_early_demux"), None);
+    }
+
+    #[test]
+    fn a_damaged_file_stops_the_start_instead_of_forgetting_values() {
+        let directory = tempfile::tempdir().unwrap();
+        let namespace = Namespace::current().unwrap();
+        fs::write(directory.path().join(format!("bt0-{}.json", namespace.inode)), "{").unwrap();
+        assert!(FirstValues::load(directory.path(), "bt0", &namespace).is_err());
+    }
+}
