@@ -4,7 +4,7 @@ use super::alias;
 use super::report::Problems;
 use super::service::ReadService;
 use super::yaml::Place;
-use super::{Limits, Node};
+use super::{Limits, Node, Service};
 use crate::flow::Endpoint;
 use crate::limits::ALIASES_PER_FRONTEND;
 use ipnet::IpNet;
@@ -68,13 +68,13 @@ pub(super) fn aliases_suffice(
                 );
             }
             Some((prefix, place)) if alias::capacity(*prefix) < count => {
+                let room = alias::capacity(*prefix);
                 let message = format!(
-                    "{prefix} is too small: {count} front-end address{} need {ALIASES_PER_FRONTEND} aliases each",
-                    if count == 1 { "" } else { "es" }
+                    "{prefix} has aliases for only {room} of {count} {family} front-end addresses"
                 );
+                let length = alias::longest_prefix_len(is_ipv4, count);
                 let remedy = format!(
-                    "use a prefix of at most /{}",
-                    alias::longest_prefix_len(is_ipv4, count)
+                    "use a prefix of length {length} or less: an address has {ALIASES_PER_FRONTEND} aliases"
                 );
                 problems.error(place, message, remedy);
             }
@@ -121,5 +121,36 @@ pub(super) fn limits_fit(
             message,
             "raise `limits.first_flight_bytes`: it holds the requests of all connections",
         );
+    }
+}
+
+/// The nodes' own port is not one that an application answers on.
+pub(super) fn overlay_port_is_free(
+    port: u16,
+    place: &Place,
+    services: &[ReadService],
+    nodes: &[(Node, Place)],
+    problems: &mut Problems,
+) {
+    for read in services {
+        let Service {
+            name,
+            frontends,
+            servers,
+            ..
+        } = &read.service;
+        let at_node = |address: IpAddr| nodes.iter().any(|(node, _)| node.address == address);
+        let is_frontend = frontends
+            .iter()
+            .any(|(_, endpoint)| endpoint.port == port && at_node(endpoint.address));
+        if is_frontend || servers.iter().any(|server| server.1 == port) {
+            let message = format!("the overlay's port {port} is also a port of service `{name}`");
+            problems.error(
+                place,
+                message,
+                "choose a port that nothing else uses, such as 7400",
+            );
+            return;
+        }
     }
 }

@@ -40,6 +40,14 @@ impl<'a> NodeNames<'a> {
         found
     }
 
+    /// What a node is called.
+    pub(super) fn name(&self, id: NodeId) -> &'a str {
+        self.sorted
+            .get(usize::from(id.0))
+            .copied()
+            .unwrap_or_default()
+    }
+
     fn id(&self, name: &str) -> Option<NodeId> {
         self.sorted
             .binary_search(&name)
@@ -101,29 +109,29 @@ pub(super) fn nodes<'a>(
         let address = address_field
             .as_ref()
             .and_then(|field| node_address(field, problems));
-        if let (Some(address), Some(field)) = (address, &address_field) {
-            if let Some(other) = addresses.insert(address, entry.name) {
-                let message = format!("node `{other}` has the address {address} already");
-                problems.error(
-                    &field.place,
-                    message,
-                    "give every node an address of its own",
-                );
-            }
+        if let (Some(address), Some(field)) = (address, &address_field)
+            && let Some(other) = addresses.insert(address, entry.name)
+        {
+            let message = format!("node `{other}` has the address {address} already");
+            problems.error(
+                &field.place,
+                message,
+                "give every node an address of its own",
+            );
         }
         let key_field = fields.required("public_key", problems);
         let public_key = key_field
             .as_ref()
             .and_then(|field| public_key(field, problems));
-        if let (Some(public_key), Some(field)) = (public_key, &key_field) {
-            if let Some(other) = keys.insert(public_key, entry.name) {
-                let message = format!("node `{other}` has the same public key");
-                problems.error(
-                    &field.place,
-                    message,
-                    "run `baton keygen` on each node, and copy each node's own key",
-                );
-            }
+        if let (Some(public_key), Some(field)) = (public_key, &key_field)
+            && let Some(other) = keys.insert(public_key, entry.name)
+        {
+            let message = format!("node `{other}` has the same public key");
+            problems.error(
+                &field.place,
+                message,
+                "run `baton keygen` on each node, and copy each node's own key",
+            );
         }
         if let (Some(address), Some(public_key), Some(field)) = (address, public_key, address_field)
         {

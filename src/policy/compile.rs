@@ -1,6 +1,7 @@
 //! What a cluster file means for one of its nodes.
 
-use super::file::{ClusterFile, PolicyHash};
+use super::file::ClusterFile;
+use super::hash::PolicyHash;
 use super::{Limits, Node, Service, Target, alias};
 use crate::flow::{Endpoint, NodeId};
 use foldhash::fast::FixedState;
@@ -164,4 +165,78 @@ fn seen_from(node: NodeId, service: &Service) -> Service {
         rule.targets = localised(&rule.targets);
     }
     service
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{SHOP, endpoint, file, shop};
+    use super::*;
+    use crate::limits::ALIASES_PER_FRONTEND;
+    use std::collections::HashSet;
+
+    #[test]
+    fn an_unknown_node_is_told_the_names_there_are() {
+        let error = file(SHOP).compile("d").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no node `d` in cluster shop; its nodes are a, b, c"
+        );
+    }
+
+    #[test]
+    fn nodes_are_numbered_by_name() {
+        let policy = shop("c");
+        assert_eq!(policy.node, NodeId(2));
+        assert_eq!(policy.node_named("a"), Some(NodeId(0)));
+        assert_eq!(policy.node_named("z"), None);
+        assert_eq!(policy.nodes[1].name, "b");
+    }
+
+    #[test]
+    fn a_service_is_found_by_any_nodes_front_end_address() {
+        let policy = shop("a");
+        assert_eq!(
+            policy
+                .service_of(endpoint("10.77.0.2:80"))
+                .map(|service| &*service.name),
+            Some("web")
+        );
+        assert!(policy.service_of(endpoint("10.77.0.2:81")).is_none());
+        assert!(policy.service_of(endpoint("10.77.0.3:80")).is_none());
+        assert!(policy.service_named("web").is_some());
+        assert!(policy.service_named("shop").is_none());
+    }
+
+    #[test]
+    fn the_nodes_own_name_means_local_and_nobody_is_tried_twice() {
+        let targets = |node: &str, rule: usize| shop(node).services[0].rules[rule].targets.clone();
+        assert_eq!(targets("a", 1), [Target::Node(NodeId(1)), Target::Local]);
+        assert_eq!(targets("b", 1), [Target::Local]);
+        assert_eq!(targets("b", 2), [Target::Node(NodeId(2)), Target::Local]);
+        assert_eq!(targets("c", 2), [Target::Local, Target::Node(NodeId(1))]);
+        assert_eq!(targets("a", 3), [Target::Local]);
+        assert_eq!(targets("b", 3), [Target::Node(NodeId(0))]);
+    }
+
+    #[test]
+    fn aliases_are_the_same_on_every_node_and_nobody_elses() {
+        let frontends = [endpoint("10.77.0.1:80"), endpoint("10.77.0.2:80")];
+        let mut seen = HashSet::new();
+        for frontend in frontends {
+            let aliases = shop("a").aliases_of(frontend);
+            assert_eq!(aliases, shop("c").aliases_of(frontend));
+            assert_eq!(aliases.len(), ALIASES_PER_FRONTEND);
+            assert!(
+                aliases
+                    .iter()
+                    .all(|alias| shop("a").is_alias(*alias) && seen.insert(*alias))
+            );
+        }
+        assert_eq!(
+            shop("a").aliases_of(frontends[0])[0].to_string(),
+            "198.18.0.1"
+        );
+        assert!(shop("a").aliases_of(endpoint("10.77.0.3:80")).is_empty());
+        assert!(!shop("a").is_alias(endpoint("10.77.0.1:80").address));
+    }
 }

@@ -154,3 +154,155 @@ impl Service {
             .position(|rule| rule.when.mismatch(request, client).is_none())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{endpoint, shop};
+    use super::*;
+
+    const FAR: &str = "203.0.113.1:4000";
+
+    fn explain(head: &str, client: &str) -> Explanation {
+        let request = format!("{}\r\n\r\n", head.replace('\n', "\r\n"));
+        shop("a").services[0].explain(request.as_bytes(), endpoint(client))
+    }
+
+    fn decide(head: &str, client: &str) -> Decision {
+        match explain(head, client).examination {
+            Examination::Decided(decision) => decision,
+            Examination::NeedMore => panic!("{head} is a whole request"),
+        }
+    }
+
+    fn rule(head: &str, client: &str) -> String {
+        decide(head, client).rule.to_string()
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        assert_eq!(
+            rule("GET /images/1 HTTP/1.1\nHost: img.example.com", FAR),
+            "images"
+        );
+        assert_eq!(
+            rule("PUT /images/1 HTTP/1.1\nHost: img.example.com", FAR),
+            "image host"
+        );
+    }
+
+    #[test]
+    fn all_matchers_of_a_rule_must_hold() {
+        assert_eq!(rule("GET /images/1 HTTP/1.0", FAR), "images");
+        assert_eq!(rule("PUT /images/1 HTTP/1.0", FAR), "default");
+        assert_eq!(rule("GET /image HTTP/1.0", FAR), "default");
+    }
+
+    #[test]
+    fn hosts_match_without_case_and_port() {
+        assert_eq!(
+            rule("GET / HTTP/1.1\nHost: IMG.Example.com:8080", FAR),
+            "image host"
+        );
+        assert_eq!(rule("GET / HTTP/1.1\nHost: example.com", FAR), "default");
+        assert_eq!(
+            rule("GET http://img.example.com/ HTTP/1.0", FAR),
+            "image host"
+        );
+    }
+
+    #[test]
+    fn one_of_several_header_fields_of_a_name_is_enough() {
+        assert_eq!(
+            rule("GET / HTTP/1.0\nX-Shard: 8\nx-shard: 7", FAR),
+            "sharded"
+        );
+        assert_eq!(rule("GET / HTTP/1.0\nX-Shard: 77", FAR), "default");
+    }
+
+    #[test]
+    fn clients_match_by_network() {
+        assert_eq!(rule("GET / HTTP/1.0", "192.0.2.255:9"), "near");
+        assert_eq!(rule("GET / HTTP/1.0", "192.0.3.0:9"), "default");
+        assert_eq!(rule("GET / HTTP/1.0", "[2001:db8::1]:9"), "default");
+    }
+
+    #[test]
+    fn an_unclear_request_goes_to_the_default_and_says_why() {
+        let decision = decide("GET /images/../x HTTP/1.0", FAR);
+        assert_eq!(
+            (&*decision.rule, decision.note),
+            ("default", Some(Ambiguity::PathDots))
+        );
+        assert_eq!(decision.targets, [Target::Local]);
+        let clear = decide("GET / HTTP/1.0", FAR);
+        assert_eq!(
+            (clear.note, &clear),
+            (None, &shop("a").services[0].by_default())
+        );
+    }
+
+    #[test]
+    fn an_incomplete_request_needs_more() {
+        let shop = shop("a");
+        assert_eq!(
+            shop.services[0].examine(b"GET / HTTP/1.0\r\n", endpoint(FAR)),
+            Examination::NeedMore
+        );
+        assert_eq!(
+            shop.services[0].examine(b"", endpoint(FAR)),
+            Examination::NeedMore
+        );
+    }
+
+    #[test]
+    fn an_explanation_says_why_each_earlier_rule_did_not_match() {
+        let explanation = explain("GET /a%20b HTTP/1.1\nHost: X\nX-Shard: 7", FAR);
+        assert_eq!(
+            explanation.request.as_deref(),
+            Some("method=GET host=x path=/a b")
+        );
+        let lines: Vec<String> = explanation
+            .tried
+            .iter()
+            .map(|tried| {
+                format!(
+                    "{} ({}): {:?}",
+                    tried.rule,
+                    tried.conditions,
+                    tried.mismatch.as_deref()
+                )
+            })
+            .collect();
+        let expected = [
+            "images (path /images/*, method GET or HEAD): Some(\"path /a b fits none of its patterns\")",
+            "image host (host img.example.com): Some(\"host x is not among its hosts\")",
+            "sharded (header x-shard 7): None",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn an_explanation_of_no_match_shows_every_rule() {
+        let explanation = explain("GET / HTTP/1.0", FAR);
+        let why: Vec<String> = explanation
+            .tried
+            .into_iter()
+            .filter_map(|tried| tried.mismatch)
+            .collect();
+        let expected = [
+            "path / fits none of its patterns",
+            "the request names no host",
+            "the request has no header x-shard",
+            "client 203.0.113.1 is in none of its networks",
+        ];
+        assert_eq!(why, expected);
+        assert!(explain("\0", FAR).tried.is_empty());
+    }
+
+    #[test]
+    fn the_server_port_is_the_nodes_own() {
+        let shop = shop("a");
+        assert_eq!(shop.services[0].server_port(NodeId(2)), Some(8080));
+        assert_eq!(shop.services[0].server_port(NodeId(7)), None);
+    }
+}

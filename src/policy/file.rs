@@ -4,10 +4,9 @@ use super::reader::Field;
 use super::report::{self, Problems, Report, Severity};
 use super::service::ReadService;
 use super::yaml::{self, Position};
-use super::{Limits, Node, Service, Target, bounds, check, cluster, service};
+use super::{Limits, Node, PolicyHash, Service, bounds, check, cluster, hash, service, units};
 use ipnet::IpNet;
-use std::fmt;
-use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::Path;
 
 /// What a cluster file says: the same on every node. [`ClusterFile::compile`] makes a [`super::Policy`] of it.
@@ -29,16 +28,11 @@ pub struct ClusterFile {
     pub(super) services: Vec<Service>,
 }
 
-/// A hash of what a cluster file means: files that differ in comments, order of names or spelling only have the same.
-/// Nodes compare it when they meet.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PolicyHash(pub [u8; 32]);
-
 impl ClusterFile {
     /// Reads and checks a file. The one function of the policy that does I/O.
     pub fn read(path: &Path) -> Result<Self, Report> {
         let name = path.display().to_string();
-        match std::fs::read(path) {
+        match read_bytes(path) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Self::parse(&name, &text),
                 Err(_) => Err(Report::unreadable(
@@ -63,9 +57,8 @@ impl ClusterFile {
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Report> {
         if text.len() > bounds::FILE_BYTES_MAX {
             let message = format!(
-                "the file has {} bytes; at most {} are read",
-                text.len(),
-                bounds::FILE_BYTES_MAX
+                "the file has more than {}",
+                units::format_bytes(bounds::FILE_BYTES_MAX as u64)
             );
             return Err(Report::unreadable(
                 file_name,
@@ -104,86 +97,23 @@ impl ClusterFile {
 
     /// The hash of the meaning. It covers everything that changes what any node does.
     pub fn hash(&self) -> PolicyHash {
-        let digest = ring::digest::digest(&ring::digest::SHA256, self.canonical().as_bytes());
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest.as_ref());
-        PolicyHash(hash)
+        hash::of(self)
     }
+}
 
-    /// The meaning as text, each thing in exactly one spelling. Texts of the file are written with their length or in
-    /// quotes, so that no two meanings run together.
-    fn canonical(&self) -> String {
-        let mut text = String::new();
-        let node_name = |id: crate::flow::NodeId| {
-            self.nodes
-                .get(usize::from(id.0))
-                .map_or("", |node| &node.name)
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "baton 1 cluster {:?} port {} aliases {:?}",
-            self.cluster, self.overlay_port, self.aliases
-        );
-        for node in &self.nodes {
-            let _ = writeln!(
-                text,
-                "node {:?} {} {:?}",
-                node.name, node.address, node.public_key
-            );
-        }
-        let targets = |targets: &[Target]| -> Vec<String> {
-            let name = |target: &Target| match target {
-                Target::Local => "local".to_owned(),
-                Target::Node(id) => format!("node {}", node_name(*id)),
-            };
-            targets.iter().map(name).collect()
-        };
-        for service in &self.services {
-            let Service {
-                name,
-                frontends,
-                servers,
-                inspect_timeout,
-                inspect_bytes_max,
-                ..
-            } = service;
-            let Service {
-                silence_timeout,
-                handoff_timeout,
-                rules,
-                default,
-                ..
-            } = service;
-            let _ = writeln!(
-                text,
-                "service {name:?} {inspect_timeout:?} {inspect_bytes_max} {silence_timeout:?} {handoff_timeout:?}"
-            );
-            for (node, endpoint) in frontends {
-                let _ = writeln!(text, "frontend {:?} {endpoint}", node_name(*node));
-            }
-            for (node, port) in servers {
-                let _ = writeln!(text, "server {:?} {port}", node_name(*node));
-            }
-            for rule in rules {
-                let _ = writeln!(
-                    text,
-                    "rule {:?} {:?} {:?}",
-                    rule.name,
-                    rule.when,
-                    targets(&rule.targets)
-                );
-            }
-            let _ = writeln!(text, "default {:?}", targets(default));
-        }
-        let _ = writeln!(text, "limits {:?}", self.limits);
-        text
-    }
+/// The file's bytes, one more than may be read at most: a wrong path may lead to anything.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let bytes_max = bounds::FILE_BYTES_MAX as u64 + 1;
+    std::fs::File::open(path)?
+        .take(bytes_max)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn syntax_report(file_name: &str, text: &str, position: Position, message: String) -> Report {
     let remedy =
-        "the text is not YAML from here on; look at this line and at the one before it".to_owned();
+        "the file cannot be read as YAML; look at this line and at the one before it".to_owned();
     let problem = report::problem_at(file_name, text, Severity::Error, position, message, remedy);
     Report {
         problems: vec![problem],
@@ -224,7 +154,8 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
     let limits_field = fields.optional("limits");
     let limits = cluster::limits(limits_field.as_ref(), problems);
     check::frontends_are_unique(&services, problems);
-    if let (Some((_, aliases)), Some(field)) = (&overlay, &overlay_field) {
+    if let (Some((port, aliases)), Some(field)) = (&overlay, &overlay_field) {
+        check::overlay_port_is_free(*port, &field.place.key(), &services, &nodes, problems);
         check::aliases_suffice(aliases, &field.place.key(), &services, &nodes, problems);
     }
     if let Some(field) = limits_field {
@@ -244,14 +175,67 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
     })
 }
 
-impl fmt::Display for PolicyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{SHOP, file};
+    use super::*;
+    use std::time::Duration;
 
-impl fmt::Debug for PolicyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+    #[test]
+    fn the_summary_counts() {
+        assert_eq!(
+            file(SHOP).summary(),
+            "cluster shop: 3 nodes, 1 service, 4 rules"
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let file = file(SHOP);
+        let service = &file.services[0];
+        assert_eq!(service.inspect_bytes_max, 16 << 10);
+        assert_eq!(service.silence_timeout, Duration::from_secs(60));
+        assert_eq!(service.handoff_timeout, Duration::from_secs(1));
+        assert_eq!(file.limits.connections, crate::limits::CONNECTIONS_DEFAULT);
+        assert_eq!(file.limits.drain_timeout, Duration::from_secs(30));
+        assert!(file.warnings.is_empty());
+    }
+
+    #[test]
+    fn without_servers_a_node_serves_on_the_port_of_its_front_end_address() {
+        let text = SHOP.replace(
+            "servers: { a: { port: 80 }, b: { port: 80 }, c: { port: 8080 } }",
+            "",
+        );
+        let text = text
+            .replace("[c, b, local]", "b")
+            .replace("b: \"10.77.0.2:80\"", "b: \"10.77.0.2:81\"");
+        let ports: Vec<u16> = file(&text).services[0]
+            .servers
+            .iter()
+            .map(|server| server.1)
+            .collect();
+        assert_eq!(ports, [80, 81]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_says_so() {
+        let report = ClusterFile::read(Path::new("/nonexistent/shop.yaml")).unwrap_err();
+        let first = report.to_string();
+        assert!(
+            first.starts_with("/nonexistent/shop.yaml: the file cannot be read: "),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn a_file_too_large_is_not_read_as_yaml() {
+        let report = ClusterFile::parse("large.yaml", &"# x\n".repeat(1 << 19)).unwrap_err();
+        assert!(
+            report
+                .to_string()
+                .starts_with("large.yaml: the file has more than 1MiB"),
+            "{report}"
+        );
     }
 }

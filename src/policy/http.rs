@@ -171,3 +171,290 @@ fn blame(bytes: &[u8]) -> Ambiguity {
         _ => Ambiguity::NotHttp,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head of these lines and nothing behind it.
+    fn head(lines: &str) -> String {
+        format!("{}\r\n\r\n", lines.replace('\n', "\r\n"))
+    }
+
+    fn kind(bytes: impl AsRef<[u8]>) -> Ambiguity {
+        match read(bytes.as_ref(), 16_384) {
+            Head::Unclear(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn assert_request(bytes: impl AsRef<[u8]>, method: &str, host: Option<&str>, path: &str) {
+        match read(bytes.as_ref(), 16_384) {
+            Head::Request(request) => {
+                assert_eq!(request.method, method);
+                assert_eq!(request.host.as_deref(), host);
+                assert_eq!(request.path, path.as_bytes());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_is_read_once_its_head_is_complete() {
+        let whole = head("GET /a?b HTTP/1.1\nHost: Example.com:80\nX: y ");
+        for length in 0..whole.len() {
+            assert_eq!(
+                read(&whole.as_bytes()[..length], 16_384),
+                Head::Incomplete,
+                "{length}"
+            );
+        }
+        assert_request(&whole, "GET", Some("example.com"), "/a");
+        assert_request(
+            whole + "\0body\r\n folded",
+            "GET",
+            Some("example.com"),
+            "/a",
+        );
+    }
+
+    #[test]
+    fn header_names_have_no_case_and_values_no_surrounding_space() {
+        let whole = head("GET / HTTP/1.1\nhOsT:x\nX-Shard: \t 7 \t");
+        let Head::Request(request) = read(whole.as_bytes(), 16_384) else {
+            panic!()
+        };
+        assert_eq!(request.header("x-sHard").collect::<Vec<_>>(), [b"7"]);
+    }
+
+    #[test]
+    fn http_1_0_needs_no_host() {
+        assert_request(head("GET /a HTTP/1.0"), "GET", None, "/a");
+        assert_request(head("GET /a HTTP/1.0\nHost: b"), "GET", Some("b"), "/a");
+    }
+
+    #[test]
+    fn http_1_1_needs_exactly_one_host() {
+        assert_eq!(kind(head("GET / HTTP/1.1")), Ambiguity::HostMissing);
+        assert_eq!(
+            kind(head("GET / HTTP/1.1\nHost: a\nHost: a")),
+            Ambiguity::HostRepeated
+        );
+        assert_eq!(
+            kind(head("GET / HTTP/1.1\nHost: a/b")),
+            Ambiguity::HostUnreadable
+        );
+        assert_request(head("GET / HTTP/1.1\nHost:"), "GET", None, "/");
+    }
+
+    #[test]
+    fn empty_lines_before_the_request_are_skipped() {
+        assert_request(
+            "\r\n\r\n".to_owned() + &head("GET / HTTP/1.1\nHost: a"),
+            "GET",
+            Some("a"),
+            "/",
+        );
+    }
+
+    #[test]
+    fn lines_may_end_with_lf_alone() {
+        assert_request("GET / HTTP/1.1\nHost: a\n\n", "GET", Some("a"), "/");
+    }
+
+    #[test]
+    fn an_absolute_target_must_agree_with_host() {
+        assert_request(
+            head("GET http://A.example/x?y HTTP/1.1\nHost: a.example"),
+            "GET",
+            Some("a.example"),
+            "/x",
+        );
+        assert_request(
+            head("GET http://a:80 HTTP/1.1\nHost: a"),
+            "GET",
+            Some("a"),
+            "/",
+        );
+        assert_request(
+            head("GET http://a?q HTTP/1.1\nHost: a:80"),
+            "GET",
+            Some("a"),
+            "/",
+        );
+        assert_request(head("GET HTTP://a/x HTTP/1.0"), "GET", Some("a"), "/x");
+        assert_eq!(
+            kind(head("GET http://a/x HTTP/1.1\nHost: b")),
+            Ambiguity::HostContradicted
+        );
+        assert_eq!(
+            kind(head("GET http://a:81/x HTTP/1.1\nHost: a")),
+            Ambiguity::HostContradicted
+        );
+        assert_eq!(
+            kind(head("GET http:///x HTTP/1.1\nHost: b")),
+            Ambiguity::HostUnreadable
+        );
+        assert_eq!(
+            kind(head("GET http://u@a/x HTTP/1.1\nHost: a")),
+            Ambiguity::HostUnreadable
+        );
+    }
+
+    #[test]
+    fn other_targets_are_left_to_the_default() {
+        assert_request(
+            head("OPTIONS * HTTP/1.1\nHost: a"),
+            "OPTIONS",
+            Some("a"),
+            "*",
+        );
+        assert_eq!(
+            kind(head("GET * HTTP/1.1\nHost: a")),
+            Ambiguity::TargetUnreadable
+        );
+        assert_eq!(
+            kind(head("CONNECT a:443 HTTP/1.1\nHost: a")),
+            Ambiguity::TargetUnreadable
+        );
+        assert_eq!(
+            kind(head("GET ftp://a/ HTTP/1.1\nHost: a")),
+            Ambiguity::TargetUnreadable
+        );
+        assert_eq!(
+            kind(head("GET images HTTP/1.1\nHost: a")),
+            Ambiguity::TargetUnreadable
+        );
+    }
+
+    #[test]
+    fn paths_that_servers_read_differently_are_left_to_the_default() {
+        assert_eq!(
+            kind(head("GET /a%2fb HTTP/1.1\nHost: a")),
+            Ambiguity::PathSeparator
+        );
+        assert_eq!(
+            kind(head("GET /a/%2e%2e/b HTTP/1.1\nHost: a")),
+            Ambiguity::PathDots
+        );
+        assert_eq!(
+            kind(head("GET /a%zz HTTP/1.1\nHost: a")),
+            Ambiguity::PathUnreadable
+        );
+    }
+
+    #[test]
+    fn a_body_of_disputable_length_is_left_to_the_default() {
+        let with = |fields: &str| head(&format!("POST / HTTP/1.1\nHost: a\n{fields}"));
+        assert_eq!(
+            kind(with("Content-Length: 5\nTransfer-Encoding: chunked")),
+            Ambiguity::LengthAndEncoding
+        );
+        assert_eq!(
+            kind(with("Content-Length: 5\nContent-Length: 6")),
+            Ambiguity::LengthContradicted
+        );
+        assert_eq!(
+            kind(with("Content-Length: 5, 5")),
+            Ambiguity::LengthUnreadable
+        );
+        assert_eq!(
+            kind(with("Content-Length: +5")),
+            Ambiguity::LengthUnreadable
+        );
+        assert_eq!(kind(with("Content-Length:")), Ambiguity::LengthUnreadable);
+        assert_eq!(
+            kind(with("Transfer-Encoding: chunked, identity")),
+            Ambiguity::EncodingUnreadable
+        );
+        assert_eq!(
+            kind(with("Transfer-Encoding: chunked\nTransfer-Encoding: x")),
+            Ambiguity::EncodingUnreadable
+        );
+        assert_eq!(
+            kind(head("POST / HTTP/1.0\nTransfer-Encoding: chunked")),
+            Ambiguity::EncodingUnreadable
+        );
+        assert_request(
+            with("Content-Length: 5\nContent-Length: 5"),
+            "POST",
+            Some("a"),
+            "/",
+        );
+        assert_request(with("Transfer-Encoding: Chunked"), "POST", Some("a"), "/");
+    }
+
+    #[test]
+    fn bytes_at_fault_are_named() {
+        assert_eq!(
+            kind("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n"),
+            Ambiguity::BareCarriageReturn
+        );
+        assert_eq!(
+            kind("GET / HTTP/1.1\rHost: a"),
+            Ambiguity::BareCarriageReturn
+        );
+        assert_eq!(
+            kind("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"),
+            Ambiguity::Nul
+        );
+        assert_eq!(
+            kind("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"),
+            Ambiguity::FoldedHeader
+        );
+        assert_eq!(
+            kind("GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n"),
+            Ambiguity::FoldedHeader
+        );
+        assert_eq!(
+            kind("GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
+            Ambiguity::FoldedHeader
+        );
+        assert_eq!(
+            kind("GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
+            Ambiguity::NotHttp
+        );
+        assert_eq!(kind("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Ambiguity::Version);
+        assert_eq!(kind("GET / HTTP/1.2\r\n"), Ambiguity::Version);
+    }
+
+    #[test]
+    fn what_cannot_become_http_is_known_at_its_first_byte() {
+        assert_eq!(kind(b"\x16\x03\x01\x02"), Ambiguity::NotHttp);
+        assert_eq!(kind(b"\0"), Ambiguity::Nul);
+        assert_eq!(kind("GET /\r\n"), Ambiguity::NotHttp);
+        assert_eq!(read(b"", 16_384), Head::Incomplete);
+        assert_eq!(read(b"SSH", 16_384), Head::Incomplete);
+    }
+
+    #[test]
+    fn a_head_must_fit_into_the_bytes_looked_at() {
+        let whole = head("GET / HTTP/1.1\nHost: a");
+        assert!(matches!(
+            read(whole.as_bytes(), whole.len()),
+            Head::Request(_)
+        ));
+        assert_eq!(
+            read(whole.as_bytes(), whole.len() - 1),
+            Head::Unclear(Ambiguity::TooLong)
+        );
+        assert_eq!(
+            read(&whole.as_bytes()[..10], 10),
+            Head::Unclear(Ambiguity::TooLong)
+        );
+        assert_eq!(read(&whole.as_bytes()[..9], 10), Head::Incomplete);
+    }
+
+    #[test]
+    fn header_fields_are_counted() {
+        let fields = |count: usize| {
+            head(&format!(
+                "GET / HTTP/1.1\nHost: a{}",
+                "\nX: y".repeat(count)
+            ))
+        };
+        assert_request(fields(HEADERS_MAX - 1), "GET", Some("a"), "/");
+        assert_eq!(kind(fields(HEADERS_MAX)), Ambiguity::TooManyHeaders);
+    }
+}

@@ -7,9 +7,9 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units`, `bounds` | shapes, sizes and bounds of fields |
-//! | `cluster`, `service`, `rule`, `check` | the format of the cluster file, part by part |
+//! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
-//! | `file` | all of a file; its meaning as a hash |
+//! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `http`, `request`, `ambiguity` | what the first bytes of a connection ask for |
 //! | `when`, `pattern`, `decide` | which rule matches |
@@ -20,8 +20,10 @@ mod bounds;
 mod check;
 mod cluster;
 mod compile;
+mod condition;
 mod decide;
 mod file;
+mod hash;
 mod http;
 mod pattern;
 mod reader;
@@ -29,6 +31,8 @@ mod report;
 mod request;
 mod rule;
 mod service;
+#[cfg(test)]
+mod testing;
 mod units;
 mod when;
 mod yaml;
@@ -36,7 +40,8 @@ mod yaml;
 pub use ambiguity::Ambiguity;
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Explanation, Target, Tried};
-pub use file::{ClusterFile, PolicyHash};
+pub use file::ClusterFile;
+pub use hash::PolicyHash;
 pub use report::{Problem, Report, Severity};
 
 use crate::flow::{Endpoint, NodeId};

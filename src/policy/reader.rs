@@ -67,6 +67,11 @@ impl<'a> Field<'a> {
 
     /// The entries, whose keys must be among `known`.
     pub(super) fn mapping(&self, known: &[&str], problems: &mut Problems) -> Option<Mapping<'a>> {
+        if matches!(self.value, Value::Mapping(entries) if entries.is_empty()) {
+            let remedy = format!("the fields here are {}", known.join(", "));
+            problems.error(&self.place, format!("{} is empty", self.title()), remedy);
+            return None;
+        }
         let mut entries = self.entries(problems)?;
         entries.retain(|field| {
             let is_known = known.contains(&field.name);
@@ -201,11 +206,13 @@ impl<'a> Field<'a> {
         bounds: RangeInclusive<u64>,
         problems: &mut Problems,
     ) -> Option<u64> {
+        let (least, most) = (
+            units::format_bytes(*bounds.start()),
+            units::format_bytes(*bounds.end()),
+        );
         let parsed = match self.value {
-            Value::Integer(number) => {
-                Some(u64::try_from(*number).unwrap_or(if *number < 0 { 0 } else { u64::MAX }))
-            }
-            Value::Text(text) => units::parse_bytes(text),
+            Value::Integer(number) => Some(*number),
+            Value::Text(text) => units::parse_bytes(text).map(i128::from),
             _ => None,
         };
         let Some(bytes) = parsed else {
@@ -214,47 +221,40 @@ impl<'a> Field<'a> {
                 self.title(),
                 self.value.describe()
             );
-            problems.error(
-                &self.place,
-                message,
-                "write a number of bytes, or one with its unit: `16KiB`, `64MiB`, `1GiB`",
-            );
+            let remedy = "write a number of bytes, or one with its unit: `16KiB`, `64MiB`, `1GiB`";
+            problems.error(&self.place, message, remedy);
             return None;
         };
-        if !bounds.contains(&bytes) {
-            let show = units::format_bytes;
-            self.out_of_bounds(
-                &show(bytes),
-                &show(*bounds.start()),
-                &show(*bounds.end()),
-                problems,
-            );
-            return None;
+        let within = u64::try_from(bytes)
+            .ok()
+            .filter(|bytes| bounds.contains(bytes));
+        if within.is_none() {
+            let shown =
+                u64::try_from(bytes).map_or_else(|_| bytes.to_string(), units::format_bytes);
+            self.out_of_bounds(&shown, &least, &most, problems);
         }
-        Some(bytes)
+        within
     }
 
     /// Whether the value is the only one of `supported` and `later` that works today; says so when it is one of `later`.
     pub(super) fn only(&self, supported: &str, later: &[&str], problems: &mut Problems) {
-        match self.text(problems) {
-            Some(text) if text == supported => {}
-            Some(text) if later.contains(&text) => {
-                let remedy = format!("write `{}: {supported}` or leave it out", self.name);
+        let remedy = format!("write `{}: {supported}` or leave it out", self.name);
+        match self.value {
+            Value::Text(text) if text == supported => {}
+            Value::Text(text) if later.contains(&text.as_str()) => {
                 problems.error(
                     &self.place,
                     format!("`{}: {text}` is not supported yet", self.name),
                     remedy,
                 );
             }
-            Some(text) => {
-                let message = format!("`{}` knows no \"{text}\"", self.name);
+            other => {
                 problems.error(
                     &self.place,
-                    message,
-                    format!("write `{}: {supported}` or leave it out", self.name),
+                    format!("`{}` cannot be {}", self.name, other.describe()),
+                    remedy,
                 );
             }
-            None => {}
         }
     }
 
@@ -276,6 +276,9 @@ impl<'a> Field<'a> {
             self.value.describe()
         );
         let remedy = match self.value {
+            _ if self.place.steps.is_empty() => {
+                "begin with `cluster: NAME`, then say `overlay`, `nodes` and `services`".to_owned()
+            }
             Value::Null => "write a value, or remove the line".to_owned(),
             _ => format!("write {what}"),
         };

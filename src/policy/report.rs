@@ -5,11 +5,13 @@ use std::fmt;
 
 /// Problems printed of one file. Someone with more than this has one cause, or reads them in turns.
 const PROBLEMS_PRINTED_MAX: usize = 25;
-/// Characters printed of a line.
-const LINE_PRINTED_MAX: usize = 200;
+/// Problems located in one file.
+const PROBLEMS_LOCATED_MAX: usize = 200;
+/// Characters printed of a line, a message or a remedy.
+const LINE_PRINTED_MAX: usize = 400;
 
-/// How bad a problem is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How bad a problem is; the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The file cannot be used.
     Error,
@@ -84,12 +86,24 @@ impl std::error::Error for Report {}
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.problems.iter().take(PROBLEMS_PRINTED_MAX) {
+        // Warnings must not crowd out errors.
+        let mut shown: Vec<&Problem> = self.problems.iter().collect();
+        shown.sort_by_key(|problem| problem.severity);
+        shown.truncate(PROBLEMS_PRINTED_MAX);
+        shown.sort_by_key(|problem| problem.position);
+        for problem in &shown {
             problem.fmt(f)?;
         }
-        match self.problems.len().saturating_sub(PROBLEMS_PRINTED_MAX) {
-            0 => Ok(()),
-            more => writeln!(f, "{}: and {more} more", self.problems[0].file),
+        match (self.problems.len() - shown.len(), shown.first()) {
+            (1.., Some(problem)) => {
+                writeln!(
+                    f,
+                    "{}: and {} more",
+                    problem.file,
+                    self.problems.len() - shown.len()
+                )
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -126,8 +140,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A line as it may be printed on a terminal.
-fn printable(line: &str) -> String {
+/// A text as it may be printed on a terminal.
+fn printable(text: &str) -> String {
     let shown = |c: char| {
         if c.is_control() && c != '\t' {
             char::REPLACEMENT_CHARACTER
@@ -135,7 +149,7 @@ fn printable(line: &str) -> String {
             c
         }
     };
-    line.chars().take(LINE_PRINTED_MAX).map(shown).collect()
+    text.chars().take(LINE_PRINTED_MAX).map(shown).collect()
 }
 
 /// How many characters from `column` on belong together, for the caret. A guess: it only has to look right.
@@ -205,12 +219,14 @@ impl Problems {
     }
 
     /// Finds every place in the text, and sorts by position.
-    pub(super) fn into_report(self, file: &str, text: &str) -> Report {
+    pub(super) fn into_report(mut self, file: &str, text: &str) -> Report {
+        // Each place costs a walk through the text, and nobody reads that many. Errors first: however many warnings there
+        // are, a file with an error must not pass for one without.
+        self.found.sort_by_key(|(severity, ..)| *severity);
         let mut problems: Vec<Problem> = self
             .found
             .into_iter()
-            // Each place costs a walk through the text; nobody reads more than this anyway.
-            .take(PROBLEMS_PRINTED_MAX * 8)
+            .take(PROBLEMS_LOCATED_MAX)
             .map(|(severity, place, message, remedy)| {
                 problem_at(
                     file,
@@ -222,7 +238,7 @@ impl Problems {
                 )
             })
             .collect();
-        problems.sort_by_key(|problem| problem.position);
+        problems.sort_by_key(|problem| (problem.position, problem.severity));
         problems.dedup();
         Report { problems }
     }
@@ -239,12 +255,18 @@ pub(super) fn problem_at(
 ) -> Problem {
     // libyaml places what it misses at the end of the file one line behind the last.
     let last = text.lines().count().max(1);
+    let behind_last = text
+        .lines()
+        .last()
+        .map_or(1, |line| line.chars().count() + 1);
     let (line, column) = if position.line > last {
-        (last, 1)
+        (last, behind_last)
     } else {
         (position.line.max(1), position.column.max(1))
     };
     let line_text = text.lines().nth(line - 1).unwrap_or_default().to_owned();
+    // A message may repeat what the file says, escapes included.
+    let (message, remedy) = (printable(&message), printable(&remedy));
     Problem {
         severity,
         file: file.to_owned(),
@@ -287,6 +309,21 @@ mod tests {
             .collect();
         assert_eq!(messages, ["first", "second"]);
         assert!(report.has_errors());
+    }
+
+    #[test]
+    fn no_number_of_warnings_hides_an_error() {
+        let mut problems = Problems::default();
+        for number in 0..2 * PROBLEMS_LOCATED_MAX {
+            problems.warning(&Place::root(), number.to_string(), "");
+        }
+        problems.error(&Place::root(), "wrong", "");
+        let report = problems.into_report("f", "a: 1\n");
+        assert!(report.has_errors());
+        assert_eq!(report.problems.len(), PROBLEMS_LOCATED_MAX);
+        assert_eq!(report.problems[0].message, "wrong");
+        let printed = report.to_string();
+        assert!(printed.starts_with("f:1:1: wrong\n") && printed.ends_with("f: and 175 more\n"));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) fn service(
         None => servers_of_frontends(&frontend_places, problems),
     };
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
-        check_local_servers(entry.name, &frontends, servers, &field, problems);
+        check_local_servers(&frontends, servers, names, &field, problems);
     }
     let recipients = Recipients {
         service: entry.name,
@@ -228,9 +228,9 @@ fn servers_of_frontends(
 
 /// Every node with a front-end address must be able to answer: it does when nobody else can.
 fn check_local_servers(
-    service: &str,
     frontends: &[(NodeId, Endpoint)],
     servers: &[(NodeId, u16)],
+    names: &NodeNames<'_>,
     field: &Field<'_>,
     problems: &mut Problems,
 ) {
@@ -238,10 +238,11 @@ fn check_local_servers(
     for (node, endpoint) in frontends {
         let server = servers.iter().find(|server| server.0 == *node);
         if server.is_none() && last != Some(*node) {
+            let name = names.name(*node);
             let message = format!(
-                "a node has the front-end address {endpoint} of `{service}`, but is not among its servers"
+                "node `{name}` has the front-end address {endpoint}, but is not among the servers"
             );
-            let remedy = "add it to `servers`: it answers when a rule says `local` and when no other server can";
+            let remedy = "add it: it answers when a rule says `local` and when no other server can";
             problems.error(&field.place.key(), message, remedy);
         }
         if let Some((_, port)) = server.filter(|(_, port)| *port != endpoint.port) {

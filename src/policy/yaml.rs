@@ -8,6 +8,9 @@
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
+/// Characters of a text that a message repeats.
+const DESCRIBED_CHARACTERS_MAX: usize = 60;
+
 /// A value of a YAML file. Mappings keep their order and their duplicate keys; keys keep their spelling.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
@@ -27,7 +30,11 @@ impl Value {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("`{value}`"),
             Self::Integer(value) => format!("the number {value}"),
-            Self::Float(value) => format!("the number {value}"),
+            Self::Float(value) => format!("the number {value:?}"),
+            Self::Text(text) if text.chars().count() > DESCRIBED_CHARACTERS_MAX => {
+                let beginning: String = text.chars().take(DESCRIBED_CHARACTERS_MAX).collect();
+                format!("\"{beginning}...\"")
+            }
             Self::Text(text) => format!("\"{text}\""),
             Self::List(_) => "a list".to_owned(),
             Self::Mapping(_) => "a mapping".to_owned(),
@@ -96,18 +103,42 @@ pub(super) struct SyntaxError {
 /// Reads the text of one YAML document.
 pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
     Tree.deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(|error| {
-            let position = error
-                .location()
-                .map_or(Position { line: 1, column: 1 }, |at| Position {
+        .map_err(|error| match error.location() {
+            Some(at) => SyntaxError {
+                position: Position {
                     line: at.line(),
                     column: at.column(),
-                });
-            SyntaxError {
-                position,
+                },
                 message: without_position(&error.to_string()),
-            }
+            },
+            None => match later_document(text) {
+                Some(line) => {
+                    let message =
+                        "a second YAML document begins here; a cluster file is one".to_owned();
+                    SyntaxError {
+                        position: Position { line, column: 1 },
+                        message,
+                    }
+                }
+                None => SyntaxError {
+                    position: Position { line: 1, column: 1 },
+                    message: error.to_string(),
+                },
+            },
         })
+}
+
+/// The line on which another document begins, for the one error of many documents that has no position.
+fn later_document(text: &str) -> Option<usize> {
+    let has_content =
+        |line: &str| !line.trim().is_empty() && !line.starts_with('#') && !line.starts_with("---");
+    let first = text.lines().position(has_content)?;
+    let begins = |(_, line): &(usize, &str)| line.starts_with("---");
+    text.lines()
+        .enumerate()
+        .skip(first)
+        .find(begins)
+        .map(|(index, _)| index + 1)
 }
 
 /// Where `place` is in `text`. The beginning of the file if it is nowhere.
@@ -152,10 +183,14 @@ impl<'de> Visitor<'de> for Tree {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a plain YAML value without a `!tag`")
+        f.write_str("a YAML value")
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
@@ -194,6 +229,10 @@ impl<'de> Visitor<'de> for Tree {
             list.push(item);
         }
         Ok(Value::List(list))
+    }
+
+    fn visit_enum<A: de::EnumAccess<'de>>(self, _: A) -> Result<Value, A::Error> {
+        Err(de::Error::custom("a cluster file has no `!tags`"))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {

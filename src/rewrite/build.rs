@@ -231,7 +231,7 @@ mod tests {
             options(&without_sack),
             [1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]
         );
-        assert_eq!(options(&spec(client(), server())), []);
+        assert_eq!(options(&spec(client(), server())), Vec::<u8>::new());
     }
 
     #[test]

@@ -1,0 +1,277 @@
+#!/usr/bin/env bash
+# The stage on which every script in this directory plays: a switch, clients, and servers with nginx and baton.
+#
+#                    namespace bt<id>-switch
+#               .-------------------------------.
+#               |  bridge br0, no address, no   |
+#               |  way out; nft counters watch  |
+#               |  every frame that enters it   |
+#               '--+--------+--------+--------+-'
+#                  |client  |a       |b       |c          (port of the switch)
+#                  |        |        |        |
+#                  |eth0    |eth0    |eth0    |eth0       (device in the namespace)
+#            .-----+---. .--+---. .--+---. .--+---.
+#            | client  | |  a   | |  b   | |  c   |       namespaces bt<id>-client, bt<id>-a, ...
+#            | .100    | |  .1  | |  .2  | |  .3  |       10.77.0.0/24
+#            '---------' | nginx| | nginx| | nginx|       wildcard listener on port 80
+#                        | baton| | baton| | baton|
+#                        '------' '------' '------'
+#
+# Source this file, call `topology_up`, and everything made here is gone when the script ends, however it ends:
+# on success, on a failed assertion, on Ctrl-C, TERM or HUP. Names carry an id made from the process id, and no
+# device ever exists outside these namespaces, so that two runs at once cannot meet.
+
+set -Eeuo pipefail
+umask 022
+
+scripts_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+project_dir=$(dirname "$scripts_dir")
+scenario=$(basename "$0" .sh)
+: "${BATON:=${CARGO_TARGET_DIR:-$project_dir/target}/release/baton}"
+
+# shellcheck source=netns-scripts/lib/report.sh
+. "$scripts_dir/lib/report.sh"
+# shellcheck source=netns-scripts/lib/servers.sh
+. "$scripts_dir/lib/servers.sh"
+# shellcheck source=netns-scripts/lib/assert.sh
+. "$scripts_dir/lib/assert.sh"
+# shellcheck source=netns-scripts/lib/traffic.sh
+. "$scripts_dir/lib/traffic.sh"
+
+# The interpreter itself: a version manager's wrapper costs 50 ms at every start.
+PYTHON=$(python3 -c 'import sys; print(sys.executable)')
+
+client_address=10.77.0.100
+alias_prefix=198.18.0.0/16
+declare -A address_of=([a]=10.77.0.1 [b]=10.77.0.2 [c]=10.77.0.3 [client]=$client_address)
+nodes=()      # the servers of this run, in order
+made=()       # the namespaces of this run, to be removed at the end
+run_dir=      # sockets, configurations, logs and files of this run
+ended_well=no # set by `scenario_end`: leaving early with status 0 is not a success
+
+# --- namespaces ---------------------------------------------------------------------------------------------------
+
+base36() {
+    local number=$1 digits=0123456789abcdefghijklmnopqrstuvwxyz text=
+    while ((number > 0)); do
+        text=${digits:number % 36:1}$text
+        number=$((number / 36))
+    done
+    printf '%s' "${text:-0}"
+}
+
+namespace() { printf 'bt%s-%s' "$run_id" "$1"; }
+
+# in_ns NAME COMMAND...: runs COMMAND in the namespace of this run.
+in_ns() {
+    local name
+    name=$(namespace "$1")
+    shift
+    ip netns exec "$name" "$@"
+}
+
+# spawn NAME LOG COMMAND...: starts COMMAND in the namespace and leaves its process id in `spawned`. `exec`, so that this
+# is the id of COMMAND itself and not of a shell that waits for it.
+spawn() {
+    local name log=$2
+    name=$(namespace "$1")
+    shift 2
+    (
+        trap - ERR EXIT
+        exec ip netns exec "$name" "$@"
+    ) >>"$log" 2>&1 &
+    spawned=$!
+    disown
+}
+
+# process_gone PID: ended, even if nobody has collected its status yet.
+process_gone() {
+    local line
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
+    [[ ${line##*) } == [ZX]* ]]
+}
+
+make_namespace() {
+    local name
+    name=$(namespace "$1")
+    ip netns add "$name"
+    made+=("$name")
+    ip -n "$name" link set lo up
+}
+
+# plug NAME: a namespace with one wire, `eth0`, into the switch port that has its name.
+plug() {
+    make_namespace "$1"
+    local name switch
+    name=$(namespace "$1")
+    switch=$(namespace switch)
+    # Duplicate address detection would change the state of the host under test two seconds later.
+    in_ns "$1" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad' 2>/dev/null || true
+    ip -n "$name" link add eth0 type veth peer name "$1" netns "$switch"
+    ip -n "$switch" link set dev "$1" master br0 up
+    ip -n "$name" address add "${address_of[$1]}/24" dev eth0
+    ip -n "$name" link set eth0 up
+}
+
+# topology_up SERVER...: the switch, the client and these servers, out of a, b and c.
+topology_up() {
+    [[ $EUID -eq 0 ]] || { echo "$scenario: needs root: it makes network namespaces" >&2; exit 1; }
+    nodes=("$@")
+    run_id=${BATON_RUN_ID:-$(base36 $$)}
+    while [[ -e /run/netns/$(namespace switch) ]]; do
+        # The id of a run in another process id namespace: draw another one.
+        run_id=$(base36 $((RANDOM * 32768 + RANDOM)))
+    done
+    run_dir=$(mktemp -d "${TMPDIR:-/tmp}/baton-$scenario-XXXXXX")
+    chmod 755 "$run_dir"
+    # Thousands of connections need descriptors; more than the hard limit nobody can have.
+    ulimit -n "$(ulimit -Hn)"
+    mkdir "$run_dir/www" "$run_dir/log"
+    trap 'topology_down $?' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
+
+    make_namespace switch
+    local switch
+    switch=$(namespace switch)
+    ip -n "$switch" link add br0 type bridge
+    ip -n "$switch" link set br0 up
+    watch_the_switch
+    plug client
+    # Many connections from one address: the default range of source ports is too small for a port not to come back soon.
+    in_ns client sh -c 'echo "10000 65000" >/proc/sys/net/ipv4/ip_local_port_range'
+    local node
+    for node in "${nodes[@]}"; do
+        plug "$node"
+        mkdir "$run_dir/$node"
+    done
+}
+
+# end_processes NAMESPACE: whatever still runs in it, by process id; returns when nothing does.
+end_processes() {
+    local pids tries
+    for ((tries = 0; tries < 100; tries++)); do
+        pids=$(ip netns pids "$1" 2>/dev/null)
+        [[ -n $pids ]] || return 0
+        # shellcheck disable=SC2086 # one word per process id
+        kill -KILL $pids 2>/dev/null
+        sleep 0.05
+    done
+}
+
+# Runs at every exit. What it removes is only what `made` and `run_dir` name.
+topology_down() {
+    local status=$1 name
+    trap - ERR EXIT
+    trap '' INT TERM HUP
+    set +e
+    if [[ $status -eq 0 && $ended_well == no ]]; then
+        echo "$scenario: ended before its last check" >&2
+        status=1
+    fi
+    if [[ $status -ne 0 && $status -lt 128 ]]; then
+        dump_everything >&2
+    fi
+    for name in "${made[@]}"; do
+        end_processes "$name"
+    done
+    for name in "${made[@]}"; do
+        ip netns delete "$name"
+    done
+    keep_logs "$status"
+    rm -rf "$run_dir"
+    exit "$status"
+}
+
+# scenario_end: the checks that every scenario owes, then success.
+scenario_end() {
+    assert_logs_clean
+    assert_eq "packets with an alias address on any wire" 0 "$(wire alias-packets)"
+    ended_well=yes
+    say "$scenario: passed"
+}
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+# eventually SECONDS COMMAND...: true as soon as COMMAND is, false when it was not in time.
+eventually() {
+    local deadline=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((${EPOCHREALTIME/[.,]/} < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# wait_until SECONDS COMMAND...: the same, and the scenario fails when it was not in time.
+wait_until() {
+    eventually "$@" || fail "not within $1 s: ${*:2}"
+}
+
+# --- the switch ---------------------------------------------------------------------------------------------------
+
+# Counters live in the switch, where no server can touch them. A frame is counted where it enters, that is: when it
+# leaves a server's wire. nft cannot subtract header from packet length, so payload is counted per header length (one
+# set for each data offset), and tools/wire.py subtracts headers exactly.
+watch_the_switch() {
+    local offset
+    {
+        echo 'table bridge wire {'
+        echo '  counter alias_packets { }'
+        for offset in {5..15}; do
+            echo "  set payload_$offset { typeof meta iifname . ip saddr . ip daddr . tcp sport; flags dynamic; size 65535; counter; }"
+        done
+        echo '  set resets { typeof meta iifname . ip saddr . ip daddr . tcp sport; flags dynamic; size 65535; counter; }'
+        echo '  set traffic { typeof meta iifname . ip saddr . ip daddr . ip protocol; flags dynamic; size 65535; counter; }'
+        echo '  chain enters {'
+        echo '    type filter hook prerouting priority -300;'
+        echo "    ip saddr $alias_prefix counter name alias_packets"
+        echo "    ip daddr $alias_prefix counter name alias_packets"
+        echo "    arp saddr ip $alias_prefix counter name alias_packets"
+        echo "    arp daddr ip $alias_prefix counter name alias_packets"
+        echo '    update @traffic { meta iifname . ip saddr . ip daddr . ip protocol }'
+        echo '    iifname "client" accept'
+        echo '    tcp flags & rst == rst update @resets { meta iifname . ip saddr . ip daddr . tcp sport }'
+        for offset in {5..15}; do
+            echo "    tcp doff $offset ip length > $((20 + 4 * offset)) update @payload_$offset { meta iifname . ip saddr . ip daddr . tcp sport }"
+        done
+        echo '  }'
+        echo '}'
+    } | in_ns switch nft -f -
+}
+
+# wire QUESTION...: asks the switch's counters; see tools/wire.py for the questions.
+wire() { in_ns switch nft -j list table bridge wire | "$PYTHON" "$scripts_dir/tools/wire.py" "$@"; }
+
+# cut_control_port NODE: what a firewall between the servers does: nothing of the control channel and the overlay
+# passes NODE's wire any more, in either direction, and nobody is told.
+cut_control_port() {
+    in_ns switch nft -f - <<END
+table bridge cut_$1 {
+  chain passes {
+    type filter hook forward priority 0;
+    iifname "$1" meta l4proto { tcp, udp } th sport 7400 drop
+    iifname "$1" meta l4proto { tcp, udp } th dport 7400 drop
+    oifname "$1" meta l4proto { tcp, udp } th sport 7400 drop
+    oifname "$1" meta l4proto { tcp, udp } th dport 7400 drop
+  }
+}
+END
+}
+
+mend_control_port() { in_ns switch nft delete table bridge "cut_$1"; }
+
+# lose_packets PERCENT: of everything that passes the switch.
+lose_packets() {
+    in_ns switch nft -f - <<END
+table bridge lossy {
+  chain passes {
+    type filter hook forward priority 10;
+    ip protocol { tcp, udp } numgen random mod 100 < $1 drop
+  }
+}
+END
+}
+
+lose_no_more_packets() { in_ns switch nft delete table bridge lossy; }

@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# Everything that is tested, by one command:
+#
+#   tests/run.sh                the core: format, lints, documentation, unit and property tests, scripts, scenarios
+#   tests/run.sh --full         and the long ones; may be interrupted: what has passed on this state of the
+#                               files is not repeated
+#   tests/run.sh --only NAME    one step (--list tells their names; a pattern such as 'stop*' works too)
+#
+# Installs what is missing, runs every step even if one has failed, keeps each step's output under target/tests/, and
+# closes with one line: `N passed, N failed`.
+
+set -euo pipefail
+
+project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$project_dir"
+target_dir=${CARGO_TARGET_DIR:-$project_dir/target}
+log_dir=$target_dir/tests
+# shellcheck source=netns-scripts/lib/install.sh
+. "$project_dir/netns-scripts/lib/install.sh"
+
+# --- the steps ----------------------------------------------------------------------------------------------------
+
+# Each line: name, bound in seconds, command. A scenario's name is that of its script.
+core_steps() {
+    cat <<'END'
+format               120  cargo fmt --all --check
+lints                900  cargo clippy --all-targets -- -D warnings
+documentation        600  env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items
+tests                900  cargo test
+scripts              120  check_scripts
+build                900  cargo build --release
+scenario             120  netns-scripts/leaves-nothing-behind.sh
+scenario             120  netns-scripts/handed-off-get.sh
+scenario             120  netns-scripts/any-segmentation.sh
+scenario             180  netns-scripts/large-transfers.sh
+scenario             120  netns-scripts/falls-back-to-the-local-server.sh
+scenario             120  netns-scripts/local-connections-are-the-kernels.sh
+scenario             150  netns-scripts/killed-under-a-local-download.sh
+scenario             150  netns-scripts/restarted-under-local-requests.sh
+scenario             150  netns-scripts/stop-drains.sh
+scenario             180  netns-scripts/nothing-untranslated-leaves.sh
+scenario             120  netns-scripts/client-on-a-server.sh
+scenario             120  netns-scripts/reused-source-port.sh
+scenario             120  netns-scripts/forged-segments.sh
+scenario             120  netns-scripts/silent-clients.sh
+scenario             120  netns-scripts/hung-process.sh
+scenario             120  netns-scripts/host-is-restored.sh
+scenario             300  netns-scripts/many-connections.sh
+demonstration        300  netns-scripts/demo.sh
+END
+}
+
+long_steps() {
+    cat <<'END'
+many-cases          2400  env PROPTEST_CASES=20000 cargo test --release
+scenario             600  netns-scripts/lossy-network.sh
+scenario             900  netns-scripts/killed-again-and-again.sh
+many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
+END
+}
+
+check_scripts() { shellcheck -x -a netns-scripts/*.sh tests/run.sh .ci/run; }
+
+# --- the arguments ------------------------------------------------------------------------------------------------
+
+full=no only='' list=no
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --full) full=yes ;;
+        --only)
+            [[ $# -ge 2 ]] || { echo "--only needs the name of a step; --list tells them" >&2; exit 2; }
+            only=$2
+            shift
+            ;;
+        --list) list=yes ;;
+        -h | --help)
+            sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            exit 0
+            ;;
+        *)
+            echo "unknown argument: $1 (--help tells what there is)" >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+
+names=() bounds=() commands=()
+take_steps() {
+    local name bound command
+    while read -r name bound command; do
+        [[ $name != scenario ]] || name=$(basename "$command" .sh)
+        names+=("$name")
+        bounds+=("$bound")
+        commands+=("$command")
+    done
+}
+take_steps < <(core_steps)
+core_count=${#names[@]}
+take_steps < <(long_steps)
+
+if [[ $list == yes ]]; then
+    for ((i = 0; i < ${#names[@]}; i++)); do
+        if ((i < core_count)); then echo "${names[i]}"; else echo "${names[i]}  (only with --full)"; fi
+    done
+    exit 0
+fi
+
+chosen=() left_out=()
+for ((i = 0; i < ${#names[@]}; i++)); do
+    if [[ -n $only ]]; then
+        # shellcheck disable=SC2053 # the argument is a pattern
+        [[ ${names[i]} != $only ]] || chosen+=("$i")
+    elif ((i < core_count)) || [[ $full == yes ]]; then
+        chosen+=("$i")
+    else
+        left_out+=("${names[i]}")
+    fi
+done
+[[ ${#chosen[@]} -gt 0 ]] || { echo "no step is called '$only'; --list tells their names" >&2; exit 2; }
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+need_root
+need_rust
+need_rust_component rustfmt fmt
+need_rust_component clippy clippy
+install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump shellcheck:shellcheck \
+    cc:build-essential
+need_kernel
+mkdir -p "$log_dir"
+
+# state_of_the_files: the same for the same content, whether committed or not.
+state_of_the_files() {
+    {
+        if git rev-parse HEAD 2>/dev/null; then
+            git diff HEAD
+            git ls-files --others --exclude-standard -z | xargs -0 -r sha256sum
+        else
+            find . -path ./target -prune -o -type f -print0 | sort -z | xargs -0 sha256sum
+        fi
+    } | sha256sum | cut -c 1-16
+}
+passed_dir=$log_dir/passed-$(state_of_the_files)
+mkdir -p "$passed_dir"
+
+current=
+end_current() {
+    # The step runs in a process group of its own, which `timeout` leads and to which it passes the signal on.
+    [[ -z $current ]] || { kill -TERM "$current" 2>/dev/null; wait "$current" 2>/dev/null; }
+}
+trap 'end_current; exit 130' INT
+trap 'end_current; exit 143' TERM
+trap 'end_current; exit 129' HUP
+
+# left_behind RUN_ID: namespaces of this scenario that still exist. They are removed, and the scenario has failed.
+left_behind() {
+    local name found=1
+    for name in /run/netns/bt"$1"-*; do
+        [[ -e $name ]] || continue
+        name=${name##*/}
+        echo "left behind: namespace $name"
+        # shellcheck disable=SC2046 # one word per process id
+        kill -KILL $(ip netns pids "$name") 2>/dev/null || true
+        ip netns delete "$name" || true
+        found=0
+    done
+    return $found
+}
+
+passed=0 failed=0
+export -f check_scripts
+for ((n = 0; n < ${#chosen[@]}; n++)); do
+    i=${chosen[n]}
+    name=${names[i]} log=$log_dir/${names[i]}.log
+    printf '[%2d/%2d] %-36s ' $((n + 1)) ${#chosen[@]} "$name"
+    if [[ $full == yes && -e $passed_dir/$name ]]; then
+        echo "passed before, on the same files"
+        passed=$((passed + 1))
+        continue
+    fi
+    run_id=t$$x$n
+    export BATON_RUN_ID=$run_id BATON_LOGS=$log_dir/$name
+    rm -rf "$BATON_LOGS"
+    if [[ -n $only && ${commands[i]} == *netns-scripts/* ]]; then
+        cargo build --release >"$log" 2>&1 || true
+    fi
+    started=$SECONDS status=0
+    timeout --kill-after=20 "${bounds[i]}" bash -c "${commands[i]}" >"$log" 2>&1 </dev/null &
+    current=$!
+    wait "$current" || status=$?
+    current=
+    if left_behind "$run_id" >>"$log"; then status=1; fi
+    if [[ $status -eq 0 ]]; then
+        echo "passed  ($((SECONDS - started)) s)"
+        passed=$((passed + 1))
+        touch "$passed_dir/$name"
+    else
+        [[ $status -ne 124 ]] || echo "not done within ${bounds[i]} s" >>"$log"
+        echo "FAILED  ($((SECONDS - started)) s); the end of $log:"
+        # The verdict comes before what is dumped for the one who looks for its reason.
+        { grep -m 3 -A 4 'FAIL' "$log" || true; echo '...'; tail -n 40 "$log"; } | sed 's/^/        | /'
+        failed=$((failed + 1))
+    fi
+done
+
+if [[ ${#left_out[@]} -gt 0 ]]; then
+    echo "left out (--full runs them): ${left_out[*]}"
+fi
+echo "$passed passed, $failed failed"
+[[ $failed -eq 0 ]]
