@@ -53,3 +53,53 @@ pub const ALIASES_PER_FRONTEND: usize = 64;
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Octets a session may have waiting to be written before the peer counts as down.
 pub const SESSION_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Octets a first flight may hold beyond what is inspected: segments that came before the decision took effect.
+pub const FIRST_FLIGHT_SLACK_BYTES: usize = 64 << 10;
+/// How long a handed-off connection outlives the session with its owner: a peer that is gone this long is dead, and its
+/// clients are reset. (Control alone may break: the overlay goes on meanwhile.)
+pub const OWNER_LOST_AFTER: Duration = Duration::from_secs(30);
+/// Challenge ACKs a second (RFC 5961, section 7), so that nobody can use us to send traffic.
+pub const CHALLENGE_ACKS_PER_SECOND: u32 = 100;
+
+// Control channel and overlay.
+
+/// Each node shows its peers this often that it lives: four chances within `PEER_SILENCE_MAX`.
+pub const PEER_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+/// A peer that said nothing for this long is down. Longer than one loss and its retransmission on any link between
+/// servers, short enough that a client whose connection was being handed off still waits.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How long a TCP connection to a peer may take: one lost SYN (retransmitted after 1 s) is forgiven.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long TLS and Hello may take together. Two round trips and a millisecond of arithmetic; the rest is generosity.
+pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Accepted connections that have not shown a key of the cluster. Far more than nodes that start at once, and a
+/// stranger who opens more costs 64 descriptors and TLS states (some 2 MB).
+pub const UNAUTHENTICATED_MAX: usize = 64;
+/// First wait before a peer is dialled again; a restart of the process takes about that long.
+pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before a peer is dialled again. Also how long a session must have lasted for the waits to start anew.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(5);
+/// How long a closing connection may take to deliver its last words (the reason of a refusal).
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Octets read from one peer before the others and the packets get their turn.
+pub const SESSION_READ_BUDGET_BYTES: usize = 256 << 10;
+/// Octets of a cluster, node or service name in a message: what its length field can say.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Octets of the text in a Goodbye: a few lines for a person.
+pub const GOODBYE_TEXT_BYTES_MAX: usize = 1_024;
+/// Octets of client bytes in one message: the largest message less its other fields.
+pub const FLIGHT_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1_024;
+/// The same complaint about a peer or a stranger is a warning once in this time; in between it is DEBUG.
+pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Distinct complaints remembered. More within one interval are DEBUG: somebody is trying to fill the log.
+pub const COMPLAINTS_MAX: usize = 64;
+/// Overlay packets a straggler may be behind the newest and still be told from a replay: reordering across receive
+/// queues stays within some hundred packets, and the window costs 256 octets a key.
+pub const REPLAY_WINDOW_PACKETS: u64 = 2_048;
+/// Overlay packets sealed under one derived key before the next is derived: AES-GCM's integrity and confidentiality
+/// margins (RFC 9001, section 6.6) hold with room to spare.
+pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
+/// Socket buffer asked for in each direction of the overlay: 10 ms at 400 MB/s while the loop is busy elsewhere.
+pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Overlay datagrams rejected in a row before the loop turns to other work: a flood costs at most 1 ms a turn.
+pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;

@@ -1,1 +1,148 @@
-fn main(){}
+//! The command: from words to the library and back to words and an exit code.
+
+mod cli;
+
+use baton::admin::client::{self, AskError};
+use baton::admin::protocol::{Reply, Request};
+use baton::admin::text;
+use baton::control::key::{PrivateKey, public_key_to_text};
+use baton::node::{self, StartError};
+use clap::Parser;
+use cli::{Cli, Command};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Why a command failed, by exit code; the text is all a person gets.
+enum Failure {
+    Cluster(String),
+    Host(String),
+    NoDaemon(String),
+    Refused(String),
+}
+
+impl Failure {
+    /// Prints the reason and gives the exit code (`cli::EXIT_CODES`; 2 is clap's).
+    fn report(self) -> ExitCode {
+        let (code, text) = match self {
+            Self::Cluster(text) => (1, text),
+            Self::Host(text) => (3, format!("baton: {text}")),
+            Self::NoDaemon(text) => (4, format!("baton: {text}")),
+            Self::Refused(text) => (5, format!("baton: {text}")),
+        };
+        eprintln!("{}", text.trim_end());
+        ExitCode::from(code)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Cluster(text) => Self::Cluster(text),
+            StartError::Host(error) => Self::Host(format!("{error:#}")),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => run(arguments),
+        Command::Check(arguments) => check(&arguments.cluster),
+        Command::Keygen(arguments) => keygen(arguments.out.as_deref()),
+        Command::Status(query) => ask(query.daemon, query.json, &Request::Status),
+        Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
+        Command::Flows(query) => ask(query.daemon, query.json, &Request::Flows { limit: query.limit }),
+        Command::Stats(query) => ask(query.daemon, query.json, &Request::Stats),
+        Command::Drain(daemon) => ask(daemon, false, &Request::Drain),
+        Command::Undrain(daemon) => ask(daemon, false, &Request::Undrain),
+        Command::Stop(stop) => {
+            let timeout_seconds = stop.timeout.map(|timeout| timeout.as_secs_f64());
+            ask(stop.daemon, false, &Request::Stop { timeout_seconds })
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(arguments: cli::Run) -> Result<(), Failure> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    // A panic is our bug, and said like everything else. The host is put back while the stack unwinds.
+    std::panic::set_hook(Box::new(|panic| log::error!("a bug in baton, please report it: {panic}")));
+    let name = &arguments.node;
+    let node = node::start(node::Options {
+        key: arguments.key.unwrap_or_else(|| PathBuf::from(format!("/etc/baton/{name}.key"))),
+        socket: arguments.socket.unwrap_or_else(|| Path::new(client::SOCKET_DIRECTORY).join(format!("{name}.sock"))),
+        cluster: arguments.cluster,
+        node: arguments.node,
+    })?;
+    let summary = node.run().map_err(|error| Failure::Host(format!("the event loop failed: {error}")))?;
+    if !summary.restored {
+        return Err(Failure::Host("the host could not be put back entirely; the log above says what is left".to_owned()));
+    }
+    Ok(())
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let checked = node::check(path)?;
+    eprint!("{}", checked.warnings);
+    print(&format!("{}\n", checked.summary))
+}
+
+fn keygen(out: Option<&Path>) -> Result<(), Failure> {
+    let key = PrivateKey::generate();
+    let public = public_key_to_text(&key.public_key());
+    let Some(path) = out else {
+        print(&format!("{}\n", key.to_text().trim_end()))?;
+        eprintln!("public key: {public}");
+        return Ok(());
+    };
+    // /etc/baton need not be there yet. If it cannot be made, writing the file fails and says why.
+    if let Some(directory) = path.parent() {
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    }
+    key.write_new(path).map_err(|error| Failure::Host(error.to_string()))?;
+    print(&format!("{public}\n"))
+}
+
+fn ask(daemon: cli::Daemon, json: bool, request: &Request) -> Result<(), Failure> {
+    let failure = |error| match error {
+        AskError::NoDaemon(text) => Failure::NoDaemon(text),
+        AskError::Broken(text) => Failure::Refused(text),
+    };
+    let socket = match daemon.socket {
+        Some(path) => path,
+        None => client::only_socket(Path::new(client::SOCKET_DIRECTORY)).map_err(failure)?,
+    };
+    let reply = client::ask(&socket, request).map_err(failure)?;
+    print(&match reply {
+        Reply::Error(text) => return Err(Failure::Refused(text)),
+        Reply::Status(reply) => show(json, &*reply, text::status),
+        Reply::Peers(reply) => show(json, &reply, text::peers),
+        Reply::Flows(reply) => show(json, &reply, text::flows),
+        Reply::Stats(reply) => show(json, &reply, text::stats),
+        Reply::State(reply) => show(json, &reply, text::state),
+        Reply::Stopped(reply) => show(json, &reply, text::stopped),
+    })
+}
+
+fn show<T: serde::Serialize>(json: bool, reply: &T, text: impl Fn(&T) -> String) -> String {
+    if json {
+        let pretty = serde_json::to_string_pretty(reply).expect("replies have string keys only");
+        pretty + "\n"
+    } else {
+        text(reply)
+    }
+}
+
+/// To standard output; whoever closed it (`| head`) has seen enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Host(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,22 +1,34 @@
 //! All sessions of a node: listener, dialling, TLS, heartbeats, back-off. Driven by the shell's mio loop.
-use crate::control::message::{Epoch, Message};
-use crate::control::overlay::SessionKeys;
-use crate::flow::NodeId;
+//!
+//! Of two nodes the one whose name sorts first dials, so a pair has one session. Sockets are read in
+//! [`Channel::handle_event`] and written in [`Channel::flush`], nowhere else.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What a node tells its peers when a session opens; compared on both sides.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// `net.ipv4.tcp_sack`
-    pub sack: bool,
-    /// `net.ipv4.tcp_timestamps`
-    pub timestamps: bool,
-    /// `net.ipv4.tcp_window_scaling`
-    pub window_scaling: bool,
-    /// `net.ipv4.tcp_ecn`
-    pub ecn: u8,
-}
+use mio::net::TcpListener;
+use mio::{Interest, Registry, Token};
+
+use crate::control::complaints::Complaints;
+use crate::control::connection::{Connection, Stage};
+use crate::control::ending::Ending;
+use crate::control::greeting::{Goodbye, Parting};
+use crate::control::message::{Epoch, Message};
+use crate::control::overlay::SessionKeys;
+use crate::control::peer::Peer;
+use crate::control::session::{Profile, Session, SessionEvent};
+pub use crate::control::settings::Settings;
+use crate::control::socket;
+use crate::flow::NodeId;
+use crate::limits::{CONNECT_TIMEOUT, SESSION_BACKLOG_BYTES_MAX, UNAUTHENTICATED_MAX};
+
+/// Read from a socket at once.
+const READ_BYTES: usize = 64 << 10;
+/// Connections accepted before others get their turn.
+const ACCEPT_BUDGET: usize = 64;
+
 /// What the channel needs to start.
 #[derive(Debug)]
 pub struct ChannelConfig {
@@ -35,18 +47,46 @@ pub struct ChannelConfig {
     /// First mio token the channel may use; it uses `first_token..first_token + 1 + 2 * nodes + 64`.
     pub first_token: usize,
 }
+
 /// What happened.
 #[derive(Debug)]
 pub enum ChannelEvent {
     /// A session is up, with the keys for its overlay.
-    Up { peer: NodeId, epoch: Epoch, settings: Settings, address: SocketAddr, keys: SessionKeys },
+    Up {
+        /// With whom.
+        peer: NodeId,
+        /// The peer's life.
+        epoch: Epoch,
+        /// The peer's kernel.
+        settings: Settings,
+        /// The peer's control address, as the cluster file has it.
+        address: SocketAddr,
+        /// For the overlay.
+        keys: SessionKeys,
+    },
     /// The session is gone, and why (for the log and `peers`).
-    Down { peer: NodeId, reason: String },
-    /// The peer says it is draining, or no longer.
-    Draining { peer: NodeId, draining: bool },
+    Down {
+        /// With whom.
+        peer: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// The peer says it is draining, or no longer. At the start of a session it is not.
+    Draining {
+        /// Who.
+        peer: NodeId,
+        /// Whether.
+        draining: bool,
+    },
     /// A message of the handoff protocol.
-    Message { peer: NodeId, message: Message },
+    Message {
+        /// From whom.
+        peer: NodeId,
+        /// The message.
+        message: Message,
+    },
 }
+
 /// One line of `baton peers`.
 #[derive(Clone, Debug)]
 pub struct PeerView {
@@ -67,30 +107,414 @@ pub struct PeerView {
     /// Sessions established since start.
     pub sessions: u64,
 }
+
 /// All sessions of a node.
 #[derive(Debug)]
-pub struct Channel {}
+pub struct Channel {
+    profile: Profile,
+    node: NodeId,
+    first_token: usize,
+    listener: Option<TcpListener>,
+    /// The accept budget was used up: more may wait.
+    accept_again: bool,
+    /// One slot per token behind the listener's.
+    connections: Vec<Option<Connection>>,
+    peers: Vec<Peer>,
+    events: VecDeque<ChannelEvent>,
+    complaints: Complaints,
+    draining: bool,
+    /// The latest time anybody told us.
+    now: Instant,
+    buffer: Vec<u8>,
+}
+
 impl Channel {
     /// Binds the listener (clear error when the port is occupied) and starts dialling peers.
-    pub fn start(config: ChannelConfig, registry: &mio::Registry, now: Instant) -> anyhow::Result<Self> { let _ = (config, registry, now); todo!() }
+    pub fn start(config: ChannelConfig, registry: &Registry, now: Instant) -> anyhow::Result<Self> {
+        let ChannelConfig { cluster, node, nodes, key, epoch, settings, first_token } = config;
+        let known = nodes.iter().map(|(name, _, key)| (name.clone(), *key)).collect();
+        let profile = Profile::new(cluster, node, known, &key, epoch, settings)?;
+        let mut listener = socket::listen(nodes[usize::from(node.0)].1)?;
+        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        let slots = 2 * nodes.len() + UNAUTHENTICATED_MAX;
+        let peers = nodes
+            .into_iter()
+            .zip(0..)
+            .map(|((name, address, _), index)| {
+                let peer = NodeId(index);
+                let seed = epoch.0 ^ u64::from(node.0) << 48 ^ u64::from(index) << 32;
+                Peer::new(name, address, seed, (peer > node).then_some(now), now)
+            })
+            .collect();
+        Ok(Self {
+            profile,
+            node,
+            first_token,
+            listener: Some(listener),
+            accept_again: false,
+            connections: (0..slots).map(|_| None).collect(),
+            peers,
+            events: VecDeque::new(),
+            complaints: Complaints::default(),
+            draining: false,
+            now,
+            buffer: vec![0; READ_BYTES],
+        })
+    }
+
     /// Whether the token is one of the channel's.
-    pub fn owns(&self, token: mio::Token) -> bool { let _ = token; todo!() }
+    pub fn owns(&self, token: Token) -> bool {
+        (self.first_token..=self.first_token + self.connections.len()).contains(&token.0)
+    }
+
     /// Readiness of one of the channel's tokens.
-    pub fn handle_event(&mut self, event: &mio::event::Event, registry: &mio::Registry, now: Instant) { let _ = (event, registry, now); todo!() }
+    pub fn handle_event(&mut self, event: &mio::event::Event, registry: &Registry, now: Instant) {
+        self.now = now;
+        let Some(slot) = event.token().0.checked_sub(self.first_token) else { return };
+        let Some(slot) = slot.checked_sub(1) else { return self.accept(registry, now) };
+        let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        if event.is_writable() {
+            match connection.connected(&self.profile, self.draining, now) {
+                Ok(true) => connection.unblock(),
+                Ok(false) => return,
+                Err(ending) => return self.end(slot, &ending, now),
+            }
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(slot, now);
+        }
+    }
+
     /// A deadline passed: heartbeats, dialling, peers that fell silent.
-    pub fn handle_timeout(&mut self, registry: &mio::Registry, now: Instant) { let _ = (registry, now); todo!() }
+    pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
+        self.now = now;
+        if std::mem::take(&mut self.accept_again) {
+            self.accept(registry, now);
+        }
+        for slot in 0..self.connections.len() {
+            let Some(connection) = &self.connections[slot] else { continue };
+            let due = connection.poll_timeout() <= now;
+            // What waits in the socket counts as heard: it may be us who did not run.
+            if due || connection.unread {
+                self.read(slot, now);
+            }
+            if due {
+                self.handle_deadline(slot, now);
+            }
+        }
+        for index in 0..self.peers.len() {
+            if self.listener.is_some() && self.peers[index].dial_at.is_some_and(|at| at <= now) {
+                self.dial(index, registry, now);
+            }
+        }
+    }
+
     /// When to call `handle_timeout`.
-    pub fn poll_timeout(&self) -> Option<Instant> { todo!() }
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.accept_again || !self.events.is_empty() {
+            return Some(self.now);
+        }
+        let connections = self.connections.iter().flatten();
+        let deadlines = connections.map(|connection| if connection.unread { self.now } else { connection.poll_timeout() });
+        deadlines.chain(self.peers.iter().filter_map(|peer| peer.dial_at)).min()
+    }
+
     /// What happened, until None.
-    pub fn poll_event(&mut self) -> Option<ChannelEvent> { todo!() }
+    pub fn poll_event(&mut self) -> Option<ChannelEvent> {
+        self.events.pop_front()
+    }
+
     /// Queues a message; false when there is no session (the message is lost).
-    pub fn send(&mut self, peer: NodeId, message: &Message) -> bool { let _ = (peer, message); todo!() }
+    pub fn send(&mut self, peer: NodeId, message: &Message) -> bool {
+        let Some(slot) = self.peers.get(usize::from(peer.0)).and_then(|peer| peer.session) else { return false };
+        let Some(session) = self.connections[slot].as_mut().and_then(Connection::session_mut) else { return false };
+        if let Err(error) = session.send(message) {
+            log::error!("peer={} message not sent: {error}", self.profile.name(peer));
+            return false;
+        }
+        let backlog = session.backlog();
+        if backlog > SESSION_BACKLOG_BYTES_MAX {
+            self.end(slot, &Ending::Backlog(backlog), self.now);
+            return false;
+        }
+        true
+    }
+
     /// Writes what is queued, one write per peer; called once after each batch.
-    pub fn flush(&mut self, registry: &mio::Registry, now: Instant) { let _ = (registry, now); todo!() }
+    pub fn flush(&mut self, _registry: &Registry, now: Instant) {
+        self.now = now;
+        for slot in 0..self.connections.len() {
+            if let Some(connection) = &mut self.connections[slot]
+                && let Err(ending) = connection.write(now)
+            {
+                self.end(slot, &ending, now);
+            }
+        }
+    }
+
     /// Tells all peers (now and at every new session) whether this node drains.
-    pub fn set_draining(&mut self, draining: bool) { let _ = draining; todo!() }
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+        for session in self.connections.iter_mut().flatten().filter_map(Connection::session_mut) {
+            session.set_draining(draining);
+        }
+    }
+
     /// For `baton peers`.
-    pub fn peers(&self) -> Vec<PeerView> { todo!() }
+    pub fn peers(&self) -> Vec<PeerView> {
+        let others = self.peers.iter().zip(0..).filter(|(_, index)| *index != self.node.0);
+        others
+            .map(|(peer, index)| {
+                let session = peer.session.and_then(|slot| self.connections[slot].as_ref()?.session());
+                peer.view(NodeId(index), session)
+            })
+            .collect()
+    }
+
     /// Says goodbye and closes everything.
-    pub fn close(&mut self, registry: &mio::Registry) { let _ = registry; todo!() }
+    pub fn close(&mut self, registry: &Registry) {
+        if let Some(mut listener) = self.listener.take() {
+            let _ = registry.deregister(&mut listener);
+        }
+        for connection in self.connections.iter_mut().filter_map(Option::take) {
+            farewell(connection, &mut self.buffer, &self.profile, self.now);
+        }
+        for peer in &mut self.peers {
+            peer.session = None;
+            peer.dial_at = None;
+        }
+        self.accept_again = false;
+    }
+
+    fn read(&mut self, slot: usize, now: Instant) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let outcome = connection.read(&mut self.buffer, &self.profile, now);
+        self.drain_session(slot, now);
+        if let Err(ending) = outcome {
+            self.end(slot, &ending, now);
+        }
+    }
+
+    /// Turns what a session has to tell into events, in order.
+    fn drain_session(&mut self, slot: usize, now: Instant) {
+        loop {
+            let Some(session) = self.connections[slot].as_mut().and_then(Connection::session_mut) else { return };
+            let (Some(peer), Some(event)) = (session.peer(), session.poll_event()) else { return };
+            let event = match event {
+                SessionEvent::Message(message) => ChannelEvent::Message { peer, message },
+                SessionEvent::Draining(draining) => ChannelEvent::Draining { peer, draining },
+                SessionEvent::Up { peer, epoch, settings, keys } => {
+                    let address = self.come_up(slot, peer, epoch, &settings, now);
+                    ChannelEvent::Up { peer, epoch, settings, address, keys }
+                }
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    /// The session in `slot` is the peer's from now on. An older one ends first, so nothing of it can come after.
+    fn come_up(&mut self, slot: usize, peer: NodeId, epoch: Epoch, settings: &Settings, now: Instant) -> SocketAddr {
+        let index = usize::from(peer.0);
+        if let Some(older) = self.peers[index].session {
+            self.end(older, &Ending::Replaced, now);
+        }
+        self.peers[index].come_up(slot, now);
+        let name = self.profile.name(peer);
+        let address = self.peers[index].address;
+        log::info!("peer={name} session=up epoch={:016x} address={address}", epoch.0);
+        for difference in self.profile.settings().differences(settings, name) {
+            log::warn!("{difference}");
+        }
+        address
+    }
+
+    fn handle_deadline(&mut self, slot: usize, now: Instant) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let outcome = match &mut connection.stage {
+            Stage::Connecting { until, .. } if now >= *until => {
+                Err(Ending::TooSlow { what: "connecting", limit: CONNECT_TIMEOUT })
+            }
+            Stage::Leaving { until, .. } if now >= *until => {
+                self.connections[slot] = None;
+                return;
+            }
+            Stage::Connecting { .. } | Stage::Leaving { .. } => Ok(()),
+            Stage::Open(session) => session.handle_timeout(now),
+        };
+        if let Err(ending) = outcome {
+            self.end(slot, &ending, now);
+        }
+    }
+
+    /// The connection in `slot` is over: says so to the log, the peer's line and the engine, and lets the last words
+    /// leave. Also the end of a connection that is already leaving.
+    fn end(&mut self, slot: usize, ending: &Ending, now: Instant) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let remote = connection.remote;
+        let (peer, dialled) = match &connection.stage {
+            Stage::Connecting { peer, .. } => (Some(*peer), true),
+            Stage::Open(session) => (session.peer(), session.dialled()),
+            Stage::Leaving { .. } => {
+                self.connections[slot] = None;
+                return;
+            }
+        };
+        if let (Ending::Replaced, Some(session)) = (ending, connection.session_mut())
+            && let Some(goodbye) = ending.goodbye()
+        {
+            session.say_goodbye(goodbye);
+        }
+        // Somebody who does not answer, or is not there any more, gets no last words.
+        let leaving = match ending {
+            Ending::Silent(_) | Ending::Io { .. } | Ending::Backlog(_) | Ending::Closed => false,
+            _ => connection.leave(now),
+        };
+        if !leaving {
+            self.connections[slot] = None;
+        }
+        // A stranger at a node's address is most likely that node with a wrong key or cluster file.
+        let index = match peer {
+            Some(peer) => Some(usize::from(peer.0)),
+            None => self.peer_at(remote).filter(|_| ending.is_refusal()),
+        };
+        let was_up = index.is_some_and(|index| self.peers[index].session == Some(slot));
+        self.report(peer, remote, ending, was_up, now);
+        let Some(index) = index else { return };
+        let failed_dial = dialled && self.peers[index].session.is_none_or(|session| session == slot);
+        let peer = &mut self.peers[index];
+        if was_up {
+            self.events.push_back(ChannelEvent::Down { peer: NodeId(index as u16), reason: ending.to_string() });
+        }
+        if was_up || peer.session.is_none() {
+            peer.go_down(ending, failed_dial, now);
+        }
+    }
+
+    fn report(&mut self, peer: Option<NodeId>, remote: SocketAddr, ending: &Ending, was_up: bool, now: Instant) {
+        let who = match peer {
+            Some(peer) => format!("peer={} address={}", self.profile.name(peer), remote.ip()),
+            None => format!("peer=unknown address={}", remote.ip()),
+        };
+        if ending.needs_attention() {
+            let text = format!("{who} session=ended reason={ending}");
+            log::log!(self.complaints.level(&text, now), "{text}");
+        } else if was_up {
+            log::info!("{who} session=down reason={ending}");
+        } else {
+            log::debug!("{who} session=failed reason={ending}");
+        }
+    }
+
+    /// The only node with this IP address, if there is one.
+    fn peer_at(&self, remote: SocketAddr) -> Option<usize> {
+        let at = |peer: &Peer| peer.address.ip() == remote.ip();
+        let index = self.peers.iter().position(at)?;
+        (index != usize::from(self.node.0) && !self.peers[index + 1..].iter().any(at)).then_some(index)
+    }
+
+    fn dial(&mut self, index: usize, registry: &Registry, now: Instant) {
+        let peer = NodeId(index as u16);
+        let (from, to) = (self.peers[usize::from(self.node.0)].address.ip(), self.peers[index].address);
+        self.peers[index].begin_dialling(now);
+        let Some(slot) = self.free_slot() else { return self.peers[index].go_down(&Ending::Closed, true, now) };
+        let opened = socket::dial(from, to).and_then(|mut stream| {
+            registry.register(&mut stream, self.token(slot), Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        });
+        match opened {
+            Ok(stream) => self.connections[slot] = Some(Connection::connecting(stream, peer, to, now)),
+            Err(error) => {
+                let ending = Ending::io("cannot connect", &error);
+                self.report(Some(peer), to, &ending, false, now);
+                self.peers[index].go_down(&ending, true, now);
+            }
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry, now: Instant) {
+        for _ in 0..ACCEPT_BUDGET {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, remote)) => self.admit(stream, remote, registry, now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Of a connection that is already gone, or for want of descriptors: the others are asked for later.
+                Err(error) => {
+                    log::debug!("accept: {error}");
+                    if error.raw_os_error() == Some(libc::EMFILE) || error.raw_os_error() == Some(libc::ENFILE) {
+                        return self.complain_of_descriptors(now);
+                    }
+                }
+            }
+        }
+        self.accept_again = true;
+    }
+
+    fn complain_of_descriptors(&mut self, now: Instant) {
+        let text = "control channel cannot accept: no file descriptors left; raise LimitNOFILE (ulimit -n)";
+        log::log!(self.complaints.level(text, now), "{text}");
+    }
+
+    /// A connection from anywhere. When too many are unauthenticated, one from a node's address takes the place of the
+    /// oldest from elsewhere, so strangers cannot keep nodes out.
+    fn admit(&mut self, stream: mio::net::TcpStream, remote: SocketAddr, registry: &Registry, now: Instant) {
+        let strangers = |connection: &Connection| match &connection.stage {
+            Stage::Connecting { .. } => false,
+            Stage::Open(session) => !session.is_authenticated() && !session.dialled(),
+            Stage::Leaving { session, .. } => !session.is_authenticated() && !session.dialled(),
+        };
+        let is_node = |address: SocketAddr| self.peers.iter().any(|peer| peer.address.ip() == address.ip());
+        let inside = self.connections.iter().flatten().filter(|connection| strangers(connection)).count();
+        if inside >= UNAUTHENTICATED_MAX {
+            let elsewhere = (0..self.connections.len())
+                .filter(|slot| {
+                    let connection = self.connections[*slot].as_ref();
+                    connection.is_some_and(|connection| strangers(connection) && !is_node(connection.remote))
+                })
+                .min_by_key(|slot| self.connections[*slot].as_ref().map(Connection::poll_timeout));
+            match elsewhere {
+                Some(slot) if is_node(remote) => self.connections[slot] = None,
+                _ => {
+                    let text = format!(
+                        "control channel has {UNAUTHENTICATED_MAX} connections that show no key; refusing more: \
+                         keep strangers from the port with a firewall"
+                    );
+                    return log::log!(self.complaints.level(&text, now), "{text}");
+                }
+            }
+        }
+        let Some(slot) = self.free_slot() else { return };
+        let Ok(session) = Session::accept(&self.profile, self.draining, now) else { return };
+        let token = self.token(slot);
+        let admitted = Connection::accepted(stream, remote, session).and_then(|mut connection| {
+            registry.register(connection.stream(), token, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(connection)
+        });
+        match admitted {
+            Ok(connection) => self.connections[slot] = Some(connection),
+            Err(error) => log::debug!("address={} not admitted: {error}", remote.ip()),
+        }
+    }
+
+    /// A free slot; if there is none, that of the connection that has been leaving for longest.
+    fn free_slot(&mut self) -> Option<usize> {
+        let slots = &mut self.connections;
+        slots.iter().position(Option::is_none).or_else(|| {
+            let leaving = |slot: &usize| matches!(&slots[*slot], Some(Connection { stage: Stage::Leaving { .. }, .. }));
+            (0..slots.len()).filter(leaving).min_by_key(|slot| slots[*slot].as_ref().map(Connection::poll_timeout))
+        })
+    }
+
+    const fn token(&self, slot: usize) -> Token {
+        Token(self.first_token + 1 + slot)
+    }
+}
+
+/// Says goodbye on a connection and closes it, as far as that goes without waiting.
+fn farewell(mut connection: Connection, buffer: &mut [u8], profile: &Profile, now: Instant) {
+    if let Some(session) = connection.session_mut() {
+        session.say_goodbye(Goodbye { reason: Parting::Stopping, text: "the process stops".into() });
+    }
+    connection.leave(now);
+    let _ = connection.write(now);
+    let _ = connection.read(buffer, profile, now);
 }

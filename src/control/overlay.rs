@@ -1,25 +1,26 @@
-//! The overlay: client packets to their owner, sealed with AES-256-GCM, in UDP. Pure sealing below, one socket on top.
-use crate::flow::NodeId;
+//! The overlay: client packets to their owner, sealed with AES-256-GCM, in UDP. One socket on top of [`seal`].
+//!
+//! [`seal`]: crate::control::seal
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
+pub use crate::control::seal::SessionKeys;
+use crate::control::seal::{HEADER_BYTES, Keyring, OpenError, SealError, TAG_BYTES};
+use crate::control::socket;
+use crate::flow::NodeId;
+use crate::limits::OVERLAY_REJECTED_IN_A_ROW_MAX;
+
+const OUTER_V4_BYTES: u16 = 20 + 8;
 /// Octets a sealed packet is longer than the packet it carries, outer IPv4 and UDP header included (20 more for IPv6).
-pub const OVERHEAD_V4: u16 = 20 + 8 + 12 + 16;
+pub const OVERHEAD_V4: u16 = OUTER_V4_BYTES + HEADER_BYTES as u16 + TAG_BYTES as u16;
 /// The same over IPv6.
 pub const OVERHEAD_V6: u16 = OVERHEAD_V4 + 20;
 
-/// Both directions' keys of one control session, exported from it (RFC 9846, exporters).
-#[derive(Clone)]
-pub struct SessionKeys {
-    /// Names the session in packet headers; both sides derive the same.
-    pub session: u32,
-    /// Seals what we send.
-    pub send: [u8; 32],
-    /// Opens what we receive.
-    pub receive: [u8; 32],
-}
-impl std::fmt::Debug for SessionKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "SessionKeys({:08x})", self.session) }
-}
+/// The largest datagram UDP can carry.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+
 /// What became of overlay datagrams. Counted by the overlay.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct OverlayCounters {
@@ -44,20 +45,103 @@ pub struct OverlayCounters {
     /// Received: already seen, or older than the replay window.
     pub replayed: u64,
 }
+
 /// The UDP socket and the keys of all peers.
 #[derive(Debug)]
-pub struct Overlay {}
+pub struct Overlay {
+    socket: mio::net::UdpSocket,
+    keyring: Keyring,
+    /// Where peers are, as told with their keys. Where a packet came from never changes that: an attacker on the path
+    /// could re-send an authentic one from elsewhere.
+    addresses: HashMap<NodeId, SocketAddr>,
+    counters: OverlayCounters,
+    out: Vec<u8>,
+}
+
 impl Overlay {
     /// Binds the UDP port.
-    pub fn bind(address: SocketAddr) -> anyhow::Result<Self> { let _ = address; todo!() }
+    pub fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self {
+            socket: socket::overlay(address)?,
+            keyring: Keyring::default(),
+            addresses: HashMap::new(),
+            counters: OverlayCounters::default(),
+            out: vec![0; DATAGRAM_BYTES_MAX],
+        })
+    }
+
     /// For registration with mio.
-    pub fn source(&mut self) -> &mut mio::net::UdpSocket { todo!() }
+    pub fn source(&mut self) -> &mut mio::net::UdpSocket {
+        &mut self.socket
+    }
+
     /// Uses these keys for the peer from now on; keys of the session before stay good for receiving.
-    pub fn set_keys(&mut self, peer: NodeId, address: SocketAddr, keys: SessionKeys) { let _ = (peer, address, keys); todo!() }
+    pub fn set_keys(&mut self, peer: NodeId, address: SocketAddr, keys: SessionKeys) {
+        self.keyring.set_keys(peer, &keys);
+        self.addresses.insert(peer, address);
+    }
+
     /// Seals and sends; counts what goes wrong (nothing TCP would not recover).
-    pub fn send(&mut self, peer: NodeId, packet: &[u8]) { let _ = (peer, packet); todo!() }
+    pub fn send(&mut self, peer: NodeId, packet: &[u8]) {
+        let counters = &mut self.counters;
+        let Some(&address) = self.addresses.get(&peer) else {
+            counters.no_key += 1;
+            return;
+        };
+        let length = match self.keyring.seal(peer, packet, &mut self.out) {
+            Ok(length) => length,
+            Err(SealError::NoKey) => {
+                counters.no_key += 1;
+                return;
+            }
+            Err(SealError::BufferTooSmall | SealError::Exhausted) => {
+                counters.send_failed += 1;
+                return;
+            }
+        };
+        match self.socket.send_to(&self.out[..length], address) {
+            Ok(_) => {
+                counters.sent_packets += 1;
+                counters.sent_bytes += packet.len() as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) => {
+                counters.send_buffer_full += 1;
+            }
+            Err(error) => {
+                counters.send_failed += 1;
+                log::trace!("overlay peer={peer:?} packet_bytes={} not sent: {error}", packet.len());
+            }
+        }
+    }
+
     /// The next packet, opened in place inside `buffer`; None when the socket has no more.
-    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Option<(NodeId, &'b mut [u8])> { let _ = buffer; todo!() }
+    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Option<(NodeId, &'b mut [u8])> {
+        for _ in 0..OVERLAY_REJECTED_IN_A_ROW_MAX {
+            let length = match self.socket.recv_from(buffer) {
+                Ok((length, _)) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) => {
+                    log::debug!("overlay receive: {error}");
+                    continue;
+                }
+            };
+            match self.keyring.open(&mut buffer[..length]) {
+                Ok((peer, packet)) => {
+                    self.counters.received_packets += 1;
+                    self.counters.received_bytes += packet.len() as u64;
+                    return Some((peer, &mut buffer[packet]));
+                }
+                Err(OpenError::Unknown) => self.counters.unknown += 1,
+                Err(OpenError::Forged) => self.counters.forged += 1,
+                Err(OpenError::Replayed) => self.counters.replayed += 1,
+            }
+        }
+        // A flood of rubbish: the rest of the loop gets its turn, and the next datagram of the flood wakes us again.
+        None
+    }
+
     /// What became of datagrams.
-    pub fn counters(&self) -> &OverlayCounters { todo!() }
+    pub fn counters(&self) -> &OverlayCounters {
+        &self.counters
+    }
 }

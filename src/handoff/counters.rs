@@ -1,8 +1,210 @@
-//! Counted reasons. Every dropped packet and every fall-back has one.
+//! Counted reasons: every dropped packet and every fall-back has one. The names are metric labels.
 
-/// Why a packet went nowhere. The names are metric labels.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum DropReason {
-    /// placeholder; the engine's author fills this in
-    Malformed,
+use crate::control::message::Refusal;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+        impl $name {
+            /// All reasons, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// The metric label.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet went nowhere.
+    DropReason {
+        /// Not a TCP segment or ICMP error in a well-formed IP packet.
+        Malformed => "malformed",
+        /// Well-formed, but for no address of ours; other hosts' and IPv6 housekeeping packets that enter any device.
+        NotOurs => "not_ours",
+        /// The local kernel's repeated SYN-ACK for a connection whose client has long acknowledged it.
+        SynAckAbsorbed => "syn_ack_absorbed",
+        /// A RST whose sequence number is not exactly the next one (RFC 5961, section 3.2).
+        ResetNotExact => "reset_not_exact",
+        /// A SYN for a connection that exists; answered with a challenge ACK (RFC 5961, section 4.2).
+        SynOnConnection => "syn_on_connection",
+        /// Acknowledges what was never sent.
+        BadAcknowledgement => "bad_acknowledgement",
+        /// Outside what an undecided connection may send.
+        OutOfWindow => "out_of_window",
+        /// A first flight or the room for overtaking segments is full; the client sends it again.
+        HeldFull => "held_full",
+        /// From an alias, or for one, without a connection: it must not leave.
+        NoConnection => "no_connection",
+        /// Through the overlay, from a node that is not the connection's ingress.
+        WrongIngress => "wrong_ingress",
+        /// For a connection guarded in an earlier life and not yet claimed by its owner.
+        Orphan => "orphan",
+        /// For a connection whose owner is lost; the client was reset.
+        OwnerLost => "owner_lost",
+        /// From the kernel for a replay that has no such state.
+        UnexpectedFromKernel => "unexpected_from_kernel",
+        /// A SYN kept until the owner says whether the connection before it is over.
+        SynKept => "syn_kept",
+    }
+}
+
+reasons! {
+    /// Why a candidate that the policy chose does not serve a connection.
+    Fallback {
+        /// No session with the peer, or it broke during the offer.
+        PeerDown => "peer_down",
+        /// The peer said it is draining before it was asked.
+        PeerDraining => "peer_draining",
+        /// The back-end's kernel answered RST.
+        RefusedApplicationDown => "refused_application_down",
+        /// The back-end's kernel did not answer.
+        RefusedBacklogFull => "refused_backlog_full",
+        /// The back-end's kernel does not keep what the client was promised.
+        RefusedPromise => "refused_promise",
+        /// A table of the back-end is full.
+        RefusedFull => "refused_full",
+        /// The back-end drains.
+        RefusedDraining => "refused_draining",
+        /// The back-end's cluster file does not have this service.
+        RefusedUnknownService => "refused_unknown_service",
+        /// The back-end has a live connection with the same ends.
+        RefusedInUse => "refused_in_use",
+        /// No answer in time.
+        Deadline => "deadline",
+        /// The guard could not be written.
+        GuardFailed => "guard_failed",
+        /// The back-end took the connection, could not deliver, and gave it back untouched.
+        Returned => "returned",
+        /// This process stood still for so long that the kernel may have served the connection.
+        Stalled => "stalled",
+        /// This node drains.
+        Draining => "draining",
+        /// A table of this node is full.
+        Full => "full",
+    }
+}
+
+impl From<Refusal> for Fallback {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ApplicationDown => Self::RefusedApplicationDown,
+            Refusal::BacklogFull => Self::RefusedBacklogFull,
+            Refusal::Promise => Self::RefusedPromise,
+            Refusal::Full => Self::RefusedFull,
+            Refusal::Draining => Self::RefusedDraining,
+            Refusal::UnknownService => Self::RefusedUnknownService,
+            Refusal::InUse => Self::RefusedInUse,
+        }
+    }
+}
+
+/// Everything the engine counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    drops: [u64; DropReason::ALL.len()],
+    fallbacks: [u64; Fallback::ALL.len()],
+    decisions: BTreeMap<(Rc<str>, Rc<str>), u64>,
+    ambiguous: BTreeMap<&'static str, u64>,
+    /// SYNs seen at this node's front-end addresses.
+    pub syns: u64,
+    /// SYNs pushed out of the SYN table before the kernel answered.
+    pub syns_evicted: u64,
+    /// Connections followed from their SYN-ACK on.
+    pub connections: u64,
+    /// Connections released to the local server, untouched.
+    pub released_local: u64,
+    /// Connections served by the local server through a replay to self.
+    pub replays_to_self: u64,
+    /// Connections whose half in the kernel was purged because they were held too long or acknowledged early.
+    pub parked: u64,
+    /// First flights acknowledged on the kernel's behalf.
+    pub early_acknowledgements: u64,
+    /// Offers sent to peers.
+    pub offers_sent: u64,
+    /// Commits sent to peers.
+    pub handoffs_committed: u64,
+    /// Commits received from peers and applied.
+    pub handoffs_accepted: u64,
+    /// Offers of peers refused here.
+    pub offers_refused: u64,
+    /// First flights delivered again because the kernel had not acknowledged them.
+    pub redeliveries: u64,
+    /// Connections returned to their front-end.
+    pub handoffs_returned: u64,
+    /// Handed-off connections that ended, front-end side.
+    pub handoffs_closed: u64,
+    /// Connections reset because nobody could serve them.
+    pub resets: u64,
+    /// Connections reset by an undecided client.
+    pub reset_by_client: u64,
+    /// Challenge ACKs sent (RFC 5961).
+    pub challenge_acks: u64,
+    /// Connections taken over from an earlier life of this process.
+    pub adopted: u64,
+}
+
+impl Counters {
+    /// Counts a dropped packet.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+    /// Counts a candidate passed over.
+    pub fn fall_back(&mut self, reason: Fallback) {
+        self.fallbacks[reason as usize] += 1;
+    }
+    /// Counts a decision of the policy.
+    pub fn decide(&mut self, service: &Rc<str>, rule: &Rc<str>) {
+        *self.decisions.entry((Rc::clone(service), Rc::clone(rule))).or_default() += 1;
+    }
+    /// Counts a request that is not clear enough to choose a server by.
+    pub fn note(&mut self, kind: &'static str) {
+        *self.ambiguous.entry(kind).or_default() += 1;
+    }
+    /// All of them by name, in a stable order.
+    pub fn list(&self) -> Vec<(String, u64)> {
+        let plain = [
+            ("syns_total", self.syns),
+            ("syns_evicted_total", self.syns_evicted),
+            ("connections_total", self.connections),
+            ("decisions_local_total", self.released_local + self.replays_to_self),
+            ("released_local_total", self.released_local),
+            ("replays_to_self_total", self.replays_to_self),
+            ("parked_total", self.parked),
+            ("early_acknowledgements_total", self.early_acknowledgements),
+            ("offers_sent_total", self.offers_sent),
+            ("handoffs_committed_total", self.handoffs_committed),
+            ("handoffs_closed_total", self.handoffs_closed),
+            ("handoffs_accepted_total", self.handoffs_accepted),
+            ("handoffs_returned_total", self.handoffs_returned),
+            ("offers_refused_total", self.offers_refused),
+            ("redeliveries_total", self.redeliveries),
+            ("resets_total", self.resets),
+            ("reset_by_client_total", self.reset_by_client),
+            ("challenge_acks_total", self.challenge_acks),
+            ("adopted_total", self.adopted),
+        ];
+        let mut list: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        list.extend(
+            self.decisions
+                .iter()
+                .map(|((service, rule), count)| (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)),
+        );
+        list.extend(
+            Fallback::ALL
+                .iter()
+                .map(|reason| (format!("fallbacks_total{{reason=\"{}\"}}", reason.label()), self.fallbacks[*reason as usize])),
+        );
+        list.extend(
+            DropReason::ALL
+                .iter()
+                .map(|reason| (format!("drops_total{{reason=\"{}\"}}", reason.label()), self.drops[*reason as usize])),
+        );
+        list
+    }
 }

@@ -1,9 +1,18 @@
-//! Tables and dispatch.
+//! The engine's face: sorts every input to the half it is for, and lets the node talk to itself when it is its own
+//! back-end. Must not know TCP states.
 
 use crate::control::message::{Epoch, Message};
 use crate::flow::{Endpoint, FlowKey, NodeId};
+use crate::handoff::btcp::Btcp;
+use crate::handoff::context::{Context, Loopback};
 use crate::handoff::counters::DropReason;
-use std::time::Instant;
+use crate::handoff::timers::{Deadline, Owner};
+use crate::handoff::utcp::Utcp;
+use crate::policy::Policy;
+use crate::rewrite::{Flags, Malformed, Segment, ToServerWire, icmp};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// What becomes of the packet in hand. It was rewritten in place.
 #[must_use]
@@ -78,46 +87,326 @@ pub struct EngineConfig {
 }
 
 /// The engine. One mutation, then [`Engine::poll_output`] until it is empty, then the next mutation.
+///
+/// [`Output::Guard`] and [`Output::AskSocket`] must be answered before the next packet, message or time-out goes in.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    ctx: Context,
+    btcp: Btcp,
+    utcp: Utcp,
+}
+
+/// How often the engine tidies up.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// An engine without connections.
-    pub fn new(config: EngineConfig, policy: std::rc::Rc<crate::policy::Policy>, now: Instant) -> Self { let _ = (config, policy, now); todo!() }
+    pub fn new(config: EngineConfig, policy: Rc<Policy>, now: Instant) -> Self {
+        let seed = config.epoch.0;
+        let mut engine = Self {
+            btcp: Btcp::new(seed, &config.orphans, now),
+            utcp: Utcp::new(seed.rotate_left(32)),
+            ctx: Context::new(&config, policy, now),
+        };
+        engine.arm_housekeeping(now);
+        engine
+    }
+
+    // ---- Packets ----------------------------------------------------------------------------------------------------
+
     /// A packet read from the TUN.
-    pub fn handle_tun(&mut self, packet: &mut [u8], now: Instant) -> Verdict { let _ = (packet, now); todo!() }
+    pub fn handle_tun(&mut self, packet: &mut [u8], now: Instant) -> Verdict {
+        let mut verdict = self.sort_out(packet, now);
+        if verdict == Verdict::Forward(self.ctx.node) {
+            verdict = self.deliver_to_owner(self.ctx.node, packet, now);
+        }
+        self.settle(now);
+        verdict
+    }
+
     /// A packet that came from a peer through the overlay.
-    pub fn handle_overlay(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict { let _ = (from, packet, now); todo!() }
+    pub fn handle_overlay(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
+        let verdict = self.deliver_to_owner(from, packet, now);
+        self.settle(now);
+        verdict
+    }
+
+    /// Tells from its addresses who sent a packet to whom: a client, the kernel for a client, the kernel from an alias.
+    fn sort_out(&mut self, packet: &mut [u8], now: Instant) -> Verdict {
+        let segment = match Segment::<_, ToServerWire>::parse(&mut *packet) {
+            Ok(segment) => segment,
+            Err(malformed) => return self.handle_other(packet, malformed),
+        };
+        let (source, destination) = (segment.source(), segment.destination());
+        if self.ctx.policy.is_alias(source.address) {
+            return self.utcp.handle_kernel(segment.reinterpret(), &mut self.ctx, now);
+        }
+        if self.is_own_frontend(destination) {
+            return self.btcp.handle_client(segment, &mut self.ctx, now);
+        }
+        if self.is_own_frontend(source) {
+            if segment.flags().contains(Flags::SYN.with(Flags::ACK)) {
+                return self.btcp.handle_syn_ack(segment.reinterpret(), &mut self.ctx, now);
+            }
+            return Verdict::Write;
+        }
+        self.drop(DropReason::NotOurs)
+    }
+
+    /// Neither a whole TCP segment nor from one: an ICMP error about a connection, a fragment, or noise.
+    fn handle_other(&mut self, packet: &mut [u8], malformed: Malformed) -> Verdict {
+        if let Ok(flow) = icmp::quoted_flow(packet)
+            && self.is_own_frontend(flow.frontend)
+        {
+            return match self.btcp.owner_of(&flow) {
+                Some(owner) => Verdict::Forward(owner),
+                None => Verdict::Write,
+            };
+        }
+        match (malformed, addresses(packet)) {
+            (_, Some((source, _))) if self.ctx.policy.is_alias(source) => self.drop(DropReason::NoConnection),
+            // The kernel puts fragments together for the local server.
+            (Malformed::Fragment, Some((_, destination))) if self.is_own_address(destination) => Verdict::Write,
+            (Malformed::Truncated | Malformed::Options | Malformed::Version, _) => self.drop(DropReason::Malformed),
+            (Malformed::Protocol | Malformed::Fragment, _) => self.drop(DropReason::NotOurs),
+        }
+    }
+
+    /// A client's packet, or an ICMP error, for a connection that this node owns.
+    fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
+        if let Ok(segment) = Segment::<_, ToServerWire>::parse(&mut *packet) {
+            return self.utcp.handle_client(from, segment, &mut self.ctx, now);
+        }
+        let Ok(flow) = icmp::quoted_flow(packet) else { return self.drop(DropReason::Malformed) };
+        let Some(shifts) = self.utcp.shifts_of(&flow) else { return self.drop(DropReason::NoConnection) };
+        match icmp::translate_quoted(packet, &shifts) {
+            Ok(()) => Verdict::Write,
+            Err(_) => self.drop(DropReason::Malformed),
+        }
+    }
+
+    fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
+        self.ctx.policy.service_of(endpoint).is_some_and(|service| {
+            service.frontends.iter().any(|(node, frontend)| *node == self.ctx.node && *frontend == endpoint)
+        })
+    }
+
+    fn is_own_address(&self, address: IpAddr) -> bool {
+        let services = self.ctx.policy.services.iter();
+        services
+            .flat_map(|service| &service.frontends)
+            .any(|(node, frontend)| *node == self.ctx.node && frontend.address == address)
+    }
+
+    fn drop(&mut self, reason: DropReason) -> Verdict {
+        self.ctx.counters.drop(reason);
+        Verdict::Drop(reason)
+    }
+
+    // ---- Messages and answers ---------------------------------------------------------------------------------------
+
     /// A control message.
-    pub fn handle_message(&mut self, from: NodeId, message: Message, now: Instant) { let _ = (from, message, now); todo!() }
+    pub fn handle_message(&mut self, from: NodeId, message: Message, now: Instant) {
+        self.dispatch(from, message, now);
+        self.settle(now);
+    }
+
+    fn dispatch(&mut self, from: NodeId, message: Message, now: Instant) {
+        let ctx = &mut self.ctx;
+        match message {
+            Message::Offer(offer) => self.utcp.handle_offer(from, offer, ctx, now),
+            Message::Commit { id, more } => self.utcp.handle_commit(from, id, &more, ctx, now),
+            Message::Abort { id } => self.utcp.handle_abort(from, id, ctx),
+            Message::Settled { below } => {
+                if let Some(epoch) = ctx.peer(from).and_then(|peer| peer.epoch) {
+                    self.utcp.handle_settled(from, epoch, below);
+                }
+            }
+            Message::Accept(accept) => self.btcp.handle_accept(from, &accept, ctx, now),
+            Message::Refuse { id, reason } => self.btcp.handle_refuse(from, id, reason, ctx, now),
+            Message::Delivered { id } => self.btcp.handle_delivered(from, id, ctx),
+            Message::Returned { id } => self.btcp.handle_returned(from, id, ctx, now),
+            Message::Closed { id } => self.btcp.handle_closed(from, id, ctx, now),
+            Message::Owned { id, flow } => self.btcp.handle_owned(from, id, flow, ctx, now),
+            Message::OwnedEnd => self.btcp.handle_owned_end(from, ctx, now),
+        }
+    }
+
+    /// Lets this node hear what it said to itself, until it has nothing more to say.
+    fn settle(&mut self, now: Instant) {
+        while let Some(said) = self.ctx.loopback.pop_front() {
+            let node = self.ctx.node;
+            match said {
+                Loopback::Message(message) => self.dispatch(node, message, now),
+                Loopback::Packet(mut packet) => {
+                    if self.deliver_to_owner(node, &mut packet, now) == Verdict::Write {
+                        self.ctx.write(packet);
+                    }
+                }
+            }
+        }
+    }
+
     /// A session came or went.
-    pub fn handle_peer(&mut self, peer: NodeId, event: PeerEvent, now: Instant) { let _ = (peer, event, now); todo!() }
+    pub fn handle_peer(&mut self, peer: NodeId, event: PeerEvent, now: Instant) {
+        let Some(state) = self.ctx.peer_mut(peer) else { return };
+        match event {
+            PeerEvent::Up(epoch) => {
+                let born_anew = state.epoch.is_some_and(|before| before != epoch);
+                state.up = true;
+                state.epoch = Some(epoch);
+                state.draining = false;
+                state.sessions += 1;
+                self.btcp.handle_peer_up(peer, born_anew, &mut self.ctx, now);
+                self.utcp.handle_peer_up(peer, epoch, born_anew, &mut self.ctx);
+            }
+            PeerEvent::Down => {
+                state.up = false;
+                self.btcp.handle_peer_down(peer, &mut self.ctx, now);
+            }
+            PeerEvent::Draining(draining) => state.draining = draining,
+        }
+        self.settle(now);
+    }
+
     /// The result of [`Output::Guard`].
-    pub fn handle_guard(&mut self, flow: FlowKey, written: bool, now: Instant) { let _ = (flow, written, now); todo!() }
+    pub fn handle_guard(&mut self, flow: FlowKey, written: bool, now: Instant) {
+        self.btcp.handle_guard(flow, written, &mut self.ctx, now);
+        self.settle(now);
+    }
+
     /// The answer to [`Output::AskSocket`].
-    pub fn handle_socket(&mut self, local: Endpoint, remote: Endpoint, state: SocketState, now: Instant) { let _ = (local, remote, state, now); todo!() }
+    pub fn handle_socket(&mut self, local: Endpoint, remote: Endpoint, state: SocketState, now: Instant) {
+        self.utcp.handle_socket(local, remote, state, &mut self.ctx, now);
+        self.settle(now);
+    }
+
     /// The backlog of the listener behind a front-end address, whenever the shell has asked the kernel.
-    pub fn handle_backlog(&mut self, frontend: Endpoint, backlog: u32) { let _ = (frontend, backlog); todo!() }
+    pub fn handle_backlog(&mut self, frontend: Endpoint, backlog: u32) {
+        self.btcp.set_backlog(frontend, backlog);
+    }
+
     /// The loop did not run for longer than `limits::STALL`: the kernel may have served held connections meanwhile.
-    pub fn handle_stall(&mut self, now: Instant) { let _ = now; todo!() }
+    pub fn handle_stall(&mut self, now: Instant) {
+        self.btcp.handle_stall(&mut self.ctx);
+        self.settle(now);
+    }
+
+    // ---- Time -------------------------------------------------------------------------------------------------------
+
     /// A deadline passed.
-    pub fn handle_timeout(&mut self, now: Instant) { let _ = now; todo!() }
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(deadline) = self.ctx.timers.pop(now) {
+            match deadline.owner {
+                Owner::Btcp => self.btcp.handle_deadline(deadline, &mut self.ctx, now),
+                Owner::Utcp => self.utcp.handle_deadline(deadline, &mut self.ctx, now),
+                Owner::Engine => self.keep_house(now),
+            }
+            self.settle(now);
+        }
+    }
+
     /// When to call [`Engine::handle_timeout`]; changes after every input.
-    pub fn poll_timeout(&mut self) -> Option<Instant> { todo!() }
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.ctx.timers.next()
+    }
+
+    fn keep_house(&mut self, now: Instant) {
+        self.btcp.expire_orphans(&mut self.ctx, now);
+        for index in 0..self.ctx.peers.len() {
+            let peer = NodeId(index as u16);
+            if self.ctx.peers[index].up && std::mem::take(&mut self.ctx.peers[index].unsettled) {
+                let below = self.btcp.settled_below(peer, &self.ctx);
+                // Commits on their way now are told next time.
+                self.ctx.peers[index].unsettled = below < self.ctx.next_serial;
+                self.ctx.say(peer, Message::Settled { below });
+            }
+        }
+        self.arm_housekeeping(now);
+    }
+
+    fn arm_housekeeping(&mut self, now: Instant) {
+        self.ctx.timers.push(Deadline { at: now + HOUSEKEEPING_INTERVAL, owner: Owner::Engine, slot: 0, serial: 0 });
+    }
+
+    // ---- The way out ------------------------------------------------------------------------------------------------
+
     /// The next thing to do.
-    pub fn poll_output(&mut self) -> Option<Output> { todo!() }
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.ctx.outputs.pop_front()
+    }
+
     /// No new handoffs from or to here; undecided connections are released to the local server.
-    pub fn drain(&mut self, now: Instant) { let _ = now; todo!() }
+    pub fn drain(&mut self, now: Instant) {
+        self.ctx.draining = true;
+        self.btcp.drain(&mut self.ctx);
+        self.settle(now);
+    }
+
     /// Takes new handoffs again.
-    pub fn undrain(&mut self) { todo!() }
+    pub fn undrain(&mut self) {
+        self.ctx.draining = false;
+    }
+
     /// Connections that would be cut if the process ended now (lingering ones do not count).
-    pub fn live(&self) -> usize { todo!() }
+    pub fn live(&self) -> usize {
+        let (front, back) = (self.btcp.count(), self.utcp.count());
+        front.parked + front.offered + front.handed_off + back.serving
+    }
+
     /// Resets every connection that would be cut, both ends: the last thing before the process ends.
-    pub fn reset_all(&mut self, now: Instant) { let _ = now; todo!() }
-    /// All counters, for `baton stats`; flat, stable names such as `handoffs_committed_total`, `fallbacks_total{reason="peer_down"}`.
-    pub fn counters(&self) -> Vec<(String, u64)> { todo!() }
+    pub fn reset_all(&mut self, now: Instant) {
+        self.btcp.reset_all(&mut self.ctx, now);
+        self.settle(now);
+        self.utcp.reset_all(&mut self.ctx, now);
+        self.settle(now);
+    }
+
+    // ---- Views ------------------------------------------------------------------------------------------------------
+
+    /// All counters and gauges, for `baton stats`: flat, stable names such as `handoffs_committed_total`.
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let (front, back) = (self.btcp.count(), self.utcp.count());
+        let gauges = [
+            ("connections_front_end", front.handshakes + front.undecided + front.parked + front.offered + front.handed_off),
+            ("connections_handshake", front.handshakes),
+            ("connections_undecided", front.undecided),
+            ("connections_parked", front.parked),
+            ("connections_offered", front.offered),
+            ("connections_handed_off", front.handed_off),
+            ("connections_back_end", back.prepared + back.serving),
+            ("connections_lingering", front.lingering + back.lingering),
+            ("syns_pending", front.syns),
+            ("orphans", front.orphans),
+            ("commits_unsettled", back.applied),
+            ("first_flight_bytes", self.ctx.first_flight_bytes),
+        ];
+        let mut list = self.ctx.counters.list();
+        list.extend(gauges.iter().map(|(name, value)| ((*name).to_owned(), *value as u64)));
+        list
+    }
+
     /// All connections, for `baton flows`.
-    pub fn flows(&self, now: Instant) -> Vec<FlowView> { let _ = now; todo!() }
+    pub fn flows(&self, now: Instant) -> Vec<FlowView> {
+        self.btcp.flows(now).chain(self.utcp.flows(now)).collect()
+    }
+}
+
+/// Source and destination of an IP packet whose payload need not be TCP.
+fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            Some((source.into(), destination.into()))
+        }
+        6 => {
+            let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Some((source.into(), destination.into()))
+        }
+        _ => None,
+    }
 }
 
 /// One connection as `baton flows` shows it.
@@ -133,6 +422,8 @@ pub struct FlowView {
     pub peer: Option<NodeId>,
     /// The rule that decided, if known here.
     pub rule: Option<String>,
+    /// What its packets need from now on.
+    pub treatment: &'static str,
     /// Since when in this state.
-    pub age: std::time::Duration,
+    pub age: Duration,
 }

@@ -1,1 +1,90 @@
-//! TODO
+//! The shell: one thread, one mio loop, all file descriptors. Decides nothing about connections.
+//!
+//! The law of the loop ([`wake`]): read the clock once, give the engine one input, do everything it says until it says
+//! nothing more, then the next input; so many inputs of each source per wake. Everything that reaches the engine or
+//! leaves it passes through [`outputs`].
+
+mod clock;
+mod cluster;
+mod guards;
+mod host;
+mod listeners;
+mod outputs;
+mod preflight;
+mod process;
+mod pulse;
+mod report;
+mod start;
+mod stop;
+mod wake;
+
+pub use cluster::{Checked, check};
+pub use start::{Options, StartError, start};
+pub use stop::Summary;
+
+use crate::admin::server::Server;
+use crate::control::channel::Channel;
+use crate::control::message::Epoch;
+use crate::control::overlay::Overlay;
+use crate::handoff::Engine;
+use crate::policy::Policy;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Tokens of the loop's own sources; the admin server's and the channel's follow.
+mod token {
+    pub const TUN: mio::Token = mio::Token(0);
+    pub const OVERLAY: mio::Token = mio::Token(1);
+    pub const SIGNALS: mio::Token = mio::Token(2);
+    pub const ADMIN_FIRST: usize = 3;
+    pub const CHANNEL_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+}
+
+/// A started node: the host captures for it, and it must run.
+///
+/// Fields are dropped in order, also when the engine panics: [`host::Host`] puts the host back as it was.
+pub struct Node {
+    host: host::Host,
+    engine: Engine,
+    channel: Channel,
+    overlay: Overlay,
+    policy: Rc<Policy>,
+    admin: Server,
+    signals: signal_hook_mio::v1_0::Signals,
+    poll: mio::Poll,
+    identity: Identity,
+
+    phase: stop::Phase,
+    pulse: pulse::Pulse,
+    listeners: listeners::Listeners,
+    guards: guards::Guards,
+    /// What the engine will be told as soon as it has nothing more to say.
+    answers: VecDeque<outputs::Answer>,
+    counters: Counters,
+    /// Readiness is told once (edge-triggered): remembered until the source says that it has no more.
+    tun_ready: bool,
+    overlay_ready: bool,
+    /// One packet at a time.
+    buffer: Box<[u8]>,
+}
+
+/// What this process is; told in `status` and in the log.
+#[derive(Debug)]
+struct Identity {
+    name: String,
+    epoch: Epoch,
+    started: Instant,
+    cluster_path: PathBuf,
+}
+
+/// What the shell itself counts.
+#[derive(Debug, Default)]
+struct Counters {
+    wakes: u64,
+    stalls: u64,
+    messages_lost: u64,
+    sockets_destroyed: u64,
+    socket_questions_failed: u64,
+}

@@ -1,30 +1,55 @@
 //! The cluster file and the decisions it asks for. Pure: text and bytes in, decisions out.
+//!
+//! A [`ClusterFile`] is what the file says, the same on every node; a [`Policy`] is what it means for one of them. The
+//! one function that touches a file is [`ClusterFile::read`].
+//!
+//! | module | knows |
+//! |---|---|
+//! | `yaml` | serde_yaml, and where in the text a value is |
+//! | `reader`, `units`, `bounds` | shapes, sizes and bounds of fields |
+//! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
+//! | `report` | how a problem is shown |
+//! | `file`, `hash` | all of a file; its meaning as a hash |
+//! | `compile`, `alias` | what the file means for one node |
+//! | `http`, `request`, `ambiguity` | what the first bytes of a connection ask for |
+//! | `when`, `pattern`, `decide` | which rule matches |
+
+mod alias;
+mod ambiguity;
+mod bounds;
+mod check;
+mod cluster;
+mod compile;
+mod condition;
+mod decide;
+mod file;
+mod hash;
+mod http;
+mod pattern;
+mod reader;
+mod report;
+mod request;
+mod rule;
+mod service;
+#[cfg(test)]
+mod testing;
+mod units;
+mod when;
+mod yaml;
+
+pub use ambiguity::Ambiguity;
+pub use compile::{Policy, UnknownNode};
+pub use decide::{Decision, Examination, Explanation, Target, Tried};
+pub use file::ClusterFile;
+pub use hash::PolicyHash;
+pub use report::{Problem, Report, Severity};
 
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
-/// A loaded cluster file, compiled for one node. (API the engine and the shell use; the author of this module may add to it.)
-#[derive(Debug)]
-pub struct Policy {
-    /// Cluster name.
-    pub cluster: String,
-    /// This node.
-    pub node: NodeId,
-    /// All nodes, index = NodeId, sorted by name.
-    pub nodes: Vec<Node>,
-    /// All services.
-    pub services: Vec<Service>,
-    /// UDP and TCP port nodes talk on.
-    pub overlay_port: u16,
-    /// Alias prefixes, at most one per family.
-    pub aliases: Vec<ipnet::IpNet>,
-    /// Limits of the cluster file.
-    pub limits: Limits,
-}
 /// A node of the cluster file.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -33,8 +58,9 @@ pub struct Node {
     /// Raw Ed25519 public key.
     pub public_key: [u8; 32],
 }
+
 /// Limits of the cluster file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// `limits.connections`
     pub connections: usize,
@@ -45,14 +71,16 @@ pub struct Limits {
     /// `limits.drain_timeout`: how long `stop` waits for handed-off connections
     pub drain_timeout: Duration,
 }
+
 /// A service.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// Front-end addresses, with the node each belongs to.
+    /// Front-end addresses, with the node each belongs to; sorted.
     pub frontends: Vec<(NodeId, Endpoint)>,
-    /// Which node's application listens on which port for handed-off connections. None: the node serves nothing of it.
+    /// Which node's application listens on which port for handed-off connections; sorted. A node that is not here serves
+    /// nothing of it; every node with a front-end address is here.
     pub servers: Vec<(NodeId, u16)>,
     /// From the client's first byte.
     pub inspect_timeout: Duration,
@@ -62,49 +90,8 @@ pub struct Service {
     pub silence_timeout: Duration,
     /// Bound of a whole handoff.
     pub handoff_timeout: Duration,
-}
-/// What should be done with a connection, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Name of the rule, or `default`.
-    pub rule: Rc<str>,
-    /// Tried in order; when all fail (or the list is empty) the local server answers.
-    pub targets: Vec<Target>,
-}
-/// Who may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The node the connection arrived at.
-    Local,
-    /// A peer (never the node itself: that is `Local`).
-    Node(NodeId),
-}
-/// What the first bytes of a connection say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Examination {
-    /// Not enough yet.
-    NeedMore,
-    /// Decided.
-    Decided(Decision),
-}
-impl Policy {
-    /// The service of a front-end address, whoever's node it is.
-    pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> { let _ = frontend; todo!() }
-    /// The service of this name.
-    pub fn service_named(&self, name: &str) -> Option<&Service> { let _ = name; todo!() }
-    /// The node of this name.
-    pub fn node_named(&self, name: &str) -> Option<NodeId> { let _ = name; todo!() }
-    /// The aliases of a front-end address on every node: `limits::ALIASES_PER_FRONTEND` addresses of the family's prefix,
-    /// those of two front-end addresses never overlap. Empty when the family has no prefix.
-    pub fn aliases_of(&self, frontend: Endpoint) -> Vec<IpAddr> { let _ = frontend; todo!() }
-    /// Whether the address lies in an alias prefix.
-    pub fn is_alias(&self, address: IpAddr) -> bool { let _ = address; todo!() }
-}
-impl Service {
-    /// Looks at the first bytes of a connection (all that arrived in order so far).
-    pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination { let _ = (first_flight, client); todo!() }
-    /// What the default says: for clients that say nothing, too much, or something unreadable.
-    pub fn by_default(&self) -> Decision { todo!() }
-    /// The port this node's application listens on for handed-off connections.
-    pub fn server_port(&self, node: NodeId) -> Option<u16> { let _ = node; todo!() }
+    /// Tried in order.
+    rules: Vec<rule::Rule>,
+    /// Where connections go that no rule matches.
+    default: Vec<Target>,
 }

@@ -151,3 +151,109 @@ impl WindowRescale {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let last = Seq::<Client>::new(u32::MAX);
+        assert_eq!(last.plus(1), Seq::new(0));
+        assert_eq!(last.plus(1).since(&last), 1);
+        assert!(last.is_before(&last.plus(1)));
+        assert!(!last.plus(1).is_before(&last));
+    }
+
+    #[test]
+    fn a_sequence_number_is_not_before_itself() {
+        let seq = Seq::<Wire>::new(7);
+        assert!(!seq.is_before(&seq));
+    }
+
+    #[test]
+    fn a_shift_maps_one_isn_onto_the_other_and_back() {
+        let (wire, local) = (Seq::<Wire>::new(5), Seq::<Local>::new(0xffff_fff0));
+        let shift = SeqShift::between(wire, local);
+        assert_eq!(shift.to_wire(local), wire);
+        assert_eq!(shift.to_local(wire), local);
+        assert_eq!(shift.to_wire(local.plus(100)), wire.plus(100));
+    }
+
+    #[test]
+    fn timestamps_that_advance_locally_advance_for_the_client_also_when_they_wrap() {
+        let (wire, local) = (
+            Timestamp::<Wire>::new(u32::MAX - 1),
+            Timestamp::<Local>::new(1_000),
+        );
+        let shift = TimestampShift::between(wire, local);
+        let later = shift.to_wire(local.plus(10));
+        assert_eq!(later.raw(), 8);
+        assert_eq!(later.since(&wire), 10);
+        assert_eq!(shift.to_local(later), local.plus(10));
+    }
+
+    #[test]
+    fn a_scale_above_14_is_taken_as_14() {
+        assert_eq!(WindowScale::new(200).shift(), 14);
+    }
+
+    fn rescale(kernel: u8, promised: u8) -> WindowRescale {
+        WindowRescale {
+            kernel: WindowScale::new(kernel),
+            promised: WindowScale::new(promised),
+            mss: 1460,
+        }
+    }
+
+    #[test]
+    fn equal_scales_leave_the_window_alone() {
+        for field in [0, 1, 502, 65_535] {
+            assert_eq!(rescale(7, 7).rescale(field), field);
+        }
+    }
+
+    #[test]
+    fn a_coarser_promise_rounds_down() {
+        // 1000 units of 128 octets are 62.5 units of 2048.
+        assert_eq!(rescale(7, 11).rescale(1_000), 62);
+    }
+
+    #[test]
+    fn a_window_beyond_the_field_is_the_largest_there_is() {
+        assert_eq!(rescale(14, 0).rescale(u16::MAX), u16::MAX);
+    }
+
+    #[test]
+    fn a_window_of_a_whole_segment_never_becomes_zero() {
+        // One unit of 2^14 octets is more than the kernel's 1460, but 0 would stop the client.
+        assert_eq!(rescale(0, 14).rescale(1_460), 1);
+    }
+
+    #[test]
+    fn a_window_too_small_for_a_segment_may_become_zero() {
+        assert_eq!(rescale(0, 14).rescale(1_459), 0);
+        assert_eq!(rescale(0, 14).rescale(0), 0);
+        assert_eq!(
+            WindowRescale {
+                mss: 0,
+                ..rescale(0, 14)
+            }
+            .rescale(0),
+            0
+        );
+    }
+
+    #[test]
+    fn the_client_is_never_offered_more_than_the_kernel_has_but_for_that_one_unit() {
+        for kernel in 0..=14 {
+            for promised in 0..=14 {
+                for field in [0, 1, 2, 3, 100, 1_459, 1_460, 32_768, 65_535] {
+                    let offered = u32::from(rescale(kernel, promised).rescale(field)) << promised;
+                    let open = u32::from(field) << kernel;
+                    assert!(offered <= open || (offered == 1 << promised && open >= 1_460));
+                }
+            }
+        }
+    }
+}

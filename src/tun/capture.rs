@@ -1,6 +1,25 @@
 //! Capture: addresses, rules, routes, sysctls and nft tables that bring a service's packets into the TUN.
+//!
+//! This module knows the order of things. Installing: what drops comes before what lets through, and nothing is
+//! captured before the first heartbeat. Restoring: capture ends first, then aliases are closed and emptied while the
+//! blackhole still stands, then everything else goes.
+
+use super::family::Family;
+use super::first_values::FirstValues;
+use super::guard::Guards;
+use super::host_lock::{HostLock, Namespace};
+use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
+use super::routing::Routing;
+use super::sock_diag::SockDiag;
+use super::steering::Steering;
+use super::{heartbeat, nft, preflight, sysctl};
 use crate::flow::{Endpoint, FlowKey};
+use anyhow::{Context, ensure};
+use ipnet::IpNet;
+use log::{info, warn};
+use std::io;
 use std::net::IpAddr;
+
 /// What to capture.
 #[derive(Clone, Debug)]
 pub struct CaptureConfig {
@@ -9,7 +28,7 @@ pub struct CaptureConfig {
     /// This node's front-end addresses.
     pub frontends: Vec<Endpoint>,
     /// Alias prefixes.
-    pub aliases: Vec<ipnet::IpNet>,
+    pub aliases: Vec<IpNet>,
     /// UDP port of the overlay.
     pub overlay_port: u16,
     /// Where first values are kept for a start after a crash, usually under `/run/baton`.
@@ -17,22 +36,235 @@ pub struct CaptureConfig {
     /// Guards the set must hold.
     pub guards_max: usize,
 }
-/// An installed capture.
+
+/// An installed capture. Dropping it restores the host too, but only logs what goes wrong.
 #[derive(Debug)]
-pub struct Capture {}
+pub struct Capture {
+    config: CaptureConfig,
+    /// Index of the TUN.
+    device: u32,
+    ingress: Vec<Ingress>,
+    steering: Vec<Steering>,
+    routing: Routing,
+    first_values: FirstValues,
+    guards: Guards,
+    guards_found: Vec<FlowKey>,
+    heartbeats: Vec<Vec<u8>>,
+    installed: Installed,
+    /// Last: another process may start only when everything above is undone.
+    _lock: HostLock,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Installed {
+    Nothing,
+    Rules,
+}
+
 impl Capture {
     /// Checks the host, then changes it; idempotent, also after a crash. On error the host is as it was.
-    pub fn install(config: CaptureConfig) -> anyhow::Result<Self> { let _ = config; todo!() }
+    ///
+    /// The TUN must exist. Nothing is captured before the first heartbeat is written to it.
+    pub fn install(config: CaptureConfig) -> anyhow::Result<Self> {
+        preflight::check_privilege()?;
+        let namespace = Namespace::current()?;
+        let lock = HostLock::take(&config.state_directory, &config.device, &namespace)?;
+        let first_values = FirstValues::load(&config.state_directory, &config.device, &namespace)?;
+
+        let mut routing = Routing::open().context("opening rtnetlink")?;
+        let links = routing.links().context("listing network interfaces")?;
+        let device = links.iter().find(|link| link.name == config.device).map(|link| link.index);
+        let device = device.with_context(|| format!("there is no TUN device {}", config.device))?;
+        let mut addresses = routing.addresses().context("listing addresses")?;
+        addresses.retain(|host| host.link != device);
+        ensure!(!config.frontends.is_empty() || !config.aliases.is_empty(), "no front-end and no alias to capture for");
+        preflight::check_addresses(&config.frontends, &config.aliases, &addresses)?;
+
+        let mut ruleset = Ruleset {
+            device: &config.device,
+            frontends: &config.frontends,
+            aliases: &config.aliases,
+            ingress: &[],
+            guards_max: config.guards_max,
+            tracking: Tracking::Bypassed,
+        };
+        let families: Vec<Family> = ruleset.families().collect();
+        let mut steering = Vec::new();
+        for &family in &families {
+            preflight::check_forwarding(family, &config.device)?;
+            let steps = Steering::new(family, device, &config.aliases);
+            steps.check(&mut routing)?;
+            steering.push(steps);
+        }
+        let ingress =
+            preflight::ingress(&mut routing, &config.device, &families, &config.frontends, &links, &addresses, &first_values)?;
+        ruleset.ingress = &ingress;
+        let left_over = preflight::left_over()?;
+        preflight::check_rules(&mut ruleset, &left_over)?;
+        let transaction = ruleset.install(&left_over);
+
+        let mut capture = Self {
+            heartbeats: heartbeat::packets(&config.frontends),
+            guards: Guards::open().context("opening nfnetlink")?,
+            guards_found: Vec::new(),
+            installed: Installed::Rules,
+            config,
+            device,
+            ingress,
+            steering,
+            routing,
+            first_values,
+            _lock: lock,
+        };
+        // From here on a failure is undone by dropping the capture.
+        capture.apply(&transaction)?;
+        capture.guards_found = capture.guards.list().context("listing guards")?;
+        info!(
+            "capture installed device={} frontends={} guards_found={}",
+            capture.config.device,
+            capture.config.frontends.len(),
+            capture.guards_found.len()
+        );
+        Ok(capture)
+    }
+
+    fn apply(&mut self, transaction: &str) -> anyhow::Result<()> {
+        self.set_up_device()?;
+        // Otherwise the kernel gives later packets of a connection to its SYN-RECV socket before routing, and drops
+        // them when routing then says "forward". Also for IPv6.
+        self.first_values.change("ipv4/tcp_early_demux", "0")?;
+        for steering in &self.steering {
+            steering.install(&mut self.routing)?;
+        }
+        nft::apply(transaction).context("installing the nf_tables rules")?;
+        for steering in &self.steering {
+            steering.open_aliases(&mut self.routing)?;
+        }
+        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
+            self.first_values.change(&preflight::forwarding_setting(ingress.family, &ingress.name), "1")?;
+        }
+        Ok(())
+    }
+
+    /// Settings of the TUN itself: they go with it, so nobody need remember them.
+    fn set_up_device(&self) -> anyhow::Result<()> {
+        let device = &self.config.device;
+        // What baton writes has this host's addresses as source, or a client's that strict reverse path filtering
+        // expects elsewhere.
+        for (setting, value) in [("accept_local", "1"), ("rp_filter", "2"), ("forwarding", "1"), ("send_redirects", "0")] {
+            sysctl::write(&sysctl::of_device(Family::V4, device, setting), value)?;
+        }
+        let forwarding = preflight::forwarding_setting(Family::V6, device);
+        if sysctl::read(&forwarding)?.is_some() {
+            sysctl::write(&forwarding, "1")?;
+        }
+        Ok(())
+    }
+
     /// Guards found in the kernel, from an earlier life.
-    pub fn guards_found(&self) -> &[FlowKey] { todo!() }
+    pub fn guards_found(&self) -> &[FlowKey] {
+        &self.guards_found
+    }
+
     /// Adds and removes guards in one transaction.
-    pub fn change_guards(&mut self, add: &[FlowKey], remove: &[FlowKey]) -> std::io::Result<()> { let _ = (add, remove); todo!() }
-    /// The packets that show the kernel this process is alive, one per service port; write them to the TUN every `limits::HEARTBEAT_INTERVAL`.
-    pub fn heartbeats(&self) -> &[Vec<u8>] { todo!() }
+    ///
+    /// A guard that exists may be added, and one that does not may be removed. `StorageFull` when the set is full: then
+    /// nothing was changed. More than a hundred changes are several transactions.
+    pub fn change_guards(&mut self, add: &[FlowKey], remove: &[FlowKey]) -> io::Result<()> {
+        self.guards.change(add, remove)
+    }
+
+    /// The packets that show the kernel this process is alive, one per service port; write them to the TUN every
+    /// `limits::HEARTBEAT_INTERVAL`.
+    pub fn heartbeats(&self) -> &[Vec<u8>] {
+        &self.heartbeats
+    }
+
     /// Stops capturing new and undecided connections; guards and aliases stay.
-    pub fn release(&mut self) -> anyhow::Result<()> { todo!() }
-    /// Puts the host back as it was.
-    pub fn restore(self) -> anyhow::Result<()> { todo!() }
+    pub fn release(&mut self) -> anyhow::Result<()> {
+        nft::apply(&nft::release()).context("removing the capture rules")
+    }
+
+    /// Puts the host back as it was. What then still lives on aliases is destroyed.
+    pub fn restore(mut self) -> anyhow::Result<()> {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> anyhow::Result<()> {
+        if self.installed == Installed::Nothing {
+            return Ok(());
+        }
+        self.installed = Installed::Nothing;
+        // Each step is tried whatever became of those before; the first failure is told.
+        let mut first_failure = Ok(());
+        let mut note = |result: anyhow::Result<()>| {
+            if let Err(error) = result {
+                warn!("restoring the host: {error:#}");
+                if first_failure.is_ok() {
+                    first_failure = Err(error);
+                }
+            }
+        };
+        if nft::LeftOver::find().is_ok_and(|table| table.is_some()) {
+            note(nft::apply(&nft::release()).context("removing the capture rules"));
+        }
+        let mut found = Vec::new();
+        for family in Family::BOTH {
+            match Steering::found(family, self.device, &self.config.aliases, &mut self.routing) {
+                Ok(steering) => found.extend(steering),
+                Err(error) => note(Err(error)),
+            }
+        }
+        for steering in &found {
+            note(steering.close_aliases(&mut self.routing));
+        }
+        let aliases: Vec<IpNet> = found.iter().flat_map(Steering::aliases).copied().collect();
+        note(destroy_sockets(&aliases));
+        for steering in &found {
+            note(steering.remove(&mut self.routing));
+        }
+        note(self.first_values.restore());
+        note(nft::apply(&nft::remove()).context("removing the nf_tables rules"));
+        first_failure
+    }
+
     /// The smallest MTU of links that lead to these addresses (the overlay must fit).
-    pub fn mtu_towards(&self, peers: &[IpAddr]) -> anyhow::Result<u16> { let _ = peers; todo!() }
+    ///
+    /// A peer that no route leads to now is passed over; without any, the answer is Ethernet's 1500.
+    pub fn mtu_towards(&self, peers: &[IpAddr]) -> anyhow::Result<u16> {
+        const ETHERNET: u32 = 1500;
+        let mut routing = Routing::open().context("opening rtnetlink")?;
+        let links = routing.links().context("listing network interfaces")?;
+        let mut smallest = None;
+        for &peer in peers {
+            let path = routing.path(peer).with_context(|| format!("looking up the route to {peer}"))?;
+            let Some(path) = path else {
+                warn!("no route to peer={peer} now, its link's MTU is not considered");
+                continue;
+            };
+            let link = links.iter().find(|link| link.index == path.device).map_or(ETHERNET, |link| link.mtu);
+            let mtu = path.mtu.filter(|&mtu| mtu > 0).map_or(link, |route| route.min(link));
+            smallest = Some(smallest.map_or(mtu, |smallest: u32| smallest.min(mtu)));
+        }
+        Ok(smallest.unwrap_or(ETHERNET).min(u32::from(u16::MAX)) as u16)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        // Failures are logged as they happen; there is nobody left to tell.
+        let _ = self.undo();
+    }
+}
+
+/// A socket that lived on would send from its alias, untranslated, once the blackhole is gone.
+fn destroy_sockets(aliases: &[IpNet]) -> anyhow::Result<()> {
+    let mut sockets = SockDiag::open().context("opening sock_diag")?;
+    let destroyed = sockets.destroy_in(aliases).context("destroying sockets on aliases")?;
+    let remaining = sockets.count_in(aliases)?;
+    if destroyed > 0 || remaining > 0 {
+        info!("sockets on aliases destroyed={destroyed} remaining={remaining}");
+    }
+    ensure!(remaining == 0, "{remaining} sockets on alias addresses could not be destroyed");
+    Ok(())
 }

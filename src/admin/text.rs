@@ -1,0 +1,176 @@
+//! Replies as people read them: aligned tables, nothing that is not needed.
+
+use super::protocol::{Change, Flows, Peers, State, Status, Stopped};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Text in columns, as wide as their widest cell; the last column is not padded.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new<const N: usize>(head: [&str; N]) -> Self {
+        Self { rows: vec![head.map(str::to_owned).into()] }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        for row in &self.rows {
+            let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(count: u64) -> String {
+    humantime::format_duration(Duration::from_secs(count)).to_string()
+}
+
+fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+fn name_of(state: State) -> &'static str {
+    match state {
+        State::Running => "running",
+        State::Draining => "draining",
+        State::Stopping => "stopping",
+    }
+}
+
+/// `baton status`
+pub fn status(status: &Status) -> String {
+    let mut top = Table { rows: Vec::new() };
+    top.row(["node".into(), format!("{} of cluster {}, {}", status.node, status.cluster, name_of(status.state))]);
+    let life = format!("up {}, epoch {}, process {}", seconds(status.uptime_seconds), status.epoch, status.pid);
+    top.row(["version".into(), format!("{}, {life}", status.version)]);
+    let hash = status.cluster_file.hash.get(..12).unwrap_or(&status.cluster_file.hash);
+    top.row(["file".into(), format!("{} (hash {hash})", status.cluster_file.path)]);
+    top.row(["device".into(), status.device.clone()]);
+    top.row(["peers".into(), format!("{} of {} up", status.peers.up, status.peers.total)]);
+    let connections = &status.connections;
+    top.row([
+        "connections".into(),
+        format!(
+            "{} live; {} as front-end, {} as back-end, {} lingering",
+            connections.live, connections.front_end, connections.back_end, connections.lingering
+        ),
+    ]);
+    let mut services = Table::new(["SERVICE", "FRONT-END", "BACKLOG", "APPLICATION"]);
+    for service in &status.services {
+        let application = service.application_port.map_or_else(|| "elsewhere".to_owned(), |port| format!("port {port}"));
+        if service.frontends.is_empty() {
+            services.row([service.name.clone(), "none here".into(), "-".into(), application.clone()]);
+        }
+        for (index, frontend) in service.frontends.iter().enumerate() {
+            let first = |text: &str| {
+                if index == 0 { text.to_owned() } else { String::new() }
+            };
+            let backlog = frontend.backlog.map_or_else(|| "nothing listens".to_owned(), |backlog| backlog.to_string());
+            services.row([first(&service.name), frontend.address.clone(), backlog, first(&application)]);
+        }
+    }
+    format!("{top}\n{services}")
+}
+
+/// `baton peers`
+pub fn peers(peers: &Peers) -> String {
+    if peers.peers.is_empty() {
+        return "no peers: the cluster file names this node only\n".to_owned();
+    }
+    let mut table = Table::new(["PEER", "ADDRESS", "STATE", "SINCE", "ROUND TRIP", "PROTOCOL", "SESSIONS", "REMARK"]);
+    for peer in &peers.peers {
+        let mut remarks = Vec::new();
+        if peer.draining {
+            remarks.push("draining".to_owned());
+        }
+        remarks.extend(peer.error.clone());
+        table.row([
+            peer.name.clone(),
+            peer.address.clone(),
+            peer.state.clone(),
+            seconds(peer.since_seconds),
+            or_dash(peer.round_trip_ms.map(|ms| format!("{ms:.2} ms"))),
+            or_dash(peer.protocol_version),
+            peer.sessions.to_string(),
+            remarks.join("; "),
+        ]);
+    }
+    let overlay = &peers.overlay;
+    let direction = |packets: u64, bytes: u64, drops: u64| format!("{packets} packets, {bytes} bytes, {drops} dropped");
+    let sent = direction(overlay.sent_packets, overlay.sent_bytes, overlay.send_drops);
+    let received = direction(overlay.received_packets, overlay.received_bytes, overlay.receive_drops);
+    format!("{table}\noverlay  sent      {sent}\n         received  {received}\n")
+}
+
+/// `baton flows`
+pub fn flows(flows: &Flows) -> String {
+    if flows.total == 0 {
+        return "no connections (those released to the local server are not baton's any more)\n".to_owned();
+    }
+    let mut table = Table::new(["CLIENT", "FRONT-END", "ROLE", "STATE", "TREATMENT", "PEER", "RULE", "AGE"]);
+    for flow in &flows.flows {
+        table.row([
+            flow.client.clone(),
+            flow.frontend.clone(),
+            flow.role.clone(),
+            flow.state.clone(),
+            flow.treatment.clone(),
+            or_dash(flow.peer.as_ref()),
+            or_dash(flow.rule.as_ref()),
+            age(flow.age_seconds),
+        ]);
+    }
+    let mut text = table.to_string();
+    if flows.flows.len() < flows.total {
+        let _ = writeln!(text, "... {} of {} connections; --limit shows more", flows.flows.len(), flows.total);
+    }
+    text
+}
+
+fn age(age_seconds: f64) -> String {
+    if age_seconds < 10.0 { format!("{age_seconds:.1}s") } else { seconds(age_seconds as u64) }
+}
+
+/// `baton stats`
+pub fn stats(stats: &BTreeMap<String, serde_json::Number>) -> String {
+    stats.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name} {value}");
+        text
+    })
+}
+
+/// `baton drain` and `baton undrain`
+pub fn state(change: &Change) -> String {
+    match change.state {
+        State::Running => "running: hands connections off and takes them\n".to_owned(),
+        State::Draining => format!("draining: {} handed-off connections go on; nothing new\n", change.live),
+        State::Stopping => format!("stopping: {} handed-off connections to go\n", change.live),
+    }
+}
+
+/// `baton stop`
+pub fn stopped(stopped: &Stopped) -> String {
+    let cut = match stopped.cut {
+        0 => "no connection was cut".to_owned(),
+        1 => "1 connection was cut".to_owned(),
+        cut => format!("{cut} connections were cut"),
+    };
+    let host = if stopped.restored { "the host is as it was" } else { "the host could not be put back entirely: see the log" };
+    format!("stopped after {:.1}s: {cut}, {host}\n", stopped.seconds)
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

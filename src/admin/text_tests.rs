@@ -1,0 +1,123 @@
+//! What people see, whole.
+
+use super::*;
+use crate::admin::protocol::{ClusterFile, Connections, Flow, Frontend, Overlay, Peer, PeersUp, Service};
+
+#[test]
+fn status_is_one_screen() {
+    let text = status(&Status {
+        node: "a".into(),
+        cluster: "shop".into(),
+        version: "0.1.0".into(),
+        state: State::Running,
+        epoch: "18a3".into(),
+        uptime_seconds: 3_725,
+        pid: 71,
+        device: "bt0".into(),
+        cluster_file: ClusterFile { path: "/etc/baton/shop.yaml".into(), hash: "0123456789abcdef0123".into() },
+        peers: PeersUp { up: 1, total: 2 },
+        connections: Connections { live: 3, front_end: 4, back_end: 1, lingering: 9 },
+        services: vec![
+            Service {
+                name: "web".into(),
+                frontends: vec![
+                    Frontend { address: "10.77.0.1:80".into(), backlog: Some(4096) },
+                    Frontend { address: "[fd77::1]:80".into(), backlog: None },
+                ],
+                application_port: Some(80),
+            },
+            Service { name: "api".into(), frontends: vec![], application_port: None },
+        ],
+    });
+    assert_eq!(
+        text,
+        "\
+node         a of cluster shop, running
+version      0.1.0, up 1h 2m 5s, epoch 18a3, process 71
+file         /etc/baton/shop.yaml (hash 0123456789ab)
+device       bt0
+peers        1 of 2 up
+connections  3 live; 4 as front-end, 1 as back-end, 9 lingering
+
+SERVICE  FRONT-END     BACKLOG          APPLICATION
+web      10.77.0.1:80  4096             port 80
+         [fd77::1]:80  nothing listens
+api      none here     -                elsewhere
+"
+    );
+}
+
+#[test]
+fn peers_say_why_one_is_down() {
+    let up = Peer {
+        name: "b".into(),
+        address: "10.77.0.2:7400".into(),
+        state: "up".into(),
+        since_seconds: 61,
+        error: None,
+        round_trip_ms: Some(0.3141),
+        protocol_version: Some(1),
+        draining: true,
+        sessions: 2,
+    };
+    let down = Peer {
+        name: "cache-3".into(),
+        state: "waiting".into(),
+        error: Some("connection refused".into()),
+        round_trip_ms: None,
+        protocol_version: None,
+        draining: false,
+        sessions: 0,
+        ..up.clone()
+    };
+    let overlay =
+        Overlay { sent_packets: 1, sent_bytes: 2, received_packets: 3, received_bytes: 4, send_drops: 5, receive_drops: 6 };
+    assert_eq!(
+        peers(&Peers { peers: vec![up, down], overlay }),
+        "\
+PEER     ADDRESS         STATE    SINCE  ROUND TRIP  PROTOCOL  SESSIONS  REMARK
+b        10.77.0.2:7400  up       1m 1s  0.31 ms     1         2         draining
+cache-3  10.77.0.2:7400  waiting  1m 1s  -           -         0         connection refused
+
+overlay  sent      1 packets, 2 bytes, 5 dropped
+         received  3 packets, 4 bytes, 6 dropped
+"
+    );
+    assert!(peers(&Peers { peers: vec![], overlay }).starts_with("no peers"));
+}
+
+#[test]
+fn flows_say_when_the_list_was_cut() {
+    let flow = Flow {
+        client: "192.0.2.7:40000".into(),
+        frontend: "10.77.0.1:80".into(),
+        role: "front-end".into(),
+        state: "handed_off".into(),
+        treatment: "forward".into(),
+        peer: Some("b".into()),
+        rule: None,
+        age_seconds: 1.26,
+    };
+    assert_eq!(
+        flows(&Flows { total: 12, flows: vec![flow] }),
+        "\
+CLIENT           FRONT-END     ROLE       STATE       TREATMENT  PEER  RULE  AGE
+192.0.2.7:40000  10.77.0.1:80  front-end  handed_off  forward    b     -     1.3s
+... 1 of 12 connections; --limit shows more
+"
+    );
+}
+
+#[test]
+fn stats_are_one_a_line() {
+    let stats_of = [("b{x=\"1\"}".to_owned(), 2u64.into()), ("a_total".to_owned(), 1u64.into())].into();
+    assert_eq!(stats(&stats_of), "a_total 1\nb{x=\"1\"} 2\n");
+}
+
+#[test]
+fn the_end_says_what_was_cut() {
+    let text = stopped(&Stopped { cut: 1, seconds: 30.04, restored: true });
+    assert_eq!(text, "stopped after 30.0s: 1 connection was cut, the host is as it was\n");
+    let text = stopped(&Stopped { cut: 0, seconds: 0.0, restored: false });
+    assert!(text.contains("no connection was cut") && text.contains("see the log"));
+}

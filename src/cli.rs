@@ -1,0 +1,194 @@
+//! The command line as people type it. What the commands do is elsewhere.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Told at the end of every help text: scripts rely on these.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  fine
+  1  the cluster file is wrong, or the node's name or key does not fit it
+  2  the command line is wrong
+  3  this host cannot do it: privilege, device, port, file or setting (the message says which)
+  4  no daemon answers at the socket
+  5  the daemon answered, and refused";
+
+const EXAMPLES: &str = "\
+Examples:
+  baton keygen --out /etc/baton/a.key      make node a's key; prints the public one
+  baton check shop.yaml                    is the cluster file right?
+  baton run --node a shop.yaml             route connections on this server, as node a
+  baton status                             how is it doing?
+  baton stop                               let handed-off connections finish, then put the host back";
+
+/// A content-aware connection router: established TCP connections are handed off between servers.
+///
+/// Every server of a cluster runs `baton run` with the same cluster file. A client connects to any of them; baton reads
+/// the first request, asks the file's rules which server should answer, and hands the established connection to that
+/// server, which answers the client directly. A connection that should stay where it is becomes a plain connection of
+/// the local server.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, after_help = with_exit_codes(EXAMPLES), arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Run),
+    Check(Check),
+    Keygen(Keygen),
+    /// Show this node: services, peers up, connections
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton status
+  baton status --socket /tmp/a.sock
+  baton status --json              for programs; docs/admin.md explains every field"))]
+    Status(Query),
+    /// Show the sessions with the other nodes, and why one is down
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton peers
+  baton peers --json | jq -r '.peers[] | select(.state != \"up\") | .name'"))]
+    Peers(Query),
+    Flows(Flows),
+    /// Show all counters, one a line
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton stats | grep fallbacks     why connections stayed local although a rule said otherwise
+  baton stats --json               one object; docs/admin.md explains the names"))]
+    Stats(Query),
+    /// Take no new handoffs, and make none; what was handed off goes on
+    ///
+    /// The node's clients are answered by its own server from then on, and peers choose other nodes. `baton undrain`
+    /// takes it back. `baton status` shows when no connection is left.
+    #[command(after_help = with_exit_codes("\
+Example:
+  baton drain && until baton status | grep -q ' 0 live'; do sleep 1; done"))]
+    Drain(Daemon),
+    /// Take and make handoffs again after `baton drain`
+    #[command(after_help = with_exit_codes("\
+Example:
+  baton undrain"))]
+    Undrain(Daemon),
+    Stop(Stop),
+}
+
+fn with_exit_codes(examples: &str) -> String {
+    format!("{examples}\n\n{EXIT_CODES}")
+}
+
+/// Route connections on this server, in the foreground
+///
+/// Needs root (CAP_NET_ADMIN and CAP_NET_RAW) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
+/// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
+/// wait. The log goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Examples:
+  baton run --node a shop.yaml
+  baton run --node a --key ./a.key --socket /tmp/a.sock shop.yaml
+  RUST_LOG=baton::handoff=debug baton run --node a shop.yaml"))]
+pub struct Run {
+    /// Which node of the cluster file this server is
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// This node's private key, as `baton keygen` writes it [default: /etc/baton/NAME.key]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Where `baton status` and the like reach the daemon [default: /run/baton/NAME.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The cluster file, the same on every node
+    #[arg(value_name = "CLUSTER.yaml")]
+    pub cluster: PathBuf,
+}
+
+/// Check a cluster file, without touching the host
+///
+/// Says what is wrong, where (file:line:column and the line itself), and what to do.
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Example:
+  baton check shop.yaml && systemctl restart baton"))]
+pub struct Check {
+    /// The cluster file
+    #[arg(value_name = "CLUSTER.yaml")]
+    pub cluster: PathBuf,
+}
+
+/// Make a node's key pair
+///
+/// The private key stays on the node, readable by nobody else; the public key goes into the cluster file of every node.
+/// With --out the private key is written to the file (mode 0600, never over an existing one) and the public key is
+/// printed. Without it the private key is printed, and the public key goes to standard error.
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Examples:
+  baton keygen --out /etc/baton/a.key      prints what becomes `public_key` of node a
+  (umask 077; baton keygen > a.key)        the same; the public key is shown on the terminal"))]
+pub struct Keygen {
+    /// Write the private key to this new file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Where the daemon is.
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// The daemon's socket [default: the only one in /run/baton]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// A question.
+#[derive(Debug, Args)]
+pub struct Query {
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show the connections the daemon knows, with their state and the rule that decided
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Examples:
+  baton flows
+  baton flows --limit 20
+  baton flows --json | jq '.flows[] | select(.peer == \"b\")'"))]
+pub struct Flows {
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show at most so many
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+}
+
+/// Stop the daemon and wait until it is gone
+///
+/// New connections go straight to the local server at once. Handed-off connections may finish; those that still live
+/// when the time is over are reset. Then the host is put back as it was. Says how many connections were cut.
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Examples:
+  baton stop                     wait as long as the cluster file says (limits.drain_timeout)
+  baton stop --timeout 5s        wait five seconds at most
+  baton stop --timeout 0s        do not wait"))]
+pub struct Stop {
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// How long handed-off connections may take to finish [default: limits.drain_timeout of the cluster file]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a number and a unit, like 500ms, 30s or \"1m 30s\""))
+}

@@ -1,0 +1,167 @@
+//! What both halves of the engine share: the policy, the peers, the way out, timers and counters.
+
+use crate::control::message::{Epoch, HandoffId, Message};
+use crate::flow::NodeId;
+use crate::handoff::counters::Counters;
+use crate::handoff::engine::Output;
+use crate::handoff::timers::Timers;
+use crate::limits;
+use crate::policy::Policy;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A peer as the engine knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// A session is up.
+    pub up: bool,
+    /// The life the peer was last seen in.
+    pub epoch: Option<Epoch>,
+    /// It said it is draining.
+    pub draining: bool,
+    /// Sessions so far.
+    pub sessions: u64,
+    /// Commits were sent to it since it was last told which are settled.
+    pub unsettled: bool,
+}
+
+/// Shared state; no connection is in here.
+#[derive(Debug)]
+pub struct Context {
+    /// This node.
+    pub node: NodeId,
+    /// This life.
+    pub epoch: Epoch,
+    /// The policy in force.
+    pub policy: Rc<Policy>,
+    /// By NodeId.
+    pub peers: Vec<Peer>,
+    /// What the engine originates.
+    pub outputs: VecDeque<Output>,
+    /// What this node says to itself when it is its own back-end.
+    pub loopback: VecDeque<Loopback>,
+    /// Deadlines.
+    pub timers: Timers,
+    /// Counted reasons.
+    pub counters: Counters,
+    /// No new handoffs.
+    pub draining: bool,
+    /// Tells connections apart that use the same slot one after the other; also numbers handoffs.
+    pub next_serial: u64,
+    /// Connections in both roles.
+    pub connections: usize,
+    /// Octets in all first flights.
+    pub first_flight_bytes: usize,
+    /// MTU between nodes, and what the overlay takes of it.
+    pub mtu: u16,
+    /// Octets the overlay adds.
+    pub overlay_overhead: u16,
+    challenge_acks: (Instant, u32),
+}
+
+/// What this node says to itself.
+#[derive(Debug)]
+pub enum Loopback {
+    /// A message of the handoff protocol.
+    Message(Message),
+    /// A client's packet for a connection this node owns.
+    Packet(Vec<u8>),
+}
+
+impl Context {
+    /// A fresh context.
+    pub fn new(config: &crate::handoff::EngineConfig, policy: Rc<Policy>, now: Instant) -> Self {
+        let peers = vec![Peer::default(); policy.nodes.len()];
+        Self {
+            node: config.node,
+            epoch: config.epoch,
+            policy,
+            peers,
+            outputs: VecDeque::new(),
+            loopback: VecDeque::new(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            draining: false,
+            next_serial: 1,
+            connections: 0,
+            first_flight_bytes: 0,
+            mtu: config.mtu,
+            overlay_overhead: config.overlay_overhead,
+            challenge_acks: (now, 0),
+        }
+    }
+
+    /// A number never used before in this life.
+    pub fn serial(&mut self) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        serial
+    }
+
+    /// A new handoff of this node.
+    pub fn handoff_id(&mut self) -> HandoffId {
+        HandoffId { epoch: self.epoch, serial: self.serial() }
+    }
+
+    /// Says something to a node, this one included.
+    pub fn say(&mut self, to: NodeId, message: Message) {
+        if to == self.node {
+            self.loopback.push_back(Loopback::Message(message));
+        } else {
+            self.outputs.push_back(Output::Message(to, message));
+        }
+    }
+
+    /// Sends a client's packet to a connection's owner, this node included.
+    pub fn forward(&mut self, to: NodeId, packet: Vec<u8>) {
+        if to == self.node {
+            self.loopback.push_back(Loopback::Packet(packet));
+        } else {
+            self.outputs.push_back(Output::Forward(to, packet));
+        }
+    }
+
+    /// Writes a packet to the TUN.
+    pub fn write(&mut self, packet: Vec<u8>) {
+        self.outputs.push_back(Output::Packet(packet));
+    }
+
+    /// The largest MSS a client may use so that its segments fit into the overlay.
+    pub fn mss_max(&self, address: IpAddr) -> u16 {
+        let headers = match address {
+            IpAddr::V4(_) => 20 + 20,
+            IpAddr::V6(_) => 40 + 20,
+        };
+        self.mtu.saturating_sub(self.overlay_overhead).saturating_sub(headers).max(536)
+    }
+
+    /// A peer, if it is one of the cluster.
+    pub fn peer_mut(&mut self, peer: NodeId) -> Option<&mut Peer> {
+        self.peers.get_mut(usize::from(peer.0))
+    }
+
+    /// A peer's state.
+    pub fn peer(&self, peer: NodeId) -> Option<&Peer> {
+        self.peers.get(usize::from(peer.0))
+    }
+
+    /// Whether one more challenge ACK may be sent (RFC 5961, section 7).
+    pub fn may_challenge(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.challenge_acks.0) >= Duration::from_secs(1) {
+            self.challenge_acks = (now, 0);
+        }
+        self.challenge_acks.1 += 1;
+        let may = self.challenge_acks.1 <= limits::CHALLENGE_ACKS_PER_SECOND;
+        if may {
+            self.counters.challenge_acks += 1;
+        }
+        may
+    }
+
+    /// Whether there is room for one more connection.
+    pub fn has_room(&self) -> bool {
+        self.connections < self.policy.limits.connections
+    }
+}

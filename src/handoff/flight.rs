@@ -1,0 +1,192 @@
+//! The first flight: the client's first segments, kept while nobody is decided to serve them.
+//!
+//! Knows how to put bytes in order (holes, duplicates, overlaps, any order) and how to give back the segments as they
+//! came. Must not know requests or policy.
+
+use crate::limits;
+use crate::rewrite::{Client, Flags, Segment, Seq, ToServerWire};
+
+/// The client's first bytes and the segments they came in.
+#[derive(Debug)]
+pub struct FirstFlight {
+    /// Sequence number of the first byte: client ISN + 1.
+    origin: Seq<Client>,
+    /// Bytes that arrived in order.
+    bytes: Vec<u8>,
+    /// Segments as they came, in order of arrival, to be released or forwarded unchanged.
+    segments: Vec<Vec<u8>>,
+    /// Indices into `segments` of those beyond a hole.
+    beyond_hole: Vec<usize>,
+    /// Octets in `segments`.
+    held_bytes: usize,
+    /// Sequence number after the FIN, once one was seen.
+    fin: Option<Seq<Client>>,
+    /// How much of `bytes` the client knows has arrived.
+    acknowledged: usize,
+    /// Segments with payload since the last acknowledgement.
+    unacknowledged_segments: usize,
+}
+
+/// What a segment brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// More bytes in order, or the FIN.
+    Progress,
+    /// Kept, beyond a hole; or nothing new.
+    Kept,
+    /// All of it was here already.
+    Old,
+    /// No room.
+    Full,
+    /// Too far ahead to be believed.
+    OutOfWindow,
+}
+
+/// Segments kept beyond a hole: more than an initial window's worth is not a hole but an attack.
+const BEYOND_HOLE_MAX: usize = 64;
+/// Farthest a segment may lie ahead: the largest window a SYN-ACK can promise.
+const AHEAD_MAX: i32 = u16::MAX as i32;
+
+impl FirstFlight {
+    /// Nothing yet, of a client with this ISN.
+    pub fn new(client_isn: Seq<Client>) -> Self {
+        Self {
+            origin: client_isn.plus(1),
+            bytes: Vec::new(),
+            segments: Vec::new(),
+            beyond_hole: Vec::new(),
+            held_bytes: 0,
+            fin: None,
+            acknowledged: 0,
+            unacknowledged_segments: 0,
+        }
+    }
+
+    /// Takes a segment of the client.
+    pub fn insert<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>, bytes_max: usize) -> Arrival {
+        let behind_origin = self.origin.since(&segment.seq());
+        if behind_origin > 1 || segment.seq().since(&self.next()) > AHEAD_MAX {
+            return Arrival::OutOfWindow;
+        }
+        let carries = segment.seq_len() > 0;
+        let says_nothing_new = if carries {
+            !segment.seq_end().since(&self.next()).is_positive()
+        } else {
+            // One acknowledgement completes the handshake; more of them say nothing.
+            !self.segments.is_empty()
+        };
+        if says_nothing_new {
+            return Arrival::Old;
+        }
+        let room = bytes_max.saturating_add(limits::FIRST_FLIGHT_SLACK_BYTES);
+        if self.segments.len() >= limits::HELD_SEGMENTS_MAX
+            || self.held_bytes.saturating_add(segment.payload().len()) > room
+            || self.beyond_hole.len() >= BEYOND_HOLE_MAX
+        {
+            return Arrival::Full;
+        }
+        self.held_bytes += segment.payload().len();
+        self.segments.push(segment.packet().to_vec());
+        if !carries {
+            return Arrival::Kept;
+        }
+        if !segment.payload().is_empty() {
+            self.unacknowledged_segments += 1;
+        }
+        if self.append(self.segments.len() - 1) {
+            self.close_holes();
+            Arrival::Progress
+        } else {
+            self.beyond_hole.push(self.segments.len() - 1);
+            Arrival::Kept
+        }
+    }
+
+    /// Appends what segment `index` adds in order; false when a hole lies before it.
+    fn append(&mut self, index: usize) -> bool {
+        let Ok(segment) = Segment::<_, ToServerWire>::parse(self.segments[index].as_slice()) else {
+            return true;
+        };
+        let known = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
+        let offset = i64::from(segment.seq().since(&self.origin));
+        if offset > known {
+            return false;
+        }
+        let skip = usize::try_from(known - offset).unwrap_or(0);
+        self.bytes.extend_from_slice(segment.payload().get(skip..).unwrap_or_default());
+        if segment.flags().contains(Flags::FIN) {
+            self.fin = Some(segment.seq_end());
+        }
+        true
+    }
+
+    fn close_holes(&mut self) {
+        let mut index = 0;
+        while index < self.beyond_hole.len() {
+            if self.append(self.beyond_hole[index]) {
+                self.beyond_hole.swap_remove(index);
+                index = 0;
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// Bytes in order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The next sequence number expected, not counting a FIN.
+    pub fn next(&self) -> Seq<Client> {
+        self.origin.plus(self.bytes.len() as u32)
+    }
+
+    /// Whether the client has finished sending and all of it is here.
+    pub fn is_finished(&self) -> bool {
+        self.fin.is_some()
+    }
+
+    /// Octets kept.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Whether the client may be waiting for an acknowledgement before it can send more.
+    pub fn initial_window_is_used_up(&self) -> bool {
+        self.unacknowledged_segments + 2 >= limits::INITIAL_WINDOW_SEGMENTS
+    }
+
+    /// Whether there are bytes in order that the client does not know arrived.
+    pub fn owes_acknowledgement(&self) -> bool {
+        self.acknowledged < self.bytes.len()
+    }
+
+    /// The client is told now.
+    pub fn acknowledge(&mut self) {
+        self.acknowledged = self.bytes.len();
+        self.unacknowledged_segments = 0;
+    }
+
+    /// Whether the client was told of any byte.
+    pub fn was_acknowledged(&self) -> bool {
+        self.acknowledged > 0
+    }
+
+    /// The segments as they came.
+    pub fn into_segments(self) -> Vec<Vec<u8>> {
+        self.segments
+    }
+
+    /// Takes out the segments that say more than the bytes in order: beyond a hole, or with the FIN.
+    pub fn take_segments_beyond(&mut self) -> Vec<Vec<u8>> {
+        let next = self.next();
+        std::mem::take(&mut self.segments)
+            .into_iter()
+            .filter(|packet| {
+                Segment::<_, ToServerWire>::parse(packet.as_slice())
+                    .is_ok_and(|segment| segment.seq_len() > 0 && segment.seq_end().since(&next).is_positive())
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,248 @@
+//! The initial TCP state of a connection, learned by watching the handshake: from the client's SYN and the kernel's SYN-ACK.
+
+use crate::control::message::{Offer, OfferedTimestamps, WindowScales};
+use crate::flow::FlowKey;
+use crate::rewrite::{Client, Flags, Segment, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
+use crate::{control::message::HandoffId, limits};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// TCP option kinds that a handoff cannot carry, taken out of the SYN: TCP Fast Open (RFC 7413) and Multipath TCP (RFC 8684).
+/// A server that does not see them does not answer them, and the client falls back, as both RFCs ask.
+pub const OPTIONS_TAKEN_OUT: [u8; 2] = [34, 30];
+/// TCP option kinds whose connections are never followed: their segments are signed (MD5, RFC 2385; AO, RFC 5925).
+pub const OPTIONS_SIGNED: [u8; 2] = [19, 29];
+
+/// What a client's SYN said.
+#[derive(Clone, Copy, Debug)]
+pub struct SynRecord {
+    isn: Seq<Client>,
+    mss: Option<u16>,
+    window_scale: Option<crate::rewrite::WindowScale>,
+    sack: bool,
+    tsval: Option<Timestamp<Client>>,
+    ecn: bool,
+    window: u16,
+    at: Instant,
+}
+
+impl SynRecord {
+    /// Reads a SYN.
+    pub fn of<B: AsRef<[u8]>>(syn: &Segment<B, ToServerWire>, now: Instant) -> Self {
+        Self {
+            isn: syn.seq(),
+            mss: syn.mss(),
+            window_scale: syn.window_scale(),
+            sack: syn.sack_permitted(),
+            tsval: syn.timestamps().map(|(tsval, _)| tsval),
+            ecn: syn.flags().contains(Flags::ECE.with(Flags::CWR)),
+            window: syn.window(),
+            at: now,
+        }
+    }
+}
+
+/// SYNs the kernel has not answered yet: the only thing remembered on a client's word alone. Bounded; the oldest goes first.
+#[derive(Debug)]
+pub struct SynTable {
+    by_flow: HashMap<FlowKey, SynRecord, foldhash::quality::FixedState>,
+    by_age: VecDeque<(FlowKey, Instant)>,
+}
+
+impl SynTable {
+    /// An empty table; the seed makes its hash unpredictable from outside.
+    pub fn new(seed: u64) -> Self {
+        Self { by_flow: HashMap::with_hasher(foldhash::quality::FixedState::with_seed(seed)), by_age: VecDeque::new() }
+    }
+
+    /// Remembers a SYN; how many others had to go for it.
+    pub fn insert(&mut self, flow: FlowKey, record: SynRecord) -> u64 {
+        let mut evicted = 0;
+        while self.by_age.len() >= limits::SYNS_MAX
+            || self.by_age.front().is_some_and(|(_, at)| record.at.saturating_duration_since(*at) > limits::SYN_LIFETIME)
+        {
+            let Some((oldest, at)) = self.by_age.pop_front() else { break };
+            if self.by_flow.get(&oldest).is_some_and(|kept| kept.at == at) {
+                self.by_flow.remove(&oldest);
+                if record.at.saturating_duration_since(at) <= limits::SYN_LIFETIME {
+                    evicted += 1;
+                }
+            }
+        }
+        self.by_age.push_back((flow, record.at));
+        self.by_flow.insert(flow, record);
+        evicted
+    }
+
+    /// Takes out the SYN that this SYN-ACK answers.
+    pub fn take<B: AsRef<[u8]>>(&mut self, flow: &FlowKey, syn_ack: &Segment<B, ToClientWire>) -> Option<SynRecord> {
+        let record = self.by_flow.get(flow)?;
+        if record.isn.plus(1) != syn_ack.ack() {
+            return None;
+        }
+        self.by_flow.remove(flow)
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.by_flow.clear();
+        self.by_age.clear();
+    }
+
+    /// SYNs remembered.
+    pub fn count(&self) -> usize {
+        self.by_flow.len()
+    }
+}
+
+/// What both sides promised each other, and both ISNs.
+#[derive(Clone, Copy, Debug)]
+pub struct InitialState {
+    /// The client's ISN.
+    pub client_isn: Seq<Client>,
+    /// The front-end kernel's ISN.
+    pub frontend_isn: Seq<Wire>,
+    /// The client's MSS.
+    pub client_mss: u16,
+    /// Window scales, if both sent the option.
+    pub window_scales: Option<WindowScales>,
+    /// Both permitted SACK.
+    pub sack: bool,
+    /// TSvals of SYN and SYN-ACK, if both sent the option.
+    pub timestamps: Option<(Timestamp<Client>, Timestamp<Wire>)>,
+    /// ECN was negotiated.
+    pub ecn: bool,
+    /// Window field of the SYN.
+    pub syn_window: u16,
+    /// Window field of the SYN-ACK (never scaled).
+    pub syn_ack_window: u16,
+    /// When the SYN-ACK was seen.
+    pub at: Instant,
+}
+
+impl InitialState {
+    /// Puts SYN and SYN-ACK together.
+    pub fn learn<B: AsRef<[u8]>>(syn: &SynRecord, syn_ack: &Segment<B, ToClientWire>, flow: &FlowKey, now: Instant) -> Self {
+        Self {
+            client_isn: syn.isn,
+            frontend_isn: syn_ack.seq(),
+            client_mss: syn.mss.unwrap_or(default_mss(flow.client.address)),
+            window_scales: syn
+                .window_scale
+                .zip(syn_ack.window_scale())
+                .map(|(client, frontend)| WindowScales { client, frontend }),
+            sack: syn.sack && syn_ack.sack_permitted(),
+            timestamps: syn.tsval.zip(syn_ack.timestamps().map(|(tsval, _)| tsval)),
+            ecn: syn.ecn && syn_ack.flags().contains(Flags::ECE),
+            syn_window: syn.window,
+            syn_ack_window: syn_ack.window(),
+            at: now,
+        }
+    }
+
+    /// The window field BTCP may put on a segment of its own: the SYN-ACK's window, in the promised scale.
+    pub fn initial_window(&self) -> u16 {
+        let shift = self.window_scales.map_or(0, |scales| scales.frontend.shift());
+        (self.syn_ack_window >> shift).max(1)
+    }
+
+    /// The state as it goes into an offer.
+    #[allow(clippy::too_many_arguments)] // One call, and each is a field of the message.
+    pub fn offer(
+        &self,
+        id: HandoffId,
+        flow: FlowKey,
+        service: &str,
+        client: &ClientView,
+        round_trip: Duration,
+        acknowledged_early: bool,
+        first_flight: &[u8],
+        now: Instant,
+    ) -> Offer {
+        let since_syn_ack = now.saturating_duration_since(self.at).as_millis() as u32;
+        Offer {
+            id,
+            flow,
+            service: service.to_owned(),
+            client_isn: self.client_isn,
+            frontend_isn: self.frontend_isn,
+            client_mss: self.client_mss,
+            window_scales: self.window_scales,
+            sack: self.sack,
+            timestamps: self.timestamps.map(|(syn, syn_ack)| OfferedTimestamps {
+                client: client.tsval.unwrap_or(syn),
+                frontend: syn_ack.plus(since_syn_ack),
+            }),
+            ecn: self.ecn,
+            syn_window: self.syn_window,
+            window: client.window,
+            round_trip,
+            acknowledged_early,
+            first_flight: first_flight.to_vec(),
+        }
+    }
+}
+
+/// The MSS of a peer that sends no MSS option (RFC 9293, section 3.7.1; RFC 8200 for IPv6).
+const fn default_mss(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(_) => 536,
+        IpAddr::V6(_) => 1_220,
+    }
+}
+
+/// The latest a client has shown of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientView {
+    /// Window field.
+    pub window: u16,
+    /// Newest TSval.
+    pub tsval: Option<Timestamp<Client>>,
+    /// Highest sequence number after a segment.
+    pub next: Seq<Client>,
+    /// Highest acknowledgement.
+    pub acknowledged: Seq<Wire>,
+}
+
+impl ClientView {
+    /// After the handshake.
+    pub fn new(initial: &InitialState) -> Self {
+        Self {
+            window: initial.syn_window,
+            tsval: initial.timestamps.map(|(syn, _)| syn),
+            next: initial.client_isn.plus(1),
+            acknowledged: initial.frontend_isn.plus(1),
+        }
+    }
+
+    /// From a segment of a connection whose handshake nobody here saw.
+    pub fn seen<B: AsRef<[u8]>>(segment: &Segment<B, ToServerWire>) -> Self {
+        Self {
+            window: segment.window(),
+            tsval: segment.timestamps().map(|(tsval, _)| tsval),
+            next: segment.seq_end(),
+            acknowledged: segment.ack(),
+        }
+    }
+
+    /// Takes in a segment.
+    pub fn update<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>) {
+        if !segment.flags().contains(Flags::ACK) || segment.flags().intersects(Flags::SYN.with(Flags::RST)) {
+            return;
+        }
+        if self.next.is_before(&segment.seq_end()) {
+            self.next = segment.seq_end();
+        }
+        if !segment.ack().is_before(&self.acknowledged) {
+            self.acknowledged = segment.ack();
+            self.window = segment.window();
+        }
+        if let (Some(newest), Some((tsval, _))) = (self.tsval, segment.timestamps())
+            && tsval.since(&newest) > 0
+        {
+            self.tsval = Some(tsval);
+        }
+    }
+}

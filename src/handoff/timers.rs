@@ -1,0 +1,92 @@
+//! Deadlines of connections: a heap with lazy deletion. An idle connection costs nothing, a moved deadline one comparison.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+/// Whose deadline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Owner {
+    /// A connection that arrives at this node.
+    Btcp,
+    /// A connection this node's kernel serves.
+    Utcp,
+    /// The engine's own housekeeping.
+    Engine,
+}
+
+/// A deadline: when, whose, and which connection (its slot, and the number that tells it from earlier ones there).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// Whose.
+    pub owner: Owner,
+    /// Index into the owner's table.
+    pub slot: usize,
+    /// The connection's serial.
+    pub serial: u64,
+}
+
+/// All deadlines, also outdated ones: whoever pops one asks its connection whether it still means it.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<Deadline>>,
+}
+
+impl Timers {
+    /// Adds a deadline.
+    pub fn push(&mut self, deadline: Deadline) {
+        self.heap.push(Reverse(deadline));
+    }
+    /// The earliest.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(deadline)| deadline.at)
+    }
+    /// Takes out one that has passed.
+    pub fn pop(&mut self, now: Instant) -> Option<Deadline> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(deadline)| deadline)
+    }
+}
+
+/// A connection's own deadline, and the earliest one queued for it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Alarm {
+    wanted: Option<Instant>,
+    queued: Option<Instant>,
+}
+
+impl Alarm {
+    /// Sets the deadline; queues it unless an earlier one is queued already, which will find this one.
+    pub fn set(&mut self, at: Instant, owner: Owner, slot: usize, serial: u64, timers: &mut Timers) {
+        self.wanted = Some(at);
+        if self.queued.is_none_or(|queued| at < queued) {
+            self.queued = Some(at);
+            timers.push(Deadline { at, owner, slot, serial });
+        }
+    }
+    /// No deadline.
+    pub fn clear(&mut self) {
+        self.wanted = None;
+    }
+    /// A queued deadline was popped: whether it is due. If the deadline moved it is queued again.
+    pub fn fires(&mut self, popped: Deadline, now: Instant, timers: &mut Timers) -> bool {
+        if self.queued == Some(popped.at) {
+            self.queued = None;
+        }
+        match self.wanted {
+            Some(at) if at <= now => {
+                self.wanted = None;
+                true
+            }
+            Some(at) => {
+                self.set(at, popped.owner, popped.slot, popped.serial, timers);
+                false
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What this process has changed on the host, in one value that undoes it when it is dropped.
+
+use crate::tun::capture::Capture;
+use crate::tun::device::Device;
+use crate::tun::sock_diag::SockDiag;
+use std::io;
+
+/// The TUN, the capture, and questions to the kernel.
+#[derive(Debug)]
+pub struct Host {
+    // Before the device: while sockets on aliases are destroyed, their last packets still end in the TUN.
+    capture: Option<Capture>,
+    device: Device,
+    pub sockets: SockDiag,
+    pub counters: TunCounters,
+}
+
+/// Packets between the kernel and this process.
+#[derive(Clone, Debug, Default)]
+pub struct TunCounters {
+    pub read_packets: u64,
+    pub read_bytes: u64,
+    pub read_errors: u64,
+    pub written_packets: u64,
+    pub written_bytes: u64,
+    /// The kernel's queue was full; TCP sends again.
+    pub write_queue_full: u64,
+    pub write_errors: u64,
+}
+
+impl Host {
+    pub fn new(device: Device, sockets: SockDiag, capture: Capture) -> Self {
+        Self { capture: Some(capture), device, sockets, counters: TunCounters::default() }
+    }
+
+    pub fn device_name(&self) -> &str {
+        self.device.name()
+    }
+
+    pub fn capture(&mut self) -> &mut Capture {
+        self.capture.as_mut().expect("capture ends with the loop")
+    }
+
+    /// The next packet from the TUN; None when there is none.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        match self.device.receive(buffer) {
+            Ok(length) => {
+                self.counters.read_packets += 1;
+                self.counters.read_bytes += length as u64;
+                Some(length)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => {
+                if self.counters.read_errors == 0 {
+                    log::warn!("cannot read from {}: {error}; is it up?", self.device.name());
+                }
+                self.counters.read_errors += 1;
+                None
+            }
+        }
+    }
+
+    /// Writes a packet to the TUN. What the kernel does not take is counted; TCP sends it again.
+    pub fn send(&mut self, packet: &[u8]) -> bool {
+        let Err(error) = self.device.send(packet) else {
+            self.counters.written_packets += 1;
+            self.counters.written_bytes += packet.len() as u64;
+            return true;
+        };
+        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
+            self.counters.write_queue_full += 1;
+        } else {
+            if self.counters.write_errors == 0 {
+                log::warn!("cannot write to {}: {error}; is it up?", self.device.name());
+            }
+            self.counters.write_errors += 1;
+        }
+        false
+    }
+
+    /// Shows the kernel that this process lives; whether all signs went out.
+    pub fn beat(&mut self) -> bool {
+        let heartbeats = self.capture.as_ref().map_or(&[][..], Capture::heartbeats);
+        let written = heartbeats.iter().filter(|packet| self.device.send(packet).is_ok()).count();
+        self.counters.written_packets += written as u64;
+        self.counters.write_errors += (heartbeats.len() - written) as u64;
+        written == heartbeats.len()
+    }
+
+    /// Puts the host back as it was; false when something resisted (the log says what).
+    pub fn restore(&mut self) -> bool {
+        let Some(capture) = self.capture.take() else { return true };
+        match capture.restore() {
+            Ok(()) => {
+                log::info!("stop: the host is as it was");
+                true
+            }
+            Err(error) => {
+                log::warn!("stop: the host could not be put back entirely: {error:#}");
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.capture.is_some() {
+            log::warn!("stop: unexpected; putting the host back as it was");
+            self.restore();
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Between the engine and the descriptors: verdicts and outputs become writes, and answers come back.
+
+use super::Node;
+use super::clock::clock;
+use crate::flow::{Endpoint, FlowKey};
+use crate::handoff::{Output, SocketState, Verdict};
+use std::time::Instant;
+
+/// What the engine asked for and will be told.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Guard { flow: FlowKey, written: bool },
+    Socket { local: Endpoint, remote: Endpoint, state: SocketState },
+}
+
+impl Node {
+    /// What the engine said about the packet in hand, which it rewrote in place.
+    pub(super) fn obey(&mut self, verdict: Verdict, packet: &[u8]) {
+        match verdict {
+            Verdict::Write => {
+                self.host.send(packet);
+            }
+            Verdict::Forward(peer) => self.overlay.send(peer, packet),
+            Verdict::Consumed | Verdict::Drop(_) => {}
+        }
+    }
+
+    /// Does everything the engine says, until it says nothing more and has all its answers.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                // Consecutive guards are gathered; anything else must find them written.
+                if self.guards.has_additions() && !matches!(output, Output::Guard(_)) {
+                    self.write_guards();
+                }
+                self.perform(output);
+            }
+            if self.guards.has_additions() {
+                self.write_guards();
+            }
+            match self.answers.pop_front() {
+                Some(Answer::Guard { flow, written }) => self.engine.handle_guard(flow, written, now),
+                Some(Answer::Socket { local, remote, state }) => self.engine.handle_socket(local, remote, state, now),
+                None => return,
+            }
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Packet(packet) => {
+                self.host.send(&packet);
+            }
+            Output::Forward(peer, packet) => self.overlay.send(peer, &packet),
+            Output::Message(peer, message) => {
+                if !self.channel.send(peer, &message) {
+                    self.counters.messages_lost += 1;
+                }
+            }
+            Output::Guard(flow) => self.guards.add(flow),
+            Output::Unguard(flow) => self.guards.remove(flow),
+            Output::AskSocket { local, remote } => self.ask_socket(local, remote),
+            Output::DestroySocket { local, remote } => match self.host.sockets.destroy(local, remote) {
+                Ok(destroyed) => self.counters.sockets_destroyed += u64::from(destroyed),
+                Err(error) => self.question_failed("destroy a socket", &error),
+            },
+        }
+    }
+
+    fn ask_socket(&mut self, local: Endpoint, remote: Endpoint) {
+        let state = self.host.sockets.state(local, remote).unwrap_or_else(|error| {
+            self.question_failed("ask about a socket", &error);
+            // The cautious answer: what may be alive is neither forgotten nor replaced.
+            SocketState::Open
+        });
+        self.answers.push_back(Answer::Socket { local, remote, state });
+    }
+
+    fn question_failed(&mut self, what: &str, error: &std::io::Error) {
+        let level = if self.counters.socket_questions_failed == 0 { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "sock_diag: cannot {what}: {error}; see `socket_questions_failed_total`");
+        self.counters.socket_questions_failed += 1;
+    }
+
+    /// Changes guards in the kernel. From then on the guarded connections cannot reach the local kernel any more.
+    ///
+    /// Until then they could, if this process had not shown in time that it lives: so the clock is read once more, and
+    /// if the last heartbeat is too old the guards count as not written. The next wake finds the stall and says so.
+    pub(super) fn write_guards(&mut self) {
+        let capture = self.host.capture();
+        let written = self.guards.write(|add, remove| capture.change_guards(add, remove));
+        if written.is_empty() {
+            return;
+        }
+        let stalled = self.pulse.stalled(clock());
+        for (flow, written) in written {
+            if stalled && written {
+                self.guards.remove(flow);
+            }
+            self.answers.push_back(Answer::Guard { flow, written: written && !stalled });
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Start: everything that can fail without a trace first, the host last.
+
+use super::clock::{clock, wall_clock_nanoseconds};
+use super::cluster;
+use super::host::Host;
+use super::listeners::{self, Listeners};
+use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
+use crate::admin::server::Server;
+use crate::control::channel::{Channel, ChannelConfig, Settings};
+use crate::control::key::{PrivateKey, public_key_to_text};
+use crate::control::message::Epoch;
+use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
+use crate::handoff::{Engine, EngineConfig};
+use crate::policy::Policy;
+use crate::tun::capture::{Capture, CaptureConfig};
+use crate::tun::device::Device;
+use crate::tun::sock_diag::SockDiag;
+use anyhow::Context;
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Name of the TUN.
+const DEVICE: &str = "bt0";
+/// Where the capture remembers what the host was like. The same for every node, wherever its socket is: two in one network
+/// namespace must find each other.
+const STATE_DIRECTORY: &str = "/run/baton";
+/// Longest packet there can be.
+const PACKET_BYTES_MAX: usize = 65_536;
+
+/// What `baton run` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which node of the file this is.
+    pub node: String,
+    /// The cluster file.
+    pub cluster: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// The admin socket.
+    pub socket: PathBuf,
+}
+
+/// Why a node cannot start. The texts say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The cluster file is wrong, or name or key do not fit it.
+    #[error("{0}")]
+    Cluster(String),
+    /// The file is fine, this host is not.
+    #[error("{0:#}")]
+    Host(#[from] anyhow::Error),
+}
+
+/// Starts a node. On error the host is as it was.
+pub fn start(options: Options) -> Result<Node, StartError> {
+    let now = clock();
+    let (policy, warnings) = cluster::load(&options.cluster, &options.node)?;
+    for problem in &warnings.problems {
+        let place = problem.position.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        log::warn!("{}{place}: {}; {}", problem.file, problem.message, problem.remedy);
+    }
+    let key = read_key(&options.key, &policy)?;
+    log::info!(
+        "baton {} starts: node={} cluster={} file={} nodes={} services={}",
+        env!("CARGO_PKG_VERSION"),
+        options.node,
+        policy.cluster,
+        options.cluster.display(),
+        policy.nodes.len(),
+        policy.services.len()
+    );
+    let epoch = Epoch(wall_clock_nanoseconds());
+    let identity = Identity {
+        name: options.node.clone(),
+        epoch,
+        started: now,
+        cluster_path: std::path::absolute(&options.cluster).unwrap_or_else(|_| options.cluster.clone()),
+    };
+    Ok(start_host(&options, Rc::new(policy), key, identity, now)?)
+}
+
+/// From here on it is about the host.
+fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: Identity, now: Instant) -> anyhow::Result<Node> {
+    preflight::check()?;
+    let poll = Poll::new().context("cannot make an epoll descriptor")?;
+    let registry = poll.registry();
+    // First of all, so that a signal during start does not leave half of it behind.
+    let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
+    registry.register(&mut signals, token::SIGNALS, Interest::READABLE)?;
+    let mut admin = Server::bind(&options.socket)?;
+    admin.register(registry, token::ADMIN_FIRST)?;
+
+    let device = Device::create(DEVICE)?;
+    registry.register(&mut SourceFd(&device.as_raw_fd()), token::TUN, Interest::READABLE)?;
+    let mut sockets = SockDiag::open().context("cannot open a sock_diag socket")?;
+    let destroyed = sockets.destroy_in(&policy.aliases).context("cannot destroy sockets on alias addresses")?;
+    if destroyed > 0 {
+        log::info!("start: sockets_destroyed={destroyed} of an earlier life, on alias addresses");
+    }
+
+    let node_address = policy.nodes[usize::from(policy.node.0)].address;
+    let channel = Channel::start(channel_config(&policy, key, identity.epoch), registry, now)?;
+    let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
+    registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
+
+    let capture = Capture::install(capture_config(&policy, &device))?;
+    let mut host = Host::new(device, sockets, capture);
+    // Changing the host may have taken a second on a busy one.
+    let now = clock();
+    let engine = Engine::new(engine_config(&policy, &mut host, identity.epoch)?, Rc::clone(&policy), now);
+    let mut node = Node {
+        host,
+        engine,
+        channel,
+        overlay,
+        listeners: Listeners::new(&policy, now),
+        policy,
+        admin,
+        signals,
+        poll,
+        identity,
+        phase: stop::Phase::Running,
+        pulse: pulse::Pulse::new(now),
+        guards: guards::Guards::default(),
+        answers: VecDeque::new(),
+        counters: Counters::default(),
+        // Whatever came before the registration is not told.
+        tun_ready: true,
+        overlay_ready: true,
+        buffer: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
+    };
+    node.log_start();
+    node.ask_listeners(now);
+    node.settle(now);
+    // Capture begins with this.
+    let all_written = node.host.beat();
+    node.pulse.beat(all_written, now);
+    Ok(node)
+}
+
+/// The key must be the one the cluster file knows this node by.
+fn read_key(path: &Path, policy: &Policy) -> Result<PrivateKey, StartError> {
+    let place = path.display();
+    let key = PrivateKey::read(path).map_err(anyhow::Error::from)?;
+    let node = &policy.nodes[usize::from(policy.node.0)];
+    if key.public_key() != node.public_key {
+        let public = public_key_to_text(&key.public_key());
+        let name = &node.name;
+        return Err(StartError::Cluster(format!(
+            "{place}: this is not the key of node {name}: its public key is {public}, the cluster file has another for \
+             {name}; choose the right file with --key, or write this public key into the cluster file on every node"
+        )));
+    }
+    Ok(key)
+}
+
+fn channel_config(policy: &Policy, key: PrivateKey, epoch: Epoch) -> ChannelConfig {
+    let address = |node: &crate::policy::Node| SocketAddr::new(node.address, policy.overlay_port);
+    ChannelConfig {
+        cluster: policy.cluster.clone(),
+        node: policy.node,
+        nodes: policy.nodes.iter().map(|node| (node.name.clone(), address(node), node.public_key)).collect(),
+        key,
+        epoch,
+        settings: Settings::of_this_host(),
+        first_token: token::CHANNEL_FIRST,
+    }
+}
+
+fn capture_config(policy: &Policy, device: &Device) -> CaptureConfig {
+    CaptureConfig {
+        device: device.name().to_owned(),
+        frontends: listeners::own_frontends(policy),
+        aliases: policy.aliases.clone(),
+        overlay_port: policy.overlay_port,
+        state_directory: STATE_DIRECTORY.into(),
+        guards_max: policy.limits.connections,
+    }
+}
+
+fn engine_config(policy: &Policy, host: &mut Host, epoch: Epoch) -> anyhow::Result<EngineConfig> {
+    let peers: Vec<_> = policy.nodes.iter().map(|node| node.address).collect();
+    let own = usize::from(policy.node.0);
+    let peers: Vec<_> = peers.iter().enumerate().filter(|(index, _)| *index != own).map(|(_, address)| *address).collect();
+    let capture = host.capture();
+    let orphans = capture.guards_found().to_vec();
+    if !orphans.is_empty() {
+        log::info!("start: orphaned_guards={} of an earlier life; asking the peers whose connections they guard", orphans.len());
+    }
+    let overlay_overhead = if peers.iter().any(|peer| peer.is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
+    Ok(EngineConfig { node: policy.node, epoch, overlay_overhead, mtu: capture.mtu_towards(&peers)?, orphans })
+}
+
+impl Node {
+    fn log_start(&self) {
+        let own = self.policy.node;
+        for service in &self.policy.services {
+            let frontends: Vec<String> =
+                service.frontends.iter().filter(|(owner, _)| *owner == own).map(|(_, end)| end.to_string()).collect();
+            let frontends = if frontends.is_empty() { "none here".to_owned() } else { frontends.join(",") };
+            let port = service.server_port(own).map_or_else(|| "none here".to_owned(), |port| port.to_string());
+            log::info!("service {}: frontends={frontends} application_port={port}", service.name);
+        }
+        let node = &self.policy.nodes[usize::from(own.0)];
+        log::info!(
+            "start: device={} control_and_overlay={} epoch={:x}",
+            self.host.device_name(),
+            SocketAddr::new(node.address, self.policy.overlay_port),
+            self.identity.epoch.0
+        );
+    }
+}

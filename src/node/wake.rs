@@ -1,0 +1,192 @@
+//! The loop.
+
+use super::clock::clock;
+use super::stop::Summary;
+use super::{Node, token};
+use crate::control::channel::ChannelEvent;
+use crate::handoff::PeerEvent;
+use mio::Events;
+use mio::event::Event;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Packets of one source per wake: a few hundred microseconds, so that a heartbeat is never late because of a flood.
+const PACKETS_PER_WAKE: usize = 256;
+/// Events of one wake; more wait for the next.
+const EVENTS_PER_WAKE: usize = 256;
+
+impl Node {
+    /// Runs until it is told to stop.
+    pub fn run(mut self) -> io::Result<Summary> {
+        let mut events = Events::with_capacity(EVENTS_PER_WAKE);
+        log::info!("ready: node={}", self.identity.name);
+        loop {
+            let patience = self.patience(clock());
+            match self.poll.poll(&mut events, patience) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                result => result?,
+            }
+            let now = clock();
+            self.wake(&events, now);
+            if self.may_end(now) {
+                return Ok(self.end(now));
+            }
+        }
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&mut self, now: Instant) -> Option<Duration> {
+        if self.tun_ready || self.overlay_ready {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            Some(self.pulse.poll_timeout()),
+            Some(self.listeners.poll_timeout()),
+            self.engine.poll_timeout(),
+            self.channel.poll_timeout(),
+            self.admin.poll_timeout(),
+            self.phase.poll_timeout(),
+        ];
+        deadlines.into_iter().flatten().min().map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// One turn. The engine hears of a stall before anything else, and of deadlines after the packets that came in time.
+    fn wake(&mut self, events: &Events, now: Instant) {
+        self.counters.wakes += 1;
+        if self.pulse.stalled(now) {
+            self.counters.stalls += 1;
+            log::warn!(
+                "the loop stood still for too long (a stopped process or an overloaded host); held connections stay local"
+            );
+            self.engine.handle_stall(now);
+            self.settle(now);
+        }
+        if self.pulse.is_due(now) {
+            let all_written = self.host.beat();
+            self.pulse.beat(all_written, now);
+        }
+        for event in events {
+            self.handle_event(event, now);
+        }
+        if self.tun_ready {
+            self.tun_ready = !self.read_tun(PACKETS_PER_WAKE, now);
+        }
+        if self.overlay_ready {
+            self.overlay_ready = !self.read_overlay(PACKETS_PER_WAKE, now);
+        }
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.engine.handle_timeout(now);
+            self.settle(now);
+        }
+        if self.channel.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.channel.handle_timeout(self.poll.registry(), now);
+            self.handle_channel(now);
+        }
+        self.ask_listeners(now);
+        self.admin.handle_timeout(self.poll.registry(), now);
+        self.answer_requests(now);
+        self.finish_wake(now);
+    }
+
+    fn handle_event(&mut self, event: &Event, now: Instant) {
+        match event.token() {
+            token::TUN => self.tun_ready = true,
+            token::OVERLAY => self.overlay_ready = true,
+            token::SIGNALS => self.handle_signals(now),
+            token if self.admin.owns(token) => self.admin.handle_event(event, self.poll.registry(), now),
+            token if self.channel.owns(token) => {
+                self.channel.handle_event(event, self.poll.registry(), now);
+                self.handle_channel(now);
+            }
+            // A source that was closed by an earlier event of this wake.
+            token => log::trace!("an event for nobody: {token:?}"),
+        }
+    }
+
+    fn handle_signals(&mut self, now: Instant) {
+        let signals: Vec<_> = self.signals.pending().collect();
+        for signal in signals {
+            match signal {
+                SIGTERM | SIGINT => {
+                    let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
+                    // The second one means now.
+                    let again = matches!(self.phase, super::stop::Phase::Stopping(_));
+                    self.begin_stop(again.then_some(Duration::ZERO), name, now);
+                }
+                SIGHUP => log::warn!("SIGHUP: the cluster file is read at start only; restart to apply a changed one"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads from the TUN; whether it has no more.
+    pub(super) fn read_tun(&mut self, packets_max: usize, now: Instant) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut empty = false;
+        for _ in 0..packets_max {
+            let Some(length) = self.host.receive(&mut buffer) else {
+                empty = true;
+                break;
+            };
+            let packet = &mut buffer[..length];
+            let verdict = self.engine.handle_tun(packet, now);
+            self.obey(verdict, packet);
+            self.settle(now);
+        }
+        self.buffer = buffer;
+        empty
+    }
+
+    /// Reads from the overlay; whether it has no more.
+    fn read_overlay(&mut self, packets_max: usize, now: Instant) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut empty = false;
+        for _ in 0..packets_max {
+            let Some((from, packet)) = self.overlay.receive(&mut buffer) else {
+                empty = true;
+                break;
+            };
+            let verdict = self.engine.handle_overlay(from, packet, now);
+            self.obey(verdict, packet);
+            self.settle(now);
+        }
+        self.buffer = buffer;
+        empty
+    }
+
+    /// Passes on what happened on the control channel; whether anything did.
+    fn handle_channel(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(event) = self.channel.poll_event() {
+            any = true;
+            match event {
+                ChannelEvent::Up { peer, epoch, settings: _, address, keys } => {
+                    self.overlay.set_keys(peer, address, keys);
+                    self.engine.handle_peer(peer, PeerEvent::Up(epoch), now);
+                }
+                ChannelEvent::Down { peer, reason: _ } => self.engine.handle_peer(peer, PeerEvent::Down, now),
+                ChannelEvent::Draining { peer, draining } => {
+                    self.engine.handle_peer(peer, PeerEvent::Draining(draining), now);
+                }
+                ChannelEvent::Message { peer, message } => self.engine.handle_message(peer, message, now),
+            }
+            self.settle(now);
+        }
+        any
+    }
+
+    /// Once per wake: guards that are not urgent, and one write for each peer.
+    pub(super) fn finish_wake(&mut self, now: Instant) {
+        if !self.guards.is_empty() {
+            self.write_guards();
+        }
+        loop {
+            self.channel.flush(self.poll.registry(), now);
+            // A peer that cannot be written to is down, and the engine may have something to say to others about it.
+            if !self.handle_channel(now) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Why a request was not compared with the rules.
+
+use std::fmt;
+
+/// Why the first bytes of a connection are not a request that every server would read alike. The default decides.
+///
+/// The labels are stable: they are values of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ambiguity {
+    /// The bytes cannot begin a request of HTTP/1.
+    NotHttp,
+    /// Another version of HTTP, such as the preface of HTTP/2.
+    Version,
+    /// The head is not complete within `inspect_bytes_max`.
+    TooLong,
+    /// More header fields than any common server takes.
+    TooManyHeaders,
+    /// CR without LF (RFC 9112 2.2).
+    BareCarriageReturn,
+    /// NUL within the head (RFC 9110 5.5).
+    Nul,
+    /// A header field continued on the next line (RFC 9112 5.2).
+    FoldedHeader,
+    /// HTTP/1.1 without Host (RFC 9112 3.2).
+    HostMissing,
+    /// More than one Host (RFC 9112 3.2).
+    HostRepeated,
+    /// A Host that is no name or address with an optional port.
+    HostUnreadable,
+    /// The request target names another host than Host does.
+    HostContradicted,
+    /// A Content-Length that is no number.
+    LengthUnreadable,
+    /// Two Content-Lengths that differ (RFC 9112 6.3).
+    LengthContradicted,
+    /// Content-Length together with Transfer-Encoding (RFC 9112 6.1).
+    LengthAndEncoding,
+    /// A Transfer-Encoding other than one `chunked`, or one in HTTP/1.0 (RFC 9112 6.1).
+    EncodingUnreadable,
+    /// A request target that is neither a path, an absolute URI of http or https, nor `*`.
+    TargetUnreadable,
+    /// A path with an escape that is none, a control character or a fragment.
+    PathUnreadable,
+    /// A path with an encoded slash or with a backslash.
+    PathSeparator,
+    /// A path with a segment `.` or `..`.
+    PathDots,
+}
+
+impl Ambiguity {
+    /// Every kind, for tables of counters.
+    pub const ALL: [Self; 19] = [
+        Self::NotHttp,
+        Self::Version,
+        Self::TooLong,
+        Self::TooManyHeaders,
+        Self::BareCarriageReturn,
+        Self::Nul,
+        Self::FoldedHeader,
+        Self::HostMissing,
+        Self::HostRepeated,
+        Self::HostUnreadable,
+        Self::HostContradicted,
+        Self::LengthUnreadable,
+        Self::LengthContradicted,
+        Self::LengthAndEncoding,
+        Self::EncodingUnreadable,
+        Self::TargetUnreadable,
+        Self::PathUnreadable,
+        Self::PathSeparator,
+        Self::PathDots,
+    ];
+
+    /// The name in metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotHttp => "not_http",
+            Self::Version => "version",
+            Self::TooLong => "too_long",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::BareCarriageReturn => "bare_carriage_return",
+            Self::Nul => "nul",
+            Self::FoldedHeader => "folded_header",
+            Self::HostMissing => "host_missing",
+            Self::HostRepeated => "host_repeated",
+            Self::HostUnreadable => "host_unreadable",
+            Self::HostContradicted => "host_contradicted",
+            Self::LengthUnreadable => "length_unreadable",
+            Self::LengthContradicted => "length_contradicted",
+            Self::LengthAndEncoding => "length_and_encoding",
+            Self::EncodingUnreadable => "encoding_unreadable",
+            Self::TargetUnreadable => "target_unreadable",
+            Self::PathUnreadable => "path_unreadable",
+            Self::PathSeparator => "path_separator",
+            Self::PathDots => "path_dots",
+        }
+    }
+}
+
+impl fmt::Display for Ambiguity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_is_listed_once_and_has_a_label_of_its_own() {
+        let labels: BTreeSet<&str> = Ambiguity::ALL.iter().map(|kind| kind.label()).collect();
+        assert_eq!(labels.len(), Ambiguity::ALL.len());
+        for (index, kind) in Ambiguity::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, index);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What a cluster file means for one of its nodes.
+
+use super::file::ClusterFile;
+use super::hash::PolicyHash;
+use super::{Limits, Node, Service, Target, alias};
+use crate::flow::{Endpoint, NodeId};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// A loaded cluster file, compiled for one node.
+#[derive(Debug)]
+pub struct Policy {
+    /// Cluster name.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeId,
+    /// All nodes, index = NodeId, sorted by name.
+    pub nodes: Vec<Node>,
+    /// All services, sorted by name.
+    pub services: Vec<Service>,
+    /// UDP and TCP port nodes talk on.
+    pub overlay_port: u16,
+    /// Alias prefixes, at most one per family.
+    pub aliases: Vec<IpNet>,
+    /// Limits of the cluster file.
+    pub limits: Limits,
+    /// What the file means, to compare with other nodes.
+    pub hash: PolicyHash,
+    /// The keys come from the operator, not from packets, so a fixed hash is good enough.
+    frontends: HashMap<Endpoint, Frontend, FixedState>,
+}
+
+/// What there is to know about a front-end address.
+#[derive(Clone, Copy, Debug)]
+struct Frontend {
+    /// Index into the services.
+    service: usize,
+    /// Number among the front-end addresses of its family.
+    number: usize,
+}
+
+/// `--node` names no node of the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no node `{name}` in cluster {cluster}; its nodes are {}", .nodes.join(", "))]
+pub struct UnknownNode {
+    /// What was asked for.
+    pub name: String,
+    /// The cluster.
+    pub cluster: String,
+    /// What there is.
+    pub nodes: Vec<String>,
+}
+
+impl ClusterFile {
+    /// What the file means for the node of this name: where a rule names that node, it says `local` there.
+    pub fn compile(&self, node: &str) -> Result<Policy, UnknownNode> {
+        let id = node_id(&self.nodes, node).ok_or_else(|| UnknownNode {
+            name: node.to_owned(),
+            cluster: self.cluster.clone(),
+            nodes: self.nodes.iter().map(|node| node.name.clone()).collect(),
+        })?;
+        let services: Vec<Service> = self
+            .services
+            .iter()
+            .map(|service| seen_from(id, service))
+            .collect();
+        let owners = services.iter().enumerate().flat_map(|(index, service)| {
+            service
+                .frontends
+                .iter()
+                .map(move |(_, endpoint)| (*endpoint, index))
+        });
+        let owners: HashMap<Endpoint, usize, FixedState> = owners.collect();
+        let numbered = alias::numbered(owners.keys().copied());
+        let frontends = numbered
+            .into_iter()
+            .filter_map(|(endpoint, number)| {
+                Some((
+                    endpoint,
+                    Frontend {
+                        service: *owners.get(&endpoint)?,
+                        number,
+                    },
+                ))
+            })
+            .collect();
+        Ok(Policy {
+            cluster: self.cluster.clone(),
+            node: id,
+            nodes: self.nodes.clone(),
+            services,
+            overlay_port: self.overlay_port,
+            aliases: self.aliases.clone(),
+            limits: self.limits.clone(),
+            hash: self.hash(),
+            frontends,
+        })
+    }
+}
+
+impl Policy {
+    /// The service of a front-end address, whoever's node it is.
+    pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> {
+        self.services.get(self.frontends.get(&frontend)?.service)
+    }
+
+    /// The service of this name.
+    pub fn service_named(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// The node of this name.
+    pub fn node_named(&self, name: &str) -> Option<NodeId> {
+        node_id(&self.nodes, name)
+    }
+
+    /// The aliases of a front-end address on every node: `limits::ALIASES_PER_FRONTEND` addresses of the family's prefix,
+    /// those of two front-end addresses never overlap. Empty for an address that is no front-end's.
+    pub fn aliases_of(&self, frontend: Endpoint) -> Vec<IpAddr> {
+        let number = self
+            .frontends
+            .get(&frontend)
+            .map(|frontend| frontend.number);
+        let prefix = alias::prefix_for(frontend.address, &self.aliases);
+        number
+            .zip(prefix)
+            .map(|(number, prefix)| alias::aliases(prefix, number))
+            .unwrap_or_default()
+    }
+
+    /// Whether the address lies in an alias prefix.
+    pub fn is_alias(&self, address: IpAddr) -> bool {
+        self.aliases.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+fn node_id(nodes: &[Node], name: &str) -> Option<NodeId> {
+    let index = nodes
+        .binary_search_by(|node| node.name.as_str().cmp(name))
+        .ok()?;
+    u16::try_from(index).ok().map(NodeId)
+}
+
+/// The service with the node's own name replaced by `Local`, and nobody tried twice.
+fn seen_from(node: NodeId, service: &Service) -> Service {
+    let localised = |targets: &[Target]| {
+        let mut seen: Vec<Target> = Vec::with_capacity(targets.len());
+        for target in targets {
+            let target = if *target == Target::Node(node) {
+                Target::Local
+            } else {
+                *target
+            };
+            if !seen.contains(&target) {
+                seen.push(target);
+            }
+        }
+        seen
+    };
+    let mut service = service.clone();
+    service.default = localised(&service.default);
+    for rule in &mut service.rules {
+        rule.targets = localised(&rule.targets);
+    }
+    service
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{SHOP, endpoint, file, shop};
+    use super::*;
+    use crate::limits::ALIASES_PER_FRONTEND;
+    use std::collections::HashSet;
+
+    #[test]
+    fn an_unknown_node_is_told_the_names_there_are() {
+        let error = file(SHOP).compile("d").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no node `d` in cluster shop; its nodes are a, b, c"
+        );
+    }
+
+    #[test]
+    fn nodes_are_numbered_by_name() {
+        let policy = shop("c");
+        assert_eq!(policy.node, NodeId(2));
+        assert_eq!(policy.node_named("a"), Some(NodeId(0)));
+        assert_eq!(policy.node_named("z"), None);
+        assert_eq!(policy.nodes[1].name, "b");
+    }
+
+    #[test]
+    fn a_service_is_found_by_any_nodes_front_end_address() {
+        let policy = shop("a");
+        assert_eq!(
+            policy
+                .service_of(endpoint("10.77.0.2:80"))
+                .map(|service| &*service.name),
+            Some("web")
+        );
+        assert!(policy.service_of(endpoint("10.77.0.2:81")).is_none());
+        assert!(policy.service_of(endpoint("10.77.0.3:80")).is_none());
+        assert!(policy.service_named("web").is_some());
+        assert!(policy.service_named("shop").is_none());
+    }
+
+    #[test]
+    fn the_nodes_own_name_means_local_and_nobody_is_tried_twice() {
+        let targets = |node: &str, rule: usize| shop(node).services[0].rules[rule].targets.clone();
+        assert_eq!(targets("a", 1), [Target::Node(NodeId(1)), Target::Local]);
+        assert_eq!(targets("b", 1), [Target::Local]);
+        assert_eq!(targets("b", 2), [Target::Node(NodeId(2)), Target::Local]);
+        assert_eq!(targets("c", 2), [Target::Local, Target::Node(NodeId(1))]);
+        assert_eq!(targets("a", 3), [Target::Local]);
+        assert_eq!(targets("b", 3), [Target::Node(NodeId(0))]);
+    }
+
+    #[test]
+    fn aliases_are_the_same_on_every_node_and_nobody_elses() {
+        let frontends = [endpoint("10.77.0.1:80"), endpoint("10.77.0.2:80")];
+        let mut seen = HashSet::new();
+        for frontend in frontends {
+            let aliases = shop("a").aliases_of(frontend);
+            assert_eq!(aliases, shop("c").aliases_of(frontend));
+            assert_eq!(aliases.len(), ALIASES_PER_FRONTEND);
+            assert!(
+                aliases
+                    .iter()
+                    .all(|alias| shop("a").is_alias(*alias) && seen.insert(*alias))
+            );
+        }
+        assert_eq!(
+            shop("a").aliases_of(frontends[0])[0].to_string(),
+            "198.18.0.1"
+        );
+        assert!(shop("a").aliases_of(endpoint("10.77.0.3:80")).is_empty());
+        assert!(!shop("a").is_alias(endpoint("10.77.0.1:80").address));
+    }
+}

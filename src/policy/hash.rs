@@ -1,0 +1,187 @@
+//! A hash of what a cluster file means, so that nodes can tell whether theirs say the same.
+//!
+//! The meaning is written as text, each thing in exactly one spelling and texts of the file in quotes, and hashed. A
+//! field that a later version adds must be left out of that text when it has the value that earlier versions implied:
+//! then nodes of both versions still agree.
+
+use super::file::ClusterFile;
+use super::when::When;
+use super::{Service, Target};
+use std::fmt::{self, Write as _};
+
+/// A hash of what a cluster file means: files that differ only in comments, spelling, the order of nodes, services or
+/// addresses have the same. Nodes compare it when they meet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PolicyHash(pub [u8; 32]);
+
+/// SHA-256 of the meaning.
+pub(super) fn of(file: &ClusterFile) -> PolicyHash {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_meaning(file, &mut text);
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    PolicyHash(hash)
+}
+
+fn write_meaning(file: &ClusterFile, text: &mut String) -> fmt::Result {
+    writeln!(
+        text,
+        "cluster {:?} port {}",
+        file.cluster, file.overlay_port
+    )?;
+    for prefix in &file.aliases {
+        writeln!(text, "aliases {prefix}")?;
+    }
+    for node in &file.nodes {
+        writeln!(
+            text,
+            "node {:?} {} {:?}",
+            node.name, node.address, node.public_key
+        )?;
+    }
+    for service in &file.services {
+        write_service(file, service, text)?;
+    }
+    let limits = &file.limits;
+    writeln!(
+        text,
+        "limits {} {}",
+        limits.connections, limits.first_flight_bytes
+    )?;
+    writeln!(
+        text,
+        "times {} {}",
+        limits.linger.as_nanos(),
+        limits.drain_timeout.as_nanos()
+    )
+}
+
+fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fmt::Result {
+    let name = |id: crate::flow::NodeId| {
+        file.nodes
+            .get(usize::from(id.0))
+            .map_or("", |node| &node.name)
+    };
+    let targets = |targets: &[Target]| -> Vec<String> {
+        let target = |target: &Target| match target {
+            Target::Local => "local".to_owned(),
+            Target::Node(id) => format!("node {}", name(*id)),
+        };
+        targets.iter().map(target).collect()
+    };
+    writeln!(text, "service {:?}", service.name)?;
+    for time in [
+        service.inspect_timeout,
+        service.silence_timeout,
+        service.handoff_timeout,
+    ] {
+        writeln!(text, "time {}", time.as_nanos())?;
+    }
+    writeln!(text, "bytes {}", service.inspect_bytes_max)?;
+    for (node, endpoint) in &service.frontends {
+        writeln!(text, "frontend {:?} {endpoint}", name(*node))?;
+    }
+    for (node, port) in &service.servers {
+        writeln!(text, "server {:?} {port}", name(*node))?;
+    }
+    for rule in &service.rules {
+        writeln!(text, "rule {:?} {:?}", rule.name, targets(&rule.targets))?;
+        write_when(&rule.when, text)?;
+    }
+    writeln!(text, "default {:?}", targets(&service.default))
+}
+
+fn write_when(when: &When, text: &mut String) -> fmt::Result {
+    writeln!(text, "host {:?}", when.hosts)?;
+    writeln!(
+        text,
+        "path {:?}",
+        when.paths
+            .iter()
+            .map(|path| path.text())
+            .collect::<Vec<_>>()
+    )?;
+    writeln!(text, "method {:?}", when.methods)?;
+    for test in &when.headers {
+        writeln!(text, "header {:?} {:?}", test.name, test.values)?;
+    }
+    writeln!(
+        text,
+        "client {:?}",
+        when.clients
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    )
+}
+
+impl fmt::Display for PolicyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PolicyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{SHOP, file};
+
+    #[test]
+    fn comments_spelling_and_order_of_names_do_not_matter() {
+        let written_otherwise = SHOP
+            .replace("cluster:", "# a comment\ncluster:")
+            .replace("inspect_timeout: 5s", "inspect_timeout: 5000ms")
+            .replace("path: \"/images/*\"", "path: ['/images/*']")
+            .replace(
+                "a: \"10.77.0.1:80\", b: \"10.77.0.2:80\"",
+                "b: \"10.77.0.2:80\", a: \"10.77.0.1:80\"",
+            );
+        assert_ne!(SHOP, written_otherwise);
+        assert_eq!(file(SHOP).hash(), file(&written_otherwise).hash());
+    }
+
+    #[test]
+    fn every_change_of_meaning_matters() {
+        let changes = [
+            ("cluster: shop", "cluster: shop2"),
+            ("7400", "7401"),
+            ("198.18.0.0/24", "198.18.0.0/23"),
+            ("address: 10.77.0.3", "address: 10.77.0.4"),
+            ("  web:", "  web2:"),
+            ("b: \"10.77.0.2:80\"", "b: \"10.77.0.9:80\""),
+            ("inspect_timeout: 5s", "inspect_timeout: 6s"),
+            ("name: images", "name: pictures"),
+            ("/images/*", "/images/?"),
+            ("GET", "PUT"),
+            ("x-shard: \"7\"", "x-shard: true"),
+            ("192.0.2.0/24", "192.0.2.0/25"),
+            ("img.example.com", "img.example.net"),
+            ("[c, b, local]", "[b, c, local]"),
+            ("default: local", "default: c"),
+            ("linger: 60s", "linger: 61s"),
+        ];
+        let mut hashes = std::collections::HashSet::from([file(SHOP).hash()]);
+        for (from, to) in changes {
+            assert!(SHOP.contains(from), "{from}");
+            assert!(
+                hashes.insert(file(&SHOP.replace(from, to)).hash()),
+                "{from} -> {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_hash_stays_the_same_between_versions() {
+        assert_eq!(
+            file(SHOP).hash().to_string(),
+            "c5aeae2533e34ca9bf39c9251475c3d3cbe3195813ab70d76aea071a5341e20d"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! What rules can ask about a request, in the one form they are compared in.
+//!
+//! The normal form exists for comparing only; the bytes that go to a server are the client's own.
+//!
+//! * **Path**: the request target up to the first `?`, percent-decoded once. `/a%20b?x=1` is `/a b`. Doubled slashes,
+//!   letter case and a slash at the end stay as they are. What different servers would take for different paths has no
+//!   normal form: an encoded slash or backslash, a `.` or `..` segment however spelled, control characters, a bad escape.
+//! * **Host**: the name in small letters, without port and without a dot at its end.
+
+use super::ambiguity::Ambiguity;
+use std::borrow::Cow;
+
+/// The head of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request<'a> {
+    /// As sent; methods are case-sensitive (RFC 9110 9.1).
+    pub(super) method: &'a str,
+    /// Normal form. `*` for a request about the server as a whole.
+    pub(super) path: Cow<'a, [u8]>,
+    /// Normal form; none when the client named no host.
+    pub(super) host: Option<String>,
+    /// Names as sent, values without the white space around them.
+    pub(super) headers: Vec<(&'a str, &'a [u8])>,
+}
+
+impl<'a> Request<'a> {
+    /// The values of a header field; names are compared without case.
+    pub(super) fn header<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a [u8]> + 'b {
+        self.headers
+            .iter()
+            .filter(move |header| header.0.eq_ignore_ascii_case(name))
+            .map(|header| header.1)
+    }
+}
+
+/// The normal form of an absolute path, its query cut off.
+pub(super) fn normal_path(target: &str) -> Result<Cow<'_, [u8]>, Ambiguity> {
+    let path = target.split('?').next().unwrap_or(target);
+    let decoded = percent_decoded(path)?;
+    for &byte in decoded.iter() {
+        match byte {
+            b'\\' => return Err(Ambiguity::PathSeparator),
+            0..=0x1f | 0x7f => return Err(Ambiguity::PathUnreadable),
+            _ => {}
+        }
+    }
+    // A segment may carry parameters (RFC 3986 3.3), which some servers cut off before they look at the dots.
+    let is_dots = |segment: &[u8]| {
+        let name = segment
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(segment);
+        name == b"." || name == b".."
+    };
+    if decoded.split(|byte| *byte == b'/').any(is_dots) {
+        return Err(Ambiguity::PathDots);
+    }
+    Ok(decoded)
+}
+
+fn percent_decoded(path: &str) -> Result<Cow<'_, [u8]>, Ambiguity> {
+    if path.contains('#') {
+        return Err(Ambiguity::PathUnreadable);
+    }
+    if !path.contains('%') {
+        return Ok(Cow::Borrowed(path.as_bytes()));
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || {
+            bytes
+                .next()
+                .and_then(|digit| char::from(digit).to_digit(16))
+        };
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(Ambiguity::PathUnreadable);
+        };
+        match u8::try_from(high * 16 + low) {
+            Ok(b'/' | b'\\') => return Err(Ambiguity::PathSeparator),
+            Ok(byte) => decoded.push(byte),
+            Err(_) => return Err(Ambiguity::PathUnreadable),
+        }
+    }
+    Ok(Cow::Owned(decoded))
+}
+
+/// A host with the port it was sent with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Authority {
+    /// Normal form.
+    pub(super) host: String,
+    /// As sent, if it was.
+    pub(super) port: Option<u16>,
+}
+
+/// Reads `host[:port]` (RFC 9110 7.2). `Ok(None)` when it is empty, which a client may send that has no name for the
+/// server; `Err` when it is neither.
+pub(super) fn authority(text: &[u8]) -> Result<Option<Authority>, Ambiguity> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(text).map_err(|_| Ambiguity::HostUnreadable)?;
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port = match port {
+        None | Some("") => None,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().map_err(|_| Ambiguity::HostUnreadable)?)
+        }
+        Some(_) => return Err(Ambiguity::HostUnreadable),
+    };
+    let host = normal_host(host).ok_or(Ambiguity::HostUnreadable)?;
+    Ok(Some(Authority { host, port }))
+}
+
+/// The normal form of a host name or address without port; `None` if it is neither.
+pub(super) fn normal_host(host: &str) -> Option<String> {
+    if let Some(address) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        let address: std::net::Ipv6Addr = address.parse().ok()?;
+        return Some(format!("[{address}]"));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_name = !name.is_empty()
+        && name.len() <= 253
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'));
+    is_name.then(|| name.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(target: &str) -> Result<String, Ambiguity> {
+        normal_path(target).map(|path| String::from_utf8_lossy(&path).into_owned())
+    }
+
+    #[test]
+    fn the_query_is_cut_off_and_escapes_are_decoded_once() {
+        assert_eq!(path("/a?b=c?d"), Ok("/a".into()));
+        assert_eq!(path("/a%20b%3Fc?d"), Ok("/a b?c".into()));
+        assert_eq!(path("/%2541"), Ok("/%41".into()));
+        assert_eq!(path("/r%C3%A4ksm%c3%b6rg%C3%A5s"), Ok("/räksmörgås".into()));
+        assert_eq!(path("//a//"), Ok("//a//".into()));
+    }
+
+    #[test]
+    fn paths_that_servers_read_differently_have_no_normal_form() {
+        assert_eq!(path("/a%2Fb"), Err(Ambiguity::PathSeparator));
+        assert_eq!(path("/a%5cb"), Err(Ambiguity::PathSeparator));
+        assert_eq!(path("/a\\b"), Err(Ambiguity::PathSeparator));
+        for dots in [
+            "/..",
+            "/../a",
+            "/a/./b",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/a/..;x=1/b",
+            "/.",
+        ] {
+            assert_eq!(path(dots), Err(Ambiguity::PathDots), "{dots}");
+        }
+        for unreadable in ["/%", "/%4", "/%zz", "/a%00b", "/a%0ab", "/a#b"] {
+            assert_eq!(
+                path(unreadable),
+                Err(Ambiguity::PathUnreadable),
+                "{unreadable}"
+            );
+        }
+    }
+
+    #[test]
+    fn dots_within_names_are_harmless() {
+        assert_eq!(path("/a.b/..c/d../...?/../"), Ok("/a.b/..c/d../...".into()));
+    }
+
+    #[test]
+    fn hosts_lose_port_case_and_final_dot() {
+        let host = |text: &str| {
+            authority(text.as_bytes()).map(|found| found.map(|found| (found.host, found.port)))
+        };
+        assert_eq!(
+            host("IMG.Example.com:8080"),
+            Ok(Some(("img.example.com".into(), Some(8080))))
+        );
+        assert_eq!(host("example.com."), Ok(Some(("example.com".into(), None))));
+        assert_eq!(
+            host("[FD77::0:1]:80"),
+            Ok(Some(("[fd77::1]".into(), Some(80))))
+        );
+        assert_eq!(host("[fd77::1]"), Ok(Some(("[fd77::1]".into(), None))));
+        assert_eq!(host("a:"), Ok(Some(("a".into(), None))));
+        assert_eq!(host(""), Ok(None));
+    }
+
+    #[test]
+    fn hosts_with_other_characters_are_unreadable() {
+        for text in [
+            "a b",
+            "a,b",
+            "a/b",
+            "u@a",
+            "a:b",
+            "a:99999",
+            ":80",
+            "[fd77::1",
+            "[x]",
+            "ä.example",
+            "a:+1",
+            ".",
+        ] {
+            assert_eq!(
+                authority(text.as_bytes()),
+                Err(Ambiguity::HostUnreadable),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A service as the file writes it: its addresses, its servers, its times and its rules.
+
+use super::cluster::{NodeNames, check_name, check_unicast};
+use super::reader::{Field, Mapping};
+use super::report::Problems;
+use super::rule::{self, Recipients};
+use super::yaml::Place;
+use super::{Service, Target, bounds};
+use crate::flow::{Endpoint, NodeId};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// A service, and the places of its front-end addresses.
+pub(super) struct ReadService {
+    pub(super) service: Service,
+    pub(super) frontend_places: Vec<(Endpoint, Place)>,
+}
+
+const KNOWN: [&str; 14] = [
+    "frontends",
+    "servers",
+    "inspect",
+    "inspect_timeout",
+    "inspect_bytes_max",
+    "silence_timeout",
+    "handoff_timeout",
+    "route",
+    "forward",
+    "return",
+    "mode",
+    "health",
+    "rules",
+    "default",
+];
+
+/// Reads one service; what could be read of it even if something is wrong.
+pub(super) fn service(
+    entry: &Field<'_>,
+    names: &NodeNames<'_>,
+    problems: &mut Problems,
+) -> Option<ReadService> {
+    check_name(entry.name, &entry.place.key(), problems);
+    let fields = entry.mapping(&KNOWN, problems)?;
+    refuse_what_comes_later(&fields, problems);
+    let frontend_places = fields
+        .required("frontends", problems)
+        .map(|field| frontends(&field, names, problems))
+        .unwrap_or_default();
+    let mut frontends: Vec<(NodeId, Endpoint)> = frontend_places
+        .iter()
+        .map(|(node, endpoint, _)| (*node, *endpoint))
+        .collect();
+    frontends.sort_unstable();
+    let servers = match fields.optional("servers") {
+        Some(field) => servers(&field, names, problems),
+        None => servers_of_frontends(&frontend_places, problems),
+    };
+    if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
+        check_local_servers(&frontends, servers, names, &field, problems);
+    }
+    let recipients = Recipients {
+        service: entry.name,
+        names,
+        servers: servers.as_deref(),
+    };
+    let rules = match fields.optional("rules") {
+        Some(field) => rule::rules(&field, &recipients, problems),
+        None => Vec::new(),
+    };
+    let default = match fields.optional("default") {
+        Some(field) => rule::send_to(&field, &recipients, problems),
+        None => None,
+    };
+    let inspect_bytes_max = fields
+        .optional("inspect_bytes_max")
+        .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
+        .and_then(|bytes| usize::try_from(bytes).ok());
+    let mut duration = |name: &str, bounds: RangeInclusive<Duration>, default: Duration| {
+        fields
+            .optional(name)
+            .and_then(|field| field.duration(bounds, problems))
+            .unwrap_or(default)
+    };
+    let service = Service {
+        name: entry.name.to_owned(),
+        frontends,
+        servers: servers.unwrap_or_default(),
+        inspect_timeout: duration(
+            "inspect_timeout",
+            bounds::INSPECT_TIMEOUT,
+            bounds::INSPECT_TIMEOUT_DEFAULT,
+        ),
+        inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
+        silence_timeout: duration(
+            "silence_timeout",
+            bounds::SILENCE_TIMEOUT,
+            bounds::SILENCE_TIMEOUT_DEFAULT,
+        ),
+        handoff_timeout: duration(
+            "handoff_timeout",
+            bounds::HANDOFF_TIMEOUT,
+            bounds::HANDOFF_TIMEOUT_DEFAULT,
+        ),
+        rules,
+        default: default.unwrap_or_else(|| vec![Target::Local]),
+    };
+    let frontend_places = frontend_places
+        .into_iter()
+        .map(|(_, endpoint, place)| (endpoint, place))
+        .collect();
+    Some(ReadService {
+        service,
+        frontend_places,
+    })
+}
+
+/// The choices of which one works today.
+fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
+    let choices: [(&str, &str, &[&str]); 5] = [
+        ("inspect", "http", &["tls", "raw", "none", "auto"]),
+        ("route", "connection", &["request"]),
+        ("forward", "overlay", &["link", "auto"]),
+        ("return", "direct", &["relay"]),
+        ("mode", "route", &["observe"]),
+    ];
+    for (name, supported, later) in choices {
+        if let Some(field) = fields.optional(name) {
+            field.only(supported, later, problems);
+        }
+    }
+    if let Some(field) = fields.optional("health") {
+        field.not_supported(problems);
+    }
+}
+
+fn frontends(
+    field: &Field<'_>,
+    names: &NodeNames<'_>,
+    problems: &mut Problems,
+) -> Vec<(NodeId, Endpoint, Place)> {
+    let mut frontends = Vec::new();
+    for entry in field.entries(problems).unwrap_or_default() {
+        let node = names.resolve(entry.name, &entry.place.key(), problems);
+        for item in entry.one_or_more(problems).unwrap_or_default() {
+            if let (Some(endpoint), Some(node)) = (endpoint(&item, problems), node) {
+                frontends.push((node, endpoint, item.place));
+            }
+        }
+    }
+    frontends
+}
+
+fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
+    let text = item.text(problems)?;
+    let parsed = text.parse::<SocketAddr>().ok();
+    let Some(address) = parsed.filter(|address| address.port() != 0) else {
+        let remedy = "write address and port, such as `10.77.0.1:80` or `\"[fd77::1]:80\"`";
+        problems.error(
+            &item.place,
+            format!("\"{text}\" is not an address with a port"),
+            remedy,
+        );
+        return None;
+    };
+    if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+        problems.error(
+            &item.place,
+            format!("{address} has an interface in it"),
+            "leave out `%` and what follows it",
+        );
+        return None;
+    }
+    check_unicast(address.ip(), item, problems).then(|| address.into())
+}
+
+/// Reads `servers`; `None` if any of it is wrong, so that nobody is told that a node cannot serve.
+fn servers(
+    field: &Field<'_>,
+    names: &NodeNames<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<(NodeId, u16)>> {
+    let mut servers = Vec::new();
+    let entries = field.entries(problems)?;
+    for entry in &entries {
+        let node = names.resolve(entry.name, &entry.place.key(), problems);
+        let Some(fields) = entry.mapping(&["port", "weight"], problems) else {
+            continue;
+        };
+        if let Some(weight) = fields.optional("weight") {
+            weight.not_supported(problems);
+        }
+        let port = fields
+            .required("port", problems)
+            .and_then(|field| field.port(problems));
+        if let (Some(node), Some(port)) = (node, port) {
+            servers.push((node, port));
+        }
+    }
+    servers.sort_unstable();
+    (servers.len() == entries.len()).then_some(servers)
+}
+
+/// Without `servers`, every node with a front-end address serves on the port of that address.
+fn servers_of_frontends(
+    frontends: &[(NodeId, Endpoint, Place)],
+    problems: &mut Problems,
+) -> Option<Vec<(NodeId, u16)>> {
+    let mut servers: Vec<(NodeId, u16)> = Vec::new();
+    for (node, endpoint, place) in frontends {
+        match servers.iter().find(|server| server.0 == *node) {
+            None => servers.push((*node, endpoint.port)),
+            Some((_, port)) if *port == endpoint.port => {}
+            Some((_, port)) => {
+                let message = format!(
+                    "this node has the front-end ports {port} and {}",
+                    endpoint.port
+                );
+                let remedy = "say in `servers` on which port each node's application takes handed-off connections";
+                problems.error(place, message, remedy);
+                return None;
+            }
+        }
+    }
+    servers.sort_unstable();
+    (!servers.is_empty()).then_some(servers)
+}
+
+/// Every node with a front-end address must be able to answer: it does when nobody else can.
+fn check_local_servers(
+    frontends: &[(NodeId, Endpoint)],
+    servers: &[(NodeId, u16)],
+    names: &NodeNames<'_>,
+    field: &Field<'_>,
+    problems: &mut Problems,
+) {
+    let mut last = None;
+    for (node, endpoint) in frontends {
+        let server = servers.iter().find(|server| server.0 == *node);
+        if server.is_none() && last != Some(*node) {
+            let name = names.name(*node);
+            let message = format!(
+                "node `{name}` has the front-end address {endpoint}, but is not among the servers"
+            );
+            let remedy = "add it: it answers when a rule says `local` and when no other server can";
+            problems.error(&field.place.key(), message, remedy);
+        }
+        if let Some((_, port)) = server.filter(|(_, port)| *port != endpoint.port) {
+            let message = format!(
+                "connections to {endpoint} that stay local go to port {}, handed-off ones to port {port}",
+                endpoint.port
+            );
+            let remedy =
+                "make sure the application listens on both ports, or use one port for both";
+            problems.warning(&field.place.key(), message, remedy);
+        }
+        last = Some(*node);
+    }
+}

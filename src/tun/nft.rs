@@ -1,0 +1,421 @@
+//! The nf_tables rules, as text for `nft -f`: which packets are captured, guarded or dropped.
+//!
+//! Everything lies in one table, replaced in one transaction. Only the guard sets outlive a transaction: a connection
+//! that was handed away before a crash must not be answered by this host's kernel after it.
+
+use super::family::Family;
+use super::heartbeat::{ADDRESS_V4, ADDRESS_V6, SOURCE_PORT};
+use crate::flow::Endpoint;
+use anyhow::{Context, bail, ensure};
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+/// The table, of family inet.
+pub(super) const TABLE: &str = "baton";
+/// Packets to own front-ends: into the TUN, and to the local stack when it is gone (fail-open).
+pub(super) const MARK_CAPTURED: u32 = 0x7;
+/// Packets of connections that live elsewhere: into the TUN, and nowhere when it is gone (fail-closed).
+pub(super) const MARK_GUARDED: u32 = 0x8;
+/// How long a heartbeat keeps capture going.
+const ALIVE_TIMEOUT: &str = "1s";
+
+/// The name of the guard set of one family.
+pub(super) fn guard_set(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "guard4",
+        Family::V6 => "guard6",
+    }
+}
+
+/// A device that packets of one family for front-ends come in by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Ingress {
+    pub(super) family: Family,
+    pub(super) name: String,
+    pub(super) forwarding: Forwarding,
+}
+
+/// Whether a device forwarded packets before baton did anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Forwarding {
+    /// It did, to wherever the host's administrator wants.
+    Before,
+    /// It did not: baton switches it on, and nothing but the TUN may profit from that.
+    OnlyForUs,
+}
+
+/// What the rules are about.
+#[derive(Clone, Debug)]
+pub(super) struct Ruleset<'a> {
+    pub(super) device: &'a str,
+    pub(super) frontends: &'a [Endpoint],
+    pub(super) aliases: &'a [IpNet],
+    pub(super) ingress: &'a [Ingress],
+    pub(super) guards_max: usize,
+    pub(super) tracking: Tracking,
+}
+
+/// What to do with the host's connection tracking: it sees only halves of our connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tracking {
+    /// `notrack` for our packets.
+    Bypassed,
+    /// This kernel has no `notrack`, hence no tracking either.
+    Absent,
+}
+
+impl Tracking {
+    fn statement(self) -> &'static str {
+        match self {
+            Self::Bypassed => "notrack ",
+            Self::Absent => "",
+        }
+    }
+}
+
+/// The words of a family's rules.
+struct Words {
+    digit: char,
+    version: &'static str,
+    ip: &'static str,
+    address: &'static str,
+    /// Fragments go to the local stack whole or not at all: captured are only packets that are none.
+    unfragmented: &'static str,
+    /// Errors about packets of a connection; the number of the protocol stands in the quoted header.
+    errors: &'static str,
+    quotes_tcp: &'static str,
+}
+
+fn words(family: Family) -> Words {
+    match family {
+        Family::V4 => Words {
+            digit: '4',
+            version: "ipv4",
+            ip: "ip",
+            address: "ipv4_addr",
+            unfragmented: "ip frag-off & 0x3fff == 0",
+            errors: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
+            quotes_tcp: "@th,136,8 6",
+        },
+        Family::V6 => Words {
+            digit: '6',
+            version: "ipv6",
+            ip: "ip6",
+            address: "ipv6_addr",
+            // A link-local client cannot be forwarded to the TUN (RFC 4291, section 2.5.6).
+            unfragmented: "exthdr frag missing ip6 saddr != fe80::/10",
+            errors: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
+            quotes_tcp: "@th,112,8 6",
+        },
+    }
+}
+
+impl Ruleset<'_> {
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
+        Family::BOTH.into_iter().filter(|&family| {
+            self.frontends.iter().any(|frontend| Family::of(frontend.address) == family)
+                || self.aliases.iter().any(|prefix| Family::of_prefix(prefix) == family)
+        })
+    }
+
+    fn frontends_of(&self, family: Family) -> impl Iterator<Item = &Endpoint> {
+        self.frontends.iter().filter(move |frontend| Family::of(frontend.address) == family)
+    }
+
+    /// The transaction that makes the table as it should be, whatever was in it; guards stay.
+    pub(super) fn install(&self, left_over: &LeftOver) -> String {
+        let mut text = format!("add table inet {TABLE}\nflush table inet {TABLE}\n");
+        for chain in &left_over.chains {
+            let _ = writeln!(text, "delete chain inet {TABLE} {chain}");
+        }
+        for set in left_over.sets.iter().filter(|set| !is_guard_set(set)) {
+            let _ = writeln!(text, "delete set inet {TABLE} {set}");
+        }
+        let _ = writeln!(text, "table inet {TABLE} {{");
+        self.write_sets(&mut text);
+        self.write_chains(&mut text);
+        text.push_str("}\n");
+        text
+    }
+
+    fn write_sets(&self, text: &mut String) {
+        let ports: BTreeSet<u16> = self.frontends.iter().map(|frontend| frontend.port).collect();
+        let _ = writeln!(
+            text,
+            "  set alive {{ type inet_service; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {}; }}\n  \
+               set beating {{ type nf_proto; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size 2; }}",
+            ports.len().max(16)
+        );
+        // Guard sets of both families always: nobody must ask which ones there are.
+        for family in Family::BOTH {
+            let Words { address, .. } = words(family);
+            let _ = writeln!(
+                text,
+                "  set {} {{ type {address} . inet_service . {address} . inet_service; size {}; }}",
+                guard_set(family),
+                self.guards_max
+            );
+        }
+        for family in self.families() {
+            let Words { digit, address, .. } = words(family);
+            let endpoints = self.frontends_of(family).map(|frontend| format!("{} . {}", frontend.address, frontend.port));
+            let addresses = self.frontends_of(family).map(|frontend| frontend.address.to_string());
+            let prefixes = self.aliases.iter().filter(|prefix| Family::of_prefix(prefix) == family).map(IpNet::trunc);
+            let names = self.ingress.iter().filter(|ingress| ingress.family == family).map(|ingress| &ingress.name);
+            let _ = write!(
+                text,
+                "  set ingress{digit} {{ type ifname; {} }}\n  \
+                   set frontends{digit} {{ type {address} . inet_service; {} }}\n  \
+                   set addresses{digit} {{ type {address}; {} }}\n  \
+                   set aliases{digit} {{ type {address}; flags interval; auto-merge; {} }}\n",
+                elements(names.map(|name| format!("\"{name}\""))),
+                elements(endpoints),
+                elements(addresses),
+                elements(prefixes.map(|prefix| prefix.to_string()))
+            );
+        }
+    }
+
+    fn write_chains(&self, text: &mut String) {
+        let device = self.device;
+        let notrack = self.tracking.statement();
+
+        text.push_str("  chain from_tun {\n");
+        let _ = writeln!(
+            text,
+            "    ip saddr {ADDRESS_V4} udp sport {SOURCE_PORT} update @alive {{ udp dport }} \
+             update @beating {{ meta nfproto }} drop\n    \
+             ip6 saddr {ADDRESS_V6} udp sport {SOURCE_PORT} update @alive {{ udp dport }} \
+             update @beating {{ meta nfproto }} drop"
+        );
+        if self.tracking == Tracking::Bypassed {
+            text.push_str("    notrack\n");
+        }
+        text.push_str("  }\n  chain capture {\n");
+        for family in self.families() {
+            let Words { digit, ip, unfragmented, .. } = words(family);
+            let _ = writeln!(
+                text,
+                "    iifname @ingress{digit} {unfragmented} {ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
+                 {notrack}meta mark set {MARK_CAPTURED:#x}"
+            );
+        }
+        text.push_str("  }\n  chain answers {\n");
+        for family in self.families() {
+            let Words { digit, ip, .. } = words(family);
+            let _ = writeln!(
+                text,
+                "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (syn | ack) == (syn | ack) \
+                 meta mark set {MARK_CAPTURED:#x}"
+            );
+            if self.tracking == Tracking::Bypassed {
+                let _ = writeln!(text, "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive notrack");
+            }
+        }
+        let _ = writeln!(
+            text,
+            "  }}\n  chain prerouting {{\n    type filter hook prerouting priority -300; policy accept;\n    \
+             iifname \"{device}\" goto from_tun"
+        );
+        for family in self.families() {
+            let Words { digit, ip, .. } = words(family);
+            let _ = writeln!(text, "    {ip} daddr @aliases{digit} drop");
+        }
+        text.push_str("    iifname \"lo\" return\n");
+        for family in Family::BOTH {
+            let Words { digit, ip, .. } = words(family);
+            let _ = writeln!(
+                text,
+                "    {ip} saddr . tcp sport . {ip} daddr . tcp dport @guard{digit} \
+                 {notrack}meta mark set {MARK_GUARDED:#x} return"
+            );
+        }
+        for family in self.families() {
+            let Words { digit, ip, errors, quotes_tcp, .. } = words(family);
+            let _ = writeln!(
+                text,
+                "    iifname @ingress{digit} {errors} {quotes_tcp} {ip} daddr @addresses{digit} meta nfproto @beating \
+                 {notrack}meta mark set {MARK_CAPTURED:#x} return"
+            );
+        }
+        text.push_str(
+            "    jump capture\n  }\n  chain output {\n    type route hook output priority -300; policy accept;\n    \
+             oifname \"lo\" return\n",
+        );
+        if self.tracking == Tracking::Bypassed {
+            for family in self.families() {
+                let Words { digit, ip, .. } = words(family);
+                let _ = writeln!(text, "    {ip} saddr @aliases{digit} notrack return");
+            }
+        }
+        text.push_str("    jump answers\n  }\n  chain forward {\n    type filter hook forward priority -1; policy accept;\n");
+        // Whatever went wrong above: nothing leaves from an alias.
+        for family in self.families() {
+            let Words { digit, ip, .. } = words(family);
+            let _ = writeln!(text, "    {ip} saddr @aliases{digit} oifname != \"{device}\" drop");
+        }
+        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
+            let version = words(ingress.family).version;
+            let name = &ingress.name;
+            let _ = writeln!(text, "    meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop");
+        }
+        text.push_str("  }\n");
+    }
+}
+
+fn elements(elements: impl Iterator<Item = String>) -> String {
+    let list: BTreeSet<String> = elements.collect();
+    if list.is_empty() {
+        return String::new();
+    }
+    format!("elements = {{ {} }}", list.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+fn is_guard_set(set: &str) -> bool {
+    Family::BOTH.into_iter().any(|family| guard_set(family) == set)
+}
+
+/// The transaction that ends capture of new and undecided connections. Guards, aliases, heartbeats and errors about
+/// handed-off connections go on.
+pub(super) fn release() -> String {
+    format!("flush chain inet {TABLE} capture\nflush chain inet {TABLE} answers\n")
+}
+
+/// The transaction that removes everything.
+pub(super) fn remove() -> String {
+    // Adding first makes the deletion succeed also when somebody else was faster.
+    format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
+}
+
+/// What an earlier life left in the table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct LeftOver {
+    pub(super) chains: Vec<String>,
+    pub(super) sets: Vec<String>,
+}
+
+impl LeftOver {
+    /// None when there is no such table.
+    pub(super) fn find() -> anyhow::Result<Option<Self>> {
+        let tables = run(&["-j", "list", "tables", "inet"], "").context("listing nf_tables tables")?;
+        if !objects(&tables)?.iter().any(|object| object["table"]["name"] == TABLE) {
+            return Ok(None);
+        }
+        // Without the elements: there may be a million guards.
+        let table = run(&["-j", "-t", "list", "table", "inet", TABLE], "").context("listing the table inet baton")?;
+        let objects = objects(&table)?;
+        let names = |kind: &str| -> Vec<String> {
+            objects.iter().filter_map(|object| object[kind]["name"].as_str()).map(str::to_owned).collect()
+        };
+        let mut sets = names("set");
+        sets.extend(names("map"));
+        Ok(Some(Self { chains: names("chain"), sets }))
+    }
+
+    /// Whether a table with these sets can be ours.
+    pub(super) fn is_ours(&self) -> bool {
+        Family::BOTH.into_iter().all(|family| self.sets.iter().any(|set| set == guard_set(family)))
+    }
+}
+
+fn objects(json: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+    let mut value: serde_json::Value = serde_json::from_str(json).context("reading what `nft -j` wrote")?;
+    match value["nftables"].take() {
+        serde_json::Value::Array(objects) => Ok(objects),
+        _ => bail!("`nft -j` wrote something else than a list of objects"),
+    }
+}
+
+/// Applies a transaction; all of it or nothing.
+pub(super) fn apply(text: &str) -> anyhow::Result<()> {
+    run(&["-f", "-"], text).map(drop)
+}
+
+/// Has the kernel look at a transaction without applying it.
+pub(super) fn check(text: &str) -> anyhow::Result<()> {
+    run(&["-c", "-f", "-"], text).map(drop)
+}
+
+/// Runs nft and gives what it wrote.
+fn run(arguments: &[&str], input: &str) -> anyhow::Result<String> {
+    // A daemon's PATH may lack the directories of system programs.
+    let mut found = ["nft", "/usr/sbin/nft", "/sbin/nft"].into_iter().filter_map(|program| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            spawned => Some(spawned),
+        }
+    });
+    let mut child = match found.next() {
+        None => bail!("nft is missing: install nftables (Debian: `apt install nftables`)"),
+        Some(spawned) => spawned.context("starting nft")?,
+    };
+    if let Some(mut standard_input) = child.stdin.take() {
+        // nft may end before it has read everything; then its exit status says more than our broken pipe.
+        let _ = standard_input.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().context("waiting for nft")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "nft {}: {}", arguments.join(" "), errors.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(left_over: &LeftOver) -> String {
+        let ingress = [
+            Ingress { family: Family::V4, name: "eth0".into(), forwarding: Forwarding::OnlyForUs },
+            Ingress { family: Family::V4, name: "br-1".into(), forwarding: Forwarding::Before },
+        ];
+        let ruleset = Ruleset {
+            device: "bt0",
+            frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
+            aliases: &["198.18.0.0/16".parse().unwrap()],
+            ingress: &ingress,
+            guards_max: 1000,
+            tracking: Tracking::Bypassed,
+        };
+        ruleset.install(left_over)
+    }
+
+    fn line(text: &str, part: &str) -> Option<usize> {
+        text.lines().position(|line| line.contains(part))
+    }
+
+    #[test]
+    fn a_guard_wins_over_capture() {
+        let text = text(&LeftOver::default());
+        assert!(line(&text, "@guard4").unwrap() < line(&text, "jump capture").unwrap());
+    }
+
+    #[test]
+    fn alias_packets_are_dropped_before_anything_else_may_let_them_in() {
+        let text = text(&LeftOver::default());
+        let drop = line(&text, "ip daddr @aliases4 drop").unwrap();
+        assert!(line(&text, "goto from_tun").unwrap() < drop);
+        assert!(drop < line(&text, "iifname \"lo\" return").unwrap());
+    }
+
+    #[test]
+    fn guards_survive_a_new_transaction_and_nothing_else_does() {
+        let left_over =
+            LeftOver { chains: vec!["prerouting".into(), "older".into()], sets: vec!["guard4".into(), "alive".into()] };
+        let text = text(&left_over);
+        assert!(text.contains("delete chain inet baton older"));
+        assert!(text.contains("delete set inet baton alive"));
+        assert!(!text.contains("delete set inet baton guard4"));
+    }
+
+    #[test]
+    fn only_a_device_that_did_not_forward_before_is_kept_from_forwarding() {
+        let text = text(&LeftOver::default());
+        assert!(text.contains("meta nfproto ipv4 iifname \"eth0\" oifname != \"bt0\" drop"));
+        assert!(!text.contains("iifname \"br-1\" oifname"));
+    }
+}

@@ -1,0 +1,243 @@
+//! The command as people and scripts meet it: help, exit codes, keys, files, and messages that say what to do.
+
+use assert_cmd::Command;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+fn baton<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    let mut command = Command::cargo_bin("baton").unwrap();
+    command.env_remove("RUST_LOG").args(arguments).output().unwrap()
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("ended by itself")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What every failure owes a person: the exit code, the cause, and no trace of our insides.
+#[track_caller]
+fn assert_fails(output: &Output, expected_code: i32, cause: &str) {
+    let text = stderr(output);
+    assert_eq!(code(output), expected_code, "{text}");
+    assert!(text.contains(cause), "`{cause}` is not in: {text}");
+    for inside in ["panicked", "backtrace", "Os {", "Error {", "src/"] {
+        assert!(!text.contains(inside), "{text}");
+    }
+}
+
+fn examples() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
+}
+
+/// A cluster of node a, with this public key, on the loopback address.
+fn cluster_file(directory: &Path, public_key: &str) -> PathBuf {
+    let path = directory.join("cluster.yaml");
+    let text = format!(
+        "cluster: test\n\
+         overlay: {{ port: 7499, aliases: 198.18.0.0/24 }}\n\
+         nodes:\n  a: {{ address: 127.0.0.1, public_key: \"{public_key}\" }}\n\
+         services:\n  web:\n    frontends: {{ a: \"127.0.0.1:8080\" }}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A key file and its public key.
+fn key_file(directory: &Path, name: &str) -> (PathBuf, String) {
+    let path = directory.join(name);
+    let output = baton(["keygen", "--out", path.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    (path, stdout(&output).trim().to_owned())
+}
+
+#[test]
+fn help_teaches_at_every_level() {
+    let top = stdout(&baton(["--help"]));
+    let commands = ["run", "check", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop"];
+    for command in commands {
+        assert!(top.contains(&format!("\n  {command} ")), "{command} is not listed:\n{top}");
+        let output = baton([command, "--help"]);
+        assert_eq!(code(&output), 0);
+        let help = stdout(&output);
+        assert!(help.contains("Example"), "{help}");
+        assert!(help.contains("Exit codes:"), "{help}");
+        assert!(help.contains(&format!("baton {command}")), "{help}");
+        assert!(!help.lines().next().unwrap_or_default().is_empty(), "{help}");
+    }
+    for later in ["explain", "reload", "doctor", "cleanup", "top"] {
+        assert!(!top.contains(&format!("\n  {later} ")), "{later} does not exist yet:\n{top}");
+    }
+}
+
+#[test]
+fn the_version_is_told() {
+    let output = baton(["--version"]);
+    assert_eq!(stdout(&output), concat!("baton ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2_and_says_what_is_missing() {
+    for (line, cause) in [
+        ("", "Usage"),
+        ("dance", "dance"),
+        ("run", "--node"),
+        ("run --node a", "CLUSTER.yaml"),
+        ("check", "CLUSTER.yaml"),
+        ("flows --limit many", "many"),
+        ("stop --timeout soon", "30s"),
+        ("stop --json", "--json"),
+    ] {
+        assert_fails(&baton(words(line)), 2, cause);
+    }
+}
+
+#[test]
+fn a_key_pair_goes_to_a_private_file_and_the_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, public) = key_file(directory.path(), "keys/a.key");
+    assert_eq!(public.len(), 44, "base64 of 32 octets: {public}");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    let private = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(private.lines().count(), 1);
+    assert!(!private.contains(&public));
+    let read = baton::control::key::PrivateKey::read(&path).unwrap();
+    assert_eq!(read.to_text().trim(), private.trim());
+
+    let again = baton(["keygen", "--out", path.to_str().unwrap()]);
+    assert_fails(&again, 3, "not overwritten");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), private, "the old key is untouched");
+}
+
+#[test]
+fn without_a_file_the_private_key_is_all_of_standard_output() {
+    let output = baton(["keygen"]);
+    assert_eq!(code(&output), 0);
+    assert_eq!(stdout(&output).lines().count(), 1);
+    let errors = stderr(&output);
+    let public = errors.trim().strip_prefix("public key: ").unwrap();
+    assert_eq!(public.len(), 44);
+    assert_ne!(public, stdout(&output).trim());
+    assert_ne!(baton(["keygen"]).stdout, output.stdout, "keys differ");
+}
+
+#[test]
+fn a_key_that_cannot_be_written_is_code_3() {
+    assert_fails(&baton(["keygen", "--out", "/proc/nowhere/a.key"]), 3, "/proc/nowhere/a.key");
+}
+
+#[test]
+fn every_example_passes_check() {
+    assert!(!examples().is_empty());
+    for path in examples() {
+        let output = baton(["check", path.to_str().unwrap()]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("ok"), "{}", stdout(&output));
+        assert_eq!(stderr(&output), "");
+    }
+}
+
+#[test]
+fn check_shows_the_place_the_line_and_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shop.yaml");
+    let text = std::fs::read_to_string(&examples()[0]).unwrap();
+    std::fs::write(&path, format!("{text}\ncolour: red\n")).unwrap();
+    let output = baton(["check", path.to_str().unwrap()]);
+    assert_fails(&output, 1, "colour");
+    let place = format!("{}:{}:1: ", path.display(), text.lines().count() + 2);
+    assert!(stderr(&output).contains(&place), "{place} is not in: {}", stderr(&output));
+    assert!(stderr(&output).contains("| colour: red"), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn an_absent_cluster_file_is_code_1() {
+    for line in ["check /nowhere/shop.yaml", "run --node a /nowhere/shop.yaml"] {
+        assert_fails(&baton(words(line)), 1, "/nowhere/shop.yaml");
+    }
+}
+
+#[test]
+fn questions_without_a_daemon_are_code_4() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("a.sock");
+    let socket = socket.to_str().unwrap();
+    for command in ["status", "peers", "flows", "stats", "drain", "undrain", "stop"] {
+        assert_fails(&baton([command, "--socket", socket]), 4, socket);
+    }
+    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
+    assert_fails(&baton(["status", "--socket", socket]), 4, "left over");
+}
+
+#[test]
+fn a_daemon_that_ends_in_mid_answer_is_code_5() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("a.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    #[allow(clippy::disallowed_methods)]
+    let daemon = std::thread::spawn(move || drop(listener.accept()));
+    assert_fails(&baton(["status", "--socket", socket.to_str().unwrap()]), 5, "a.sock");
+    daemon.join().unwrap();
+}
+
+#[test]
+fn run_refuses_a_node_that_is_not_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let file = cluster_file(directory.path(), &public);
+    let output = baton(["run", "--node", "z", file.to_str().unwrap()]);
+    assert_fails(&output, 1, "there is no node `z`");
+}
+
+#[test]
+fn run_refuses_a_key_that_is_absent_open_to_others_or_of_another_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, public) = key_file(directory.path(), "a.key");
+    let (other, other_public) = key_file(directory.path(), "b.key");
+    let file = cluster_file(directory.path(), &public);
+    let run = |key: &Path| baton(["run", "--node", "a", "--key", key.to_str().unwrap(), file.to_str().unwrap()]);
+    assert_fails(&run(&directory.path().join("c.key")), 3, "c.key");
+    let output = run(&other);
+    assert_fails(&output, 1, "not the key of node a");
+    assert!(stderr(&output).contains(&other_public), "it tells which key it found");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_fails(&run(&path), 3, "a.key");
+}
+
+#[test]
+fn run_without_privilege_is_code_3_and_touches_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, public) = key_file(directory.path(), "a.key");
+    let file = cluster_file(directory.path(), &public);
+    let socket = directory.path().join("a.sock");
+    // As root the privilege has to be given away first; setpriv(1) belongs to the essential packages.
+    let program = assert_cmd::cargo::cargo_bin("baton");
+    let output = Command::new("setpriv")
+        .args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"])
+        .arg(program)
+        .args(["run", "--node", "a"])
+        .arg("--key")
+        .arg(key)
+        .arg("--socket")
+        .arg(&socket)
+        .arg(file)
+        .output()
+        .unwrap();
+    assert_fails(&output, 3, "CAP_NET_ADMIN");
+    assert!(!socket.exists());
+}

@@ -1,0 +1,288 @@
+//! The program that `tests/host.sh` runs inside network namespaces: a node without an engine, servers and clients.
+//!
+//! It is one test that does nothing unless the script names a part to play in `BATON_HOST_DRIVER`.
+#![allow(missing_docs, clippy::disallowed_methods)]
+
+use baton::flow::{Endpoint, FlowKey};
+use baton::tun::capture::{Capture, CaptureConfig};
+use baton::tun::device::Device;
+use baton::tun::sock_diag::SockDiag;
+use socket2::{Domain, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+
+#[test]
+fn driver() {
+    let Ok(part) = std::env::var("BATON_HOST_DRIVER") else {
+        println!("nothing to play: run tests/host.sh as root");
+        return;
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let words: Vec<&str> = part.split_whitespace().collect();
+    let result = match words[..] {
+        ["node", device, ref addresses @ ..] => node(device, addresses),
+        ["serve", address] => serve(address),
+        ["load", address, seconds] => load(address, seconds.parse().unwrap()),
+        ["chatter", alias, to] => chatter(alias, to),
+        ["measure", device, frontend] => measure(device, frontend),
+        ["sockets", address] => sockets(address),
+        _ => panic!("unknown part {part}"),
+    };
+    // Not by returning: the test harness would add lines the script would have to know.
+    std::process::exit(match result {
+        Ok(()) => 0,
+        Err(error) => {
+            println!("failed: {error:#}");
+            1
+        }
+    });
+}
+
+fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
+    let number = |name, default: usize| std::env::var(name).map_or(default, |value| value.parse().unwrap());
+    CaptureConfig {
+        device: device.to_owned(),
+        frontends: addresses.iter().filter(|a| !a.contains('/')).map(|a| endpoint(a)).collect(),
+        aliases: addresses.iter().filter(|a| a.contains('/')).map(|a| a.parse().unwrap()).collect(),
+        overlay_port: 7400,
+        state_directory: PathBuf::from(std::env::var("BATON_HOST_STATE").unwrap()),
+        guards_max: number("BATON_HOST_GUARDS", 1000),
+    }
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    text.parse::<SocketAddr>().unwrap().into()
+}
+
+fn flow(client: &str, frontend: &str) -> FlowKey {
+    FlowKey { client: endpoint(client), frontend: endpoint(frontend) }
+}
+
+/// Writes every packet back that it reads, as a node does that decides "local" for all; obeys lines on its input.
+fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
+    let device = Device::create(device)?;
+    let config = config(device.name(), addresses);
+    let aliases = config.aliases.clone();
+    // A node translates what comes from aliases. This one cannot, so it keeps it.
+    let write_back = |packet: &[u8]| {
+        if !source(packet).is_some_and(|source| aliases.iter().any(|prefix| prefix.contains(&source))) {
+            // EINVAL and the like concern this packet only.
+            let _ = device.send(packet);
+        }
+    };
+    let mut capture = Capture::install(config)?;
+    println!("\nready guards_found={} mtu={}", capture.guards_found().len(), device.mtu());
+    for guard in capture.guards_found() {
+        println!("guard {guard}");
+    }
+
+    let (lines, commands) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut beating = true;
+    let mut next_beat = Instant::now();
+    let mut buffer = vec![0; 65_536];
+    let mut read = 0_u64;
+    loop {
+        if beating && Instant::now() >= next_beat {
+            for packet in capture.heartbeats() {
+                device.send(packet)?;
+            }
+            next_beat = Instant::now() + HEARTBEAT_INTERVAL;
+        }
+        match device.receive(&mut buffer) {
+            Ok(length) => {
+                read += 1;
+                write_back(&buffer[..length]);
+                continue;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Ok(line) = commands.try_recv() else {
+            std::thread::sleep(Duration::from_micros(200));
+            continue;
+        };
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["read"] => println!("read={read}"),
+            ["quiet"] => beating = false,
+            ["beat"] => beating = true,
+            ["guard", client, frontend] => match capture.change_guards(&[flow(client, frontend)], &[]) {
+                Ok(()) => println!("guarded"),
+                Err(error) => println!("not guarded: {error}"),
+            },
+            ["unguard", client, frontend] => {
+                capture.change_guards(&[], &[flow(client, frontend)])?;
+                println!("unguarded");
+            }
+            ["mtu", peer] => println!("mtu={}", capture.mtu_towards(&[peer.parse()?])?),
+            ["release"] => {
+                capture.release()?;
+                println!("released");
+            }
+            ["restore"] => {
+                // Nothing more comes in; what has come in goes on its way before the TUN closes.
+                capture.release()?;
+                while let Ok(length) = device.receive(&mut buffer) {
+                    write_back(&buffer[..length]);
+                }
+                capture.restore()?;
+                println!("restored");
+                return Ok(());
+            }
+            ["drop"] => {
+                drop(capture);
+                println!("dropped");
+                return Ok(());
+            }
+            ["panic"] => panic!("on request"),
+            _ => println!("unknown command {line}"),
+        }
+    }
+}
+
+/// The source address of a packet.
+fn source(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(IpAddr::from(*packet.get(12..)?.first_chunk::<4>()?)),
+        6 => Some(IpAddr::from(*packet.get(8..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
+/// Answers each connection with what it sent, once.
+fn serve(address: &str) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    println!("\nserving");
+    for connection in listener.incoming() {
+        let Ok(mut connection) = connection else {
+            continue;
+        };
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = connection.read(&mut buffer) {
+                if connection.write_all(&buffer[..length]).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// One request after the other on new connections, beside one connection that lasts; how many failed.
+fn load(address: &str, seconds: f64) -> anyhow::Result<()> {
+    let address: SocketAddr = address.parse()?;
+    let deadline = Instant::now() + Duration::from_secs_f64(seconds);
+    let exchange = |connection: &mut TcpStream| -> std::io::Result<()> {
+        let mut answer = [0; 5];
+        connection.write_all(b"hello")?;
+        connection.read_exact(&mut answer)?;
+        if answer == *b"hello" { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
+    };
+    let connect = || -> std::io::Result<TcpStream> {
+        let connection = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+        connection.set_read_timeout(Some(Duration::from_secs(3)))?;
+        Ok(connection)
+    };
+    let mut lasting = connect()?;
+    let (mut good, mut failed, mut slowest) = (0, 0, Duration::ZERO);
+    while Instant::now() < deadline {
+        let begin = Instant::now();
+        let results = [connect().and_then(|mut connection| exchange(&mut connection)), exchange(&mut lasting)];
+        slowest = slowest.max(begin.elapsed());
+        for result in results {
+            match result {
+                Ok(()) => good += 1,
+                Err(error) => {
+                    failed += 1;
+                    println!("failed request: {error}");
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    println!("\ngood={good} failed={failed} slowest_ms={}", slowest.as_millis());
+    Ok(())
+}
+
+/// Sends from an alias for ever, whatever the kernel says to it.
+fn chatter(alias: &str, to: &str) -> anyhow::Result<()> {
+    let alias = SocketAddr::new(alias.parse()?, 0);
+    let socket = Socket::new(Domain::for_address(alias), Type::DGRAM, None)?;
+    // A prefix that a route makes local is not quite local for bind, in IPv6; for accepted connections it is.
+    if alias.is_ipv6() {
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&alias.into())?;
+    let socket = UdpSocket::from(socket);
+    println!("\nchattering");
+    loop {
+        let _ = socket.send_to(b"untranslated", to);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How long a change of guards takes, with 50,000 of them in the kernel.
+fn measure(device: &str, frontend: &str) -> anyhow::Result<()> {
+    let device = Device::create(device)?;
+    let mut capture = Capture::install(config(device.name(), &[frontend]))?;
+    let frontend = endpoint(frontend);
+    let guard = |number: u32| FlowKey {
+        client: Endpoint::new(Ipv4Addr::from(0x0b00_0000 + (number >> 8)).into(), 1024 + (number & 0xff) as u16),
+        frontend,
+    };
+    let all: Vec<FlowKey> = (0..50_000).map(guard).collect();
+    let begin = Instant::now();
+    capture.change_guards(&all, &[])?;
+    println!("\nfilled with {} in {} ms", all.len(), begin.elapsed().as_millis());
+    for size in [1_u32, 32] {
+        for (name, adding) in [("add", true), ("remove", false)] {
+            let mut times: Vec<Duration> = (0..500)
+                .map(|round| {
+                    let flows: Vec<FlowKey> = (0..size).map(|i| guard(100_000 + round * size + i)).collect();
+                    let begin = Instant::now();
+                    let result = if adding { capture.change_guards(&flows, &[]) } else { capture.change_guards(&[], &flows) };
+                    result.unwrap();
+                    begin.elapsed()
+                })
+                .collect();
+            times.sort();
+            println!("{name} {size}: median {:?} p99 {:?} max {:?}", times[250], times[495], times[499]);
+        }
+    }
+    capture.restore()
+}
+
+/// What sock_diag says, compared with what is so.
+fn sockets(address: &str) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    let local: Endpoint = listener.local_addr()?.into();
+    let mut diag = SockDiag::open()?;
+    let client = TcpStream::connect(address)?;
+    let remote: Endpoint = client.local_addr()?.into();
+    let begin = Instant::now();
+    for _ in 0..10_000 {
+        diag.state(local, remote)?;
+    }
+    println!("\nstate takes {:?}", begin.elapsed() / 10_000);
+    let prefix = [ipnet::IpNet::new(local.address, 32)?];
+    anyhow::ensure!(diag.destroy(local, remote)?, "the connection was not destroyed");
+    anyhow::ensure!(!diag.destroy(local, remote)?, "it was destroyed twice");
+    anyhow::ensure!(diag.backlog(local)?.is_some(), "the listener did not survive");
+    let _second = TcpStream::connect(address)?;
+    println!("destroyed {} in the prefix", diag.destroy_in(&prefix)?);
+    anyhow::ensure!(diag.count_in(&prefix)? == 0, "connections remain in the prefix");
+    anyhow::ensure!(diag.backlog(local)?.is_some(), "the listener did not survive destroy_in");
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! A simulated host: smoltcp as its TCP, and either a client that asks or a server that answers with its own name.
+
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::Instant as Moment;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+
+thread_local! {
+    static VIRTUAL_MILLISECONDS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The clock behind every simulated host's timestamps.
+pub fn set_virtual_clock(microseconds: u64) {
+    VIRTUAL_MILLISECONDS.with(|clock| clock.set((microseconds / 1_000) as u32));
+}
+
+fn timestamp_of_server_a() -> u32 {
+    VIRTUAL_MILLISECONDS.with(Cell::get).wrapping_add(0xffff_f000)
+}
+fn timestamp_of_server_b() -> u32 {
+    VIRTUAL_MILLISECONDS.with(Cell::get).wrapping_add(77_000_000)
+}
+fn timestamp_of_client() -> u32 {
+    VIRTUAL_MILLISECONDS.with(Cell::get).wrapping_add(5_000)
+}
+
+/// A wire with two ends in memory.
+#[derive(Default)]
+pub struct Wire {
+    pub incoming: VecDeque<Vec<u8>>,
+    pub outgoing: Vec<Vec<u8>>,
+}
+
+pub struct Received(Vec<u8>);
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+pub struct Sending<'a>(&'a mut Vec<Vec<u8>>);
+impl TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let mut packet = vec![0; length];
+        let result = f(&mut packet);
+        self.0.push(packet);
+        result
+    }
+}
+impl Device for Wire {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending<'a>;
+    fn receive(&mut self, _: Moment) -> Option<(Received, Sending<'_>)> {
+        let packet = self.incoming.pop_front()?;
+        Some((Received(packet), Sending(&mut self.outgoing)))
+    }
+    fn transmit(&mut self, _: Moment) -> Option<Sending<'_>> {
+        Some(Sending(&mut self.outgoing))
+    }
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = 1_500;
+        // Both ways: a segment with a wrong checksum is dropped, as by a real kernel.
+        capabilities.checksum = ChecksumCapabilities::default();
+        capabilities
+    }
+}
+
+/// A host with its sockets.
+pub struct Host {
+    pub wire: Wire,
+    pub interface: Interface,
+    pub sockets: SocketSet<'static>,
+}
+
+impl Host {
+    pub fn new(address: Ipv4Addr, seed: u64) -> Self {
+        let mut wire = Wire::default();
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut wire, Moment::from_micros(0));
+        interface.update_ip_addrs(|addresses| {
+            addresses.push(IpCidr::new(IpAddress::Ipv4(address), 24)).expect("room for one address");
+        });
+        interface.routes_mut().add_default_ipv4_route(address).expect("room for one route");
+        // Aliases are local too.
+        interface.set_any_ip(true);
+        Self { wire, interface, sockets: SocketSet::new(Vec::new()) }
+    }
+
+    pub fn poll(&mut self, now: u64) {
+        self.interface.poll(Moment::from_micros(now as i64), &mut self.wire, &mut self.sockets);
+    }
+
+    pub fn poll_at(&mut self, now: u64) -> Option<u64> {
+        let at = self.interface.poll_at(Moment::from_micros(now as i64), &self.sockets)?;
+        Some(at.total_micros() as u64)
+    }
+
+    fn add_socket(&mut self, clock: fn() -> u32) -> SocketHandle {
+        let mut socket = Socket::new(SocketBuffer::new(vec![0; 65_535]), SocketBuffer::new(vec![0; 65_535]));
+        socket.set_tsval_generator(Some(clock));
+        socket.set_ack_delay(None);
+        self.sockets.add(socket)
+    }
+}
+
+/// The application of a server: answers every request with its name and a body, then closes.
+pub struct Server {
+    pub name: &'static str,
+    body_bytes: usize,
+    connections: Vec<Serving>,
+    /// Requests that reached this application, whole.
+    pub requests: Vec<Vec<u8>>,
+    /// Clients that connections were accepted from, as the application saw them.
+    pub accepted_from: Vec<(IpAddr, u16)>,
+}
+
+struct Serving {
+    handle: SocketHandle,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    sent: usize,
+    is_accepted: bool,
+}
+
+impl Server {
+    pub fn new(host: &mut Host, name: &'static str, listeners: usize, body_bytes: usize) -> Self {
+        let clock = if name == "a" { timestamp_of_server_a } else { timestamp_of_server_b };
+        let connections = (0..listeners)
+            .map(|_| {
+                let handle = host.add_socket(clock);
+                host.sockets.get_mut::<Socket>(handle).listen(80).expect("a fresh socket listens");
+                Serving { handle, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false }
+            })
+            .collect();
+        Self { name, body_bytes, connections, requests: Vec::new(), accepted_from: Vec::new() }
+    }
+
+    pub fn run(&mut self, host: &mut Host) {
+        for serving in &mut self.connections {
+            let socket = host.sockets.get_mut::<Socket>(serving.handle);
+            if socket.state() == State::Established && !serving.is_accepted {
+                serving.is_accepted = true;
+                if let Some(remote) = socket.remote_endpoint() {
+                    self.accepted_from.push((remote.addr.into(), remote.port));
+                }
+            }
+            while socket.can_recv() {
+                let taken = socket.recv(|bytes| (bytes.len(), bytes.to_vec())).unwrap_or_default();
+                serving.request.extend_from_slice(&taken);
+                if serving.answer.is_empty() && serving.request.ends_with(b"\r\n\r\n") {
+                    self.requests.push(serving.request.clone());
+                    serving.answer = answer(self.name, self.body_bytes);
+                }
+            }
+            if serving.sent < serving.answer.len() && socket.can_send() {
+                serving.sent += socket.send_slice(&serving.answer[serving.sent..]).unwrap_or(0);
+                if serving.sent == serving.answer.len() {
+                    socket.close();
+                }
+            }
+            if socket.state() == State::CloseWait && serving.answer.is_empty() {
+                socket.close();
+            }
+            if socket.state() == State::Closed {
+                socket.listen(80).expect("a closed socket listens again");
+                *serving = Serving { handle: serving.handle, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false };
+            }
+        }
+    }
+
+    /// Stops listening, as an application that was killed.
+    pub fn stop(&mut self, host: &mut Host) {
+        for serving in self.connections.drain(..) {
+            host.sockets.get_mut::<Socket>(serving.handle).abort();
+            host.sockets.remove(serving.handle);
+        }
+    }
+}
+
+/// What a server answers: a head that names it, and a body that no other server has.
+pub fn answer(name: &str, body_bytes: usize) -> Vec<u8> {
+    let mut answer = format!("HTTP/1.1 200 OK\r\nX-Server: {name}\r\nContent-Length: {body_bytes}\r\n\r\n").into_bytes();
+    let salt = u32::from(name.as_bytes()[0]);
+    answer.extend((0..body_bytes as u32).map(|index| (index.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 13) as u8));
+    answer
+}
+
+/// A client with one connection: sends pieces of a request at given times, reads to the end.
+pub struct Client {
+    pub handle: SocketHandle,
+    pieces: VecDeque<(u64, Vec<u8>)>,
+    pub received: Vec<u8>,
+    pub is_done: bool,
+}
+
+impl Client {
+    /// Connects from `port`; `pieces` are sent at (microseconds after now, bytes).
+    pub fn connect(host: &mut Host, server: Ipv4Addr, port: u16, pieces: Vec<(u64, Vec<u8>)>) -> Self {
+        let handle = host.add_socket(timestamp_of_client);
+        let socket = host.sockets.get_mut::<Socket>(handle);
+        socket.set_nagle_enabled(false);
+        let remote = (IpAddress::Ipv4(Ipv4Address::from(server)), 80);
+        socket.connect(host.interface.context(), remote, port).expect("a fresh socket connects");
+        Self { handle, pieces: pieces.into(), received: Vec::new(), is_done: false }
+    }
+
+    pub fn run(&mut self, host: &mut Host, now: u64) {
+        let socket = host.sockets.get_mut::<Socket>(self.handle);
+        while socket.can_send() && self.pieces.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, bytes)) = self.pieces.pop_front() {
+                let sent = socket.send_slice(&bytes).unwrap_or(0);
+                assert_eq!(sent, bytes.len(), "requests are smaller than the send buffer");
+            }
+        }
+        while socket.can_recv() {
+            let taken = socket.recv(|bytes| (bytes.len(), bytes.to_vec())).unwrap_or_default();
+            self.received.extend_from_slice(&taken);
+        }
+        if socket.state() == State::CloseWait {
+            socket.close();
+        }
+        let has_ended = matches!(socket.state(), State::Closed | State::TimeWait);
+        if has_ended && !self.is_done {
+            self.is_done = true;
+        }
+    }
+
+    pub fn next_piece_at(&self) -> Option<u64> {
+        self.pieces.front().map(|(at, _)| *at)
+    }
+}
+
+/// The state of the socket with these ends, in the words of the engine.
+pub fn socket_state(host: &Host, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> baton::handoff::SocketState {
+    use baton::handoff::SocketState;
+    for (_, socket) in host.sockets.iter() {
+        let smoltcp::socket::Socket::Tcp(socket) = socket;
+        let is_it = socket.local_endpoint().is_some_and(|end| (IpAddr::from(end.addr), end.port) == (local.ip(), local.port()))
+            && socket.remote_endpoint().is_some_and(|end| (IpAddr::from(end.addr), end.port) == (remote.ip(), remote.port()));
+        if is_it {
+            return match socket.state() {
+                State::Closed | State::Listen => SocketState::Absent,
+                State::SynReceived => SocketState::SynReceived,
+                State::TimeWait => SocketState::TimeWait,
+                _ => SocketState::Open,
+            };
+        }
+    }
+    SocketState::Absent
+}

@@ -1,0 +1,240 @@
+//! Complete handoffs in virtual time: two real engines, simulated kernels, a simulated network.
+
+mod host;
+mod world;
+
+use baton::control::message::Message;
+use baton::rewrite::{Flags, SegmentSpec, Seq, ToServerWire};
+use world::{NODES, Network, World, client_end};
+
+const SECOND: u64 = 1_000_000;
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n").into_bytes()
+}
+
+/// One client, one request, run to the end of the connection.
+fn ask(world: &mut World, path: &str) -> usize {
+    let client = world.connect_client(50_000, vec![(0, get(path))]);
+    world.run_until(world.now + 120 * SECOND, |world| world.clients[client].is_done);
+    client
+}
+
+#[test]
+fn a_request_for_a_peer_is_answered_by_the_peer_and_the_client_cannot_tell() {
+    let mut world = World::new(1, Network::default(), 100_000);
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "b", 100_000));
+    assert_eq!(world.counter(0, "handoffs_committed_total"), 1);
+    assert_eq!(world.counter(1, "handoffs_accepted_total"), 1);
+    assert_eq!(world.fallbacks(0), []);
+    assert_eq!(world.nodes[0].payload_sent, 0, "no byte of the answer may come from the front-end");
+    assert_eq!(world.nodes[0].server.accepted_from, [], "the front-end's application never knew");
+    assert_eq!(world.nodes[1].server.accepted_from, [(client_end(50_000).address, 50_000)], "the back-end's sees the true client");
+}
+
+#[test]
+fn a_local_request_is_answered_locally_and_forgotten() {
+    let mut world = World::new(2, Network::default(), 10_000);
+    let client = ask(&mut world, "/");
+    assert!(world.was_answered_by(client, "a", 10_000));
+    assert_eq!(world.counter(0, "released_local_total"), 1);
+    assert_eq!(world.counter(0, "handoffs_committed_total"), 0);
+    assert_eq!(world.counter(0, "connections_front_end"), 0, "nothing is kept of a local connection");
+    assert!(world.nodes[0].guards.is_empty());
+}
+
+#[test]
+fn with_loss_on_every_path_the_answer_is_still_whole_and_from_one_server() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, Network { loss_permille: 50, ..Network::default() }, 40_000);
+        let client = ask(&mut world, "/images/cat");
+        let requests = (world.nodes[0].server.requests.len(), world.nodes[1].server.requests.len());
+        assert!(requests == (0, 1) || requests == (1, 0), "seed {seed}: the request reached {requests:?} applications");
+        let server = if requests.1 == 1 { "b" } else { "a" };
+        assert!(world.was_answered_by(client, server, 40_000), "seed {seed}: not the answer of {server}");
+        assert!(requests.1 == 1 || !world.fallbacks(0).is_empty(), "seed {seed}: local without a counted reason");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let mut world = World::new(seed, Network { loss_permille: 80, ..Network::default() }, 30_000);
+        ask(&mut world, "/images/cat");
+        (world.trace, world.said)
+    };
+    assert_eq!(trace(7), trace(7));
+    assert_ne!(trace(7), trace(8));
+}
+
+#[test]
+fn tables_and_guards_are_empty_after_lingering() {
+    let mut world = World::new(3, Network::default(), 1_000);
+    ask(&mut world, "/images/cat");
+    assert_eq!(world.nodes[0].guards.len(), 1, "the guard stays while the connection lingers");
+    world.run_until(world.now + 130 * SECOND, |_| false);
+    for node in 0..2 {
+        for gauge in ["connections_front_end", "connections_back_end", "connections_lingering", "first_flight_bytes", "commits_unsettled"] {
+            assert_eq!(world.counter(node, gauge), 0, "{gauge} of node {node}");
+        }
+        assert!(world.nodes[node].guards.is_empty());
+    }
+}
+
+#[test]
+fn a_request_in_one_octet_segments_is_acknowledged_early_and_handed_off() {
+    let mut world = World::new(4, Network::default(), 5_000);
+    let pieces = get("/images/cat").into_iter().enumerate().map(|(index, byte)| (index as u64 * 3_000, vec![byte])).collect();
+    let client = world.connect_client(50_000, pieces);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 5_000));
+    assert!(world.counter(0, "early_acknowledgements_total") > 0);
+    assert_eq!(world.counter(0, "handoffs_committed_total"), 1);
+}
+
+#[test]
+fn a_client_silent_for_ten_seconds_is_parked_and_then_handed_off() {
+    let mut world = World::new(5, Network::default(), 5_000);
+    let client = world.connect_client(50_000, vec![(10 * SECOND, get("/images/cat"))]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 5_000));
+    assert_eq!(world.counter(0, "parked_total"), 1);
+}
+
+#[test]
+fn a_parked_client_with_a_local_request_is_served_by_a_replay_to_self() {
+    let mut world = World::new(6, Network::default(), 5_000);
+    let client = world.connect_client(50_000, vec![(10 * SECOND, get("/"))]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "a", 5_000));
+    assert_eq!(world.counter(0, "replays_to_self_total"), 1);
+    assert_eq!(world.counter(0, "handoffs_committed_total"), 0);
+}
+
+#[test]
+fn a_back_end_whose_application_is_down_refuses_and_the_local_server_answers() {
+    let mut world = World::new(8, Network::default(), 5_000);
+    let node = &mut world.nodes[1];
+    node.server.stop(&mut node.kernel);
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "a", 5_000));
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"refused_application_down\"}".to_owned(), 1)]);
+}
+
+#[test]
+fn a_guard_that_cannot_be_written_means_no_handoff() {
+    let mut world = World::new(9, Network::default(), 5_000);
+    world.let_guards_fail(0);
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "a", 5_000));
+    assert_eq!(world.counter(0, "handoffs_committed_total"), 0);
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"guard_failed\"}".to_owned(), 1)]);
+    assert_eq!(world.nodes[1].server.accepted_from, []);
+}
+
+#[test]
+fn a_peer_that_is_down_is_passed_over() {
+    let mut world = World::new(10, Network::default(), 5_000);
+    world.break_control();
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "a", 5_000));
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"peer_down\"}".to_owned(), 1)]);
+}
+
+#[test]
+fn an_offer_without_an_answer_ends_at_its_deadline() {
+    let mut world = World::new(11, Network::default(), 5_000);
+    world.swallow = Some(|message| matches!(message, Message::Accept(_)));
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "a", 5_000));
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"deadline\"}".to_owned(), 1)]);
+    assert_eq!(world.nodes[1].server.accepted_from, []);
+}
+
+#[test]
+fn a_commit_lost_with_its_session_is_repeated_and_applied_once() {
+    let mut world = World::new(12, Network::default(), 5_000);
+    world.swallow = Some(|message| matches!(message, Message::Commit { .. }));
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(200_000, |world| world.counter(0, "handoffs_committed_total") == 1);
+    world.swallow = None;
+    world.break_control();
+    world.connect_control(12);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 5_000));
+    assert_eq!(world.nodes[1].server.requests.len(), 1);
+    assert_eq!(world.nodes[0].server.requests.len(), 0);
+}
+
+#[test]
+fn a_broken_session_does_not_disturb_a_connection_handed_off_before() {
+    let mut world = World::new(13, Network::default(), 2_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(100_000, |_| false);
+    assert!(!world.clients[client].is_done);
+    world.break_control();
+    world.run_until(world.now + 2 * SECOND, |_| false);
+    world.connect_control(13);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 2_000_000));
+}
+
+#[test]
+fn a_forged_syn_into_a_handed_off_connection_changes_nothing() {
+    let mut world = World::new(14, Network::default(), 500_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(100_000, |_| false);
+    let forged = SegmentSpec::<ToServerWire> {
+        source: client_end(50_000),
+        destination: baton::flow::Endpoint::new(NODES[0].into(), 80),
+        seq: Seq::new(0xdead_beef),
+        ack: Seq::new(0),
+        flags: Flags::SYN,
+        window: 1_000,
+        mss: Some(1_460),
+        window_scale: None,
+        sack_permitted: false,
+        timestamps: None,
+        traffic_class: 0,
+        payload: &[],
+    };
+    world.send_to_node(0, forged.build().into_inner());
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 500_000));
+}
+
+#[test]
+fn a_client_that_uses_its_port_again_at_once_gets_the_right_server_every_time() {
+    let mut world = World::new(15, Network::default(), 3_000);
+    for round in 0..20 {
+        let (path, server) = if round % 2 == 0 { ("/images/cat", "b") } else { ("/", "a") };
+        let client = ask(&mut world, path);
+        assert!(world.was_answered_by(client, server, 3_000), "round {round}");
+        let handle = world.clients[client].handle;
+        world.client.sockets.remove(handle);
+        world.clients.clear();
+    }
+    assert_eq!(world.fallbacks(0), []);
+}
+
+#[test]
+fn every_segment_the_client_sees_lies_in_one_sequence_space() {
+    let mut world = World::new(16, Network { loss_permille: 20, ..Network::default() }, 50_000);
+    ask(&mut world, "/images/cat");
+    let isn = world.to_client.iter().find(|segment| segment.flags().contains(Flags::SYN)).expect("a SYN-ACK").seq();
+    let farthest = world.to_client.iter().map(|segment| segment.seq_end().since(&isn)).max().expect("segments");
+    let nearest = world.to_client.iter().map(|segment| segment.seq().since(&isn)).min().expect("segments");
+    let answer_bytes = world.clients[0].received.len() as i32;
+    assert_eq!((nearest, farthest), (0, 1 + answer_bytes + 1), "from the SYN to the FIN, and nothing else");
+}
+
+#[test]
+fn timestamps_never_go_back_for_the_client() {
+    let mut world = World::new(17, Network::default(), 50_000);
+    let client = world.connect_client(50_000, vec![(10 * SECOND, get("/images/cat"))]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    let tsvals: Vec<_> = world.to_client.iter().filter_map(|segment| segment.timestamps()).map(|(tsval, _)| tsval).collect();
+    assert!(tsvals.len() > 30);
+    assert!(tsvals.windows(2).all(|pair| pair[1].since(&pair[0]) >= 0));
+}

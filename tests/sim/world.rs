@@ -1,0 +1,421 @@
+//! Two nodes, a client, and the network between them, in virtual time: the real engine with simulated kernels.
+//!
+//! ```text
+//!            SYN, ACK, request               offer, commit (control: ordered, not lost)
+//!   client ------------------> node a  ==================================> node b
+//!      ^    <-- SYN-ACK ------    |  ----- client packets (overlay) -----> |
+//!      |                          |                                        |
+//!      '------ answer, direct ----'------------- answer, direct -----------'
+//! ```
+
+use crate::host::{Client, Host, Server, answer, set_virtual_clock, socket_state};
+use baton::control::message::{Epoch, Message};
+use baton::flow::{Endpoint, NodeId};
+use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, Verdict};
+use baton::policy::ClusterFile;
+use baton::rewrite::{Flags, Segment, ToClientWire};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2)];
+const NAMES: [&str; 2] = ["a", "b"];
+
+const CLUSTER: &str = include_str!("cluster.yaml");
+
+/// What the network does to packets.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Microseconds between client and nodes, one way.
+    pub client_delay: u64,
+    /// Microseconds between nodes, one way.
+    pub node_delay: u64,
+    /// Packets lost per thousand, on every path but the control channel.
+    pub loss_permille: u64,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { client_delay: 5_000, node_delay: 100, loss_permille: 0 }
+    }
+}
+
+enum Event {
+    ToClient(Vec<u8>),
+    ToNode(usize, Vec<u8>),
+    Overlay { from: usize, to: usize, packet: Vec<u8> },
+    Control { from: usize, to: usize, message: Message },
+}
+
+pub struct Node {
+    pub engine: Engine,
+    pub kernel: Host,
+    pub server: Server,
+    pub guards: BTreeSet<String>,
+    /// Payload octets this node sent to the client.
+    pub payload_sent: u64,
+    guards_fail: bool,
+}
+
+/// SplitMix64: the same seed, the same world.
+struct Random(u64);
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+pub struct World {
+    pub now: u64,
+    origin: Instant,
+    network: Network,
+    random: Random,
+    events: BTreeMap<(u64, u64), Event>,
+    sequence: u64,
+    pub nodes: Vec<Node>,
+    pub client: Host,
+    pub clients: Vec<Client>,
+    /// Messages said between nodes, by name: the order is part of the trace.
+    pub said: Vec<String>,
+    /// One line for every packet that reached the client.
+    pub trace: Vec<String>,
+    /// Every segment that reached the client.
+    pub to_client: Vec<Segment<Vec<u8>, ToClientWire>>,
+    control_is_up: bool,
+    /// Messages of these kinds are not delivered.
+    pub swallow: Option<fn(&Message) -> bool>,
+}
+
+impl World {
+    #[allow(clippy::disallowed_methods)] // An origin for virtual time; only differences to it are ever used.
+    pub fn new(seed: u64, network: Network, body_bytes: usize) -> Self {
+        let origin = Instant::now();
+        let file = ClusterFile::parse("cluster.yaml", CLUSTER).unwrap_or_else(|report| panic!("{report}"));
+        let nodes = (0..2)
+            .map(|index| {
+                let policy = Rc::new(file.compile(NAMES[index]).expect("the node is in the file"));
+                let config = EngineConfig {
+                    node: NodeId(index as u16),
+                    epoch: Epoch(seed * 2 + index as u64 + 1),
+                    overlay_overhead: 56,
+                    mtu: 1_500,
+                    orphans: Vec::new(),
+                };
+                let mut kernel = Host::new(NODES[index], seed * 3 + index as u64);
+                let server = Server::new(&mut kernel, NAMES[index], 8, body_bytes);
+                Node {
+                    engine: Engine::new(config, policy, origin),
+                    kernel,
+                    server,
+                    guards: BTreeSet::new(),
+                    payload_sent: 0,
+                    guards_fail: false,
+                }
+            })
+            .collect();
+        let mut world = Self {
+            now: 0,
+            origin,
+            network,
+            random: Random(seed),
+            events: BTreeMap::new(),
+            sequence: 0,
+            nodes,
+            client: Host::new(CLIENT, seed * 3 + 2),
+            clients: Vec::new(),
+            said: Vec::new(),
+            trace: Vec::new(),
+            to_client: Vec::new(),
+            control_is_up: false,
+            swallow: None,
+        };
+        set_virtual_clock(0);
+        world.connect_control(seed);
+        world
+    }
+
+    fn instant(&self) -> Instant {
+        self.origin + Duration::from_micros(self.now)
+    }
+
+    pub fn connect_control(&mut self, seed: u64) {
+        self.control_is_up = true;
+        for index in 0..2 {
+            let peer = 1 - index;
+            let up = PeerEvent::Up(Epoch(seed * 2 + peer as u64 + 1));
+            let now = self.instant();
+            self.nodes[index].engine.handle_peer(NodeId(peer as u16), up, now);
+            self.drain(index);
+        }
+    }
+
+    /// The control session breaks; what was on its way is lost.
+    pub fn break_control(&mut self) {
+        self.control_is_up = false;
+        self.events.retain(|_, event| !matches!(event, Event::Control { .. }));
+        for index in 0..2 {
+            let now = self.instant();
+            self.nodes[index].engine.handle_peer(NodeId(1 - index as u16), PeerEvent::Down, now);
+            self.drain(index);
+        }
+    }
+
+    pub fn let_guards_fail(&mut self, node: usize) {
+        self.nodes[node].guards_fail = true;
+    }
+
+    pub fn connect_client(&mut self, port: u16, pieces: Vec<(u64, Vec<u8>)>) -> usize {
+        let pieces = pieces.into_iter().map(|(after, bytes)| (self.now + after, bytes)).collect();
+        self.clients.push(Client::connect(&mut self.client, NODES[0], port, pieces));
+        self.clients.len() - 1
+    }
+
+    pub fn send_to_node(&mut self, node: usize, packet: Vec<u8>) {
+        self.post(0, Event::ToNode(node, packet));
+    }
+
+    fn post(&mut self, delay: u64, event: Event) {
+        self.sequence += 1;
+        self.events.insert((self.now + delay, self.sequence), event);
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.random.next() % 1_000 < self.network.loss_permille
+    }
+
+    // ---- One node ---------------------------------------------------------------------------------------------------
+
+    /// A packet for the TUN of a node, read by its engine.
+    fn into_engine(&mut self, node: usize, mut packet: Vec<u8>) {
+        let now = self.instant();
+        let verdict = self.nodes[node].engine.handle_tun(&mut packet, now);
+        self.obey(node, verdict, packet);
+        self.drain(node);
+    }
+
+    fn obey(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>) {
+        match verdict {
+            Verdict::Write => self.write_to_tun(node, packet),
+            Verdict::Forward(to) => self.send_overlay(node, usize::from(to.0), packet),
+            Verdict::Consumed | Verdict::Drop(_) => {}
+        }
+    }
+
+    fn send_overlay(&mut self, from: usize, to: usize, packet: Vec<u8>) {
+        if !self.is_lost() {
+            self.post(self.network.node_delay, Event::Overlay { from, to, packet });
+        }
+    }
+
+    fn drain(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].engine.poll_output() {
+            let now = self.instant();
+            match output {
+                Output::Packet(packet) => self.write_to_tun(node, packet),
+                Output::Forward(to, packet) => self.send_overlay(node, usize::from(to.0), packet),
+                Output::Message(to, message) => {
+                    self.said.push(format!("{} {}", NAMES[node], name_of(&message)));
+                    let is_swallowed = self.swallow.is_some_and(|swallow| swallow(&message));
+                    if self.control_is_up && !is_swallowed {
+                        let delay = self.network.node_delay;
+                        self.post(delay, Event::Control { from: node, to: usize::from(to.0), message });
+                    }
+                }
+                Output::Guard(flow) => {
+                    let written = !self.nodes[node].guards_fail;
+                    if written {
+                        self.nodes[node].guards.insert(flow.to_string());
+                    }
+                    self.nodes[node].engine.handle_guard(flow, written, now);
+                }
+                Output::Unguard(flow) => {
+                    self.nodes[node].guards.remove(&flow.to_string());
+                }
+                Output::AskSocket { local, remote } => {
+                    self.nodes[node].kernel.poll(self.now);
+                    let state = socket_state(&self.nodes[node].kernel, local.into(), remote.into());
+                    self.nodes[node].engine.handle_socket(local, remote, state, now);
+                }
+                Output::DestroySocket { .. } => {}
+            }
+        }
+    }
+
+    /// The host's routing of what baton writes: to its own kernel, or out to the client.
+    fn write_to_tun(&mut self, node: usize, packet: Vec<u8>) {
+        let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
+        if destination == CLIENT {
+            return self.leave(node, packet);
+        }
+        assert!(destination == NODES[node] || is_alias(destination), "a packet to nowhere: {destination}");
+        self.nodes[node].kernel.wire.incoming.push_back(packet);
+    }
+
+    /// A packet leaves a node for the client: only with the address the client connected to.
+    fn leave(&mut self, node: usize, packet: Vec<u8>) {
+        let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        assert_eq!(source, NODES[0], "an untranslated packet left node {}", NAMES[node]);
+        let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("only TCP leaves");
+        assert!(segment.checksums_are_right(), "wrong checksum left node {}", NAMES[node]);
+        self.nodes[node].payload_sent += segment.payload().len() as u64;
+        if !self.is_lost() {
+            self.post(self.network.client_delay, Event::ToClient(packet));
+        }
+    }
+
+    /// What a kernel emits: captured if it comes from an alias, or is a SYN-ACK of the service; else it simply leaves.
+    fn route_from_kernel(&mut self, node: usize) {
+        for packet in std::mem::take(&mut self.nodes[node].kernel.wire.outgoing) {
+            let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+            let is_syn_ack = Segment::<_, ToClientWire>::parse(packet.as_slice())
+                .is_ok_and(|segment| segment.flags().contains(Flags::SYN.with(Flags::ACK)));
+            if is_alias(source) || is_syn_ack {
+                self.into_engine(node, packet);
+            } else {
+                self.leave(node, packet);
+            }
+        }
+    }
+
+    // ---- Time -------------------------------------------------------------------------------------------------------
+
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let now = self.now;
+            self.client.poll(now);
+            for client in &mut self.clients {
+                client.run(&mut self.client, now);
+            }
+            self.client.poll(now);
+            for packet in std::mem::take(&mut self.client.wire.outgoing) {
+                let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
+                if !self.is_lost() && destination == NODES[0] {
+                    self.post(self.network.client_delay, Event::ToNode(0, packet));
+                }
+            }
+            let mut is_quiet = true;
+            for node in 0..self.nodes.len() {
+                let Node { kernel, server, .. } = &mut self.nodes[node];
+                kernel.poll(now);
+                server.run(kernel);
+                kernel.poll(now);
+                is_quiet &= kernel.wire.outgoing.is_empty();
+                self.route_from_kernel(node);
+                is_quiet &= self.nodes[node].kernel.wire.incoming.is_empty();
+            }
+            if is_quiet {
+                return;
+            }
+        }
+        panic!("the hosts do not come to rest");
+    }
+
+    /// Runs until `until` (microseconds of virtual time) or until `is_done` says so.
+    pub fn run_until(&mut self, until: u64, is_done: impl Fn(&Self) -> bool) {
+        loop {
+            self.settle();
+            if is_done(self) || self.now >= until {
+                return;
+            }
+            let next_event = self.events.keys().next().map(|(at, _)| *at);
+            let next_timeout = self
+                .nodes
+                .iter()
+                .filter_map(|node| node.engine.poll_timeout())
+                .map(|at| at.saturating_duration_since(self.origin).as_micros() as u64)
+                .min();
+            let now = self.now;
+            let next_poll = self.nodes.iter_mut().filter_map(|node| node.kernel.poll_at(now)).min();
+            let next_client = self.client.poll_at(now);
+            let next_piece = self.clients.iter().filter_map(Client::next_piece_at).filter(|at| *at > now).min();
+            let next = [next_event, next_timeout, next_poll, next_client, next_piece].into_iter().flatten().min().unwrap_or(until);
+            self.now = next.max(self.now + 1).min(until);
+            set_virtual_clock(self.now);
+            for node in 0..self.nodes.len() {
+                let now = self.instant();
+                if self.nodes[node].engine.poll_timeout().is_some_and(|at| at <= now) {
+                    self.nodes[node].engine.handle_timeout(now);
+                    self.drain(node);
+                }
+            }
+            while let Some(entry) = self.events.first_entry() {
+                if entry.key().0 > self.now {
+                    break;
+                }
+                let event = entry.remove();
+                self.happen(event);
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.instant();
+        match event {
+            Event::ToClient(packet) => {
+                let segment = Segment::<_, ToClientWire>::parse(packet.clone()).expect("only TCP reaches the client");
+                self.trace.push(format!("{} {segment}", self.now));
+                self.to_client.push(segment);
+                self.client.wire.incoming.push_back(packet);
+            }
+            Event::ToNode(node, packet) => self.into_engine(node, packet),
+            Event::Overlay { from, to, mut packet } => {
+                let verdict = self.nodes[to].engine.handle_overlay(NodeId(from as u16), &mut packet, now);
+                self.obey(to, verdict, packet);
+                self.drain(to);
+            }
+            Event::Control { from, to, message } => {
+                self.nodes[to].engine.handle_message(NodeId(from as u16), message, now);
+                self.drain(to);
+            }
+        }
+        self.settle();
+    }
+
+    // ---- Questions --------------------------------------------------------------------------------------------------
+
+    pub fn counter(&self, node: usize, name: &str) -> u64 {
+        let counters = self.nodes[node].engine.counters();
+        counters.iter().find(|(counter, _)| counter == name).unwrap_or_else(|| panic!("no counter {name}")).1
+    }
+
+    /// All fall-backs of a node, by reason, those that happened.
+    pub fn fallbacks(&self, node: usize) -> Vec<(String, u64)> {
+        let counters = self.nodes[node].engine.counters();
+        counters.into_iter().filter(|(name, count)| name.starts_with("fallbacks_total") && *count > 0).collect()
+    }
+
+    pub fn was_answered_by(&self, client: usize, name: &str, body_bytes: usize) -> bool {
+        self.clients[client].received == answer(name, body_bytes)
+    }
+}
+
+fn is_alias(address: Ipv4Addr) -> bool {
+    address.octets()[..2] == [198, 18]
+}
+
+fn name_of(message: &Message) -> &'static str {
+    match message {
+        Message::Offer(_) => "offer",
+        Message::Accept(_) => "accept",
+        Message::Refuse { .. } => "refuse",
+        Message::Commit { .. } => "commit",
+        Message::Abort { .. } => "abort",
+        Message::Delivered { .. } => "delivered",
+        Message::Returned { .. } => "returned",
+        Message::Closed { .. } => "closed",
+        Message::Owned { .. } => "owned",
+        Message::OwnedEnd => "owned-end",
+        Message::Settled { .. } => "settled",
+    }
+}
+
+/// The client's end, for packets made by hand.
+pub const fn client_end(port: u16) -> Endpoint {
+    Endpoint::new(IpAddr::V4(CLIENT), port)
+}
