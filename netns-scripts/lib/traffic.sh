@@ -35,6 +35,7 @@ tool() {
 
 # start_capture PORT [FILTER]: of everything on a port of the switch (`br0` for all of them), headers only.
 start_capture() {
+    rm -f "$run_dir/log/tcpdump-$1.log"
     spawn switch "$run_dir/log/tcpdump-$1.log" \
         tcpdump -i "$1" -n -U -Z root -s 120 -B 65536 -w "$run_dir/capture-$1.pcap" "${2:-ip}"
     echo "$spawned" >"$run_dir/capture-$1.process"
