@@ -2,8 +2,8 @@
 
 use crate::control::message::{Epoch, HandoffId, Message};
 use crate::flow::NodeId;
-use crate::handoff::counters::Counters;
-use crate::handoff::engine::Output;
+use crate::handoff::counters::{Counters, DropReason};
+use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::timers::Timers;
 use crate::limits;
 use crate::policy::Policy;
@@ -158,6 +158,12 @@ impl Context {
             self.counters.challenge_acks += 1;
         }
         may
+    }
+
+    /// Counts a dropped packet.
+    pub fn drop(&mut self, reason: DropReason) -> Verdict {
+        self.counters.drop(reason);
+        Verdict::Drop(reason)
     }
 
     /// Whether there is room for one more connection.

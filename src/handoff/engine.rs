@@ -151,7 +151,7 @@ impl Engine {
             }
             return Verdict::Write;
         }
-        self.drop(DropReason::NotOurs)
+        self.ctx.drop(DropReason::NotOurs)
     }
 
     /// Neither a whole TCP segment nor from one: an ICMP error about a connection, a fragment, or noise.
@@ -162,11 +162,13 @@ impl Engine {
             return Verdict::Forward(owner);
         }
         match (malformed, addresses(packet)) {
-            (_, Some((source, _))) if self.ctx.policy.is_alias(source) => self.drop(DropReason::NoConnection),
+            (_, Some((source, _))) if self.ctx.policy.is_alias(source) => self.ctx.drop(DropReason::NoConnection),
             // Fragments, and errors about connections of other services: the local stack's.
-            (Malformed::Fragment | Malformed::Protocol, Some((_, destination))) if self.is_own_address(destination) => Verdict::Write,
-            (Malformed::Truncated | Malformed::Options | Malformed::Version, _) => self.drop(DropReason::Malformed),
-            (Malformed::Protocol | Malformed::Fragment, _) => self.drop(DropReason::NotOurs),
+            (Malformed::Fragment | Malformed::Protocol, Some((_, destination))) if self.is_own_address(destination) => {
+                Verdict::Write
+            }
+            (Malformed::Truncated | Malformed::Options | Malformed::Version, _) => self.ctx.drop(DropReason::Malformed),
+            (Malformed::Protocol | Malformed::Fragment, _) => self.ctx.drop(DropReason::NotOurs),
         }
     }
 
@@ -175,11 +177,11 @@ impl Engine {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse(&mut *packet) {
             return self.utcp.handle_client(from, segment, &mut self.ctx, now);
         }
-        let Ok(flow) = icmp::quoted_flow(packet) else { return self.drop(DropReason::Malformed) };
-        let Some(shifts) = self.utcp.shifts_of(&flow) else { return self.drop(DropReason::NoConnection) };
+        let Ok(flow) = icmp::quoted_flow(packet) else { return self.ctx.drop(DropReason::Malformed) };
+        let Some(shifts) = self.utcp.shifts_of(&flow) else { return self.ctx.drop(DropReason::NoConnection) };
         match icmp::translate_quoted(packet, &shifts) {
             Ok(()) => Verdict::Write,
-            Err(_) => self.drop(DropReason::Malformed),
+            Err(_) => self.ctx.drop(DropReason::Malformed),
         }
     }
 
@@ -194,11 +196,6 @@ impl Engine {
         services
             .flat_map(|service| &service.frontends)
             .any(|(node, frontend)| *node == self.ctx.node && frontend.address == address)
-    }
-
-    fn drop(&mut self, reason: DropReason) -> Verdict {
-        self.ctx.counters.drop(reason);
-        Verdict::Drop(reason)
     }
 
     // ---- Messages and answers ---------------------------------------------------------------------------------------

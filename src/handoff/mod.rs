@@ -11,6 +11,7 @@ pub mod engine;
 mod flight;
 mod holds;
 mod initial;
+mod synthetic;
 mod timers;
 pub mod treatment;
 mod utcp;

@@ -1,5 +1,6 @@
 //! A simulated host: smoltcp as its TCP, and either a client that asks or a server that answers with its own name.
 
+use baton::handoff::SocketState;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -7,7 +8,6 @@ use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use baton::handoff::SocketState;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 thread_local! {
@@ -170,7 +170,8 @@ impl Server {
             }
             if socket.state() == State::Closed {
                 socket.listen(80).expect("a closed socket listens again");
-                *serving = Serving { handle: serving.handle, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false };
+                *serving =
+                    Serving { handle: serving.handle, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false };
             }
         }
     }

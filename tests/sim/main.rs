@@ -50,7 +50,11 @@ fn a_request_for_a_peer_is_answered_by_the_peer_and_the_client_cannot_tell() {
     assert_eq!(world.fallbacks(0), []);
     assert_eq!(world.nodes[0].payload_sent, 0, "no byte of the answer may come from the front-end");
     assert_eq!(world.nodes[0].server.accepted_from, [], "the front-end's application never knew");
-    assert_eq!(world.nodes[1].server.accepted_from, [(client_end(50_000).address, 50_000)], "the back-end's sees the true client");
+    assert_eq!(
+        world.nodes[1].server.accepted_from,
+        [(client_end(50_000).address, 50_000)],
+        "the back-end's sees the true client"
+    );
 }
 
 #[test]
@@ -95,7 +99,9 @@ fn tables_and_guards_are_empty_after_lingering() {
     assert_eq!(world.nodes[0].guards.len(), 1, "the guard stays while the connection lingers");
     world.run_until(world.now + 130 * SECOND, |_| false);
     for node in 0..2 {
-        for gauge in ["connections_front_end", "connections_back_end", "connections_lingering", "first_flight_bytes", "commits_unsettled"] {
+        for gauge in
+            ["connections_front_end", "connections_back_end", "connections_lingering", "first_flight_bytes", "commits_unsettled"]
+        {
             assert_eq!(world.counter(node, gauge), 0, "{gauge} of node {node}");
         }
         assert!(world.nodes[node].guards.is_empty());

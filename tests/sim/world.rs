@@ -257,7 +257,9 @@ impl World {
                     let state = socket_state(&self.nodes[node].kernel, local.into(), remote.into());
                     self.nodes[node].engine.handle_socket(local, remote, state, now);
                 }
-                Output::DestroySocket { local, remote } => destroy_socket(&mut self.nodes[node].kernel, local.into(), remote.into()),
+                Output::DestroySocket { local, remote } => {
+                    destroy_socket(&mut self.nodes[node].kernel, local.into(), remote.into())
+                }
             }
         }
     }
@@ -349,7 +351,8 @@ impl World {
             let next_poll = self.nodes.iter_mut().filter_map(|node| node.kernel.poll_at(now)).min();
             let next_client = self.client.poll_at(now);
             let next_piece = self.clients.iter().filter_map(Client::next_piece_at).filter(|at| *at > now).min();
-            let next = [next_event, next_timeout, next_poll, next_client, next_piece].into_iter().flatten().min().unwrap_or(until);
+            let next =
+                [next_event, next_timeout, next_poll, next_client, next_piece].into_iter().flatten().min().unwrap_or(until);
             self.now = next.max(self.now + 1).min(until);
             set_virtual_clock(self.now);
             for node in 0..self.nodes.len() {

@@ -1,0 +1,103 @@
+//! Inspection, decision, and letting go of what the local server shall answer.
+
+use super::*;
+
+impl Btcp {
+    pub(super) fn examine(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        let flow = connection.flow;
+        let State::Undecided(undecided) = &mut connection.state else { return };
+        let policy = Rc::clone(&ctx.policy);
+        let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
+        match service.examine(undecided.flight.bytes(), flow.client) {
+            Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
+            Examination::NeedMore => {
+                let is_all = undecided.flight.is_finished() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
+                if is_all {
+                    return self.decide_by_default(slot, ctx, now);
+                }
+                if undecided.flight.initial_window_is_used_up() {
+                    self.acknowledge_early(slot, ctx);
+                }
+                self.set_alarm_of_undecided(slot, ctx, now);
+            }
+        }
+    }
+
+    pub(super) fn decide_by_default(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
+        let flow = self.connections[slot].flow;
+        let decision = ctx
+            .policy
+            .service_of(flow.frontend)
+            .map_or_else(|| Decision { rule: "default".into(), targets: Vec::new(), note: None }, |service| service.by_default());
+        self.decide(slot, decision, ctx, now);
+    }
+
+    pub(super) fn decide(&mut self, slot: usize, decision: Decision, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        let undecided = match connection.state.take() {
+            State::Undecided(undecided) => undecided,
+            other => {
+                connection.state = other;
+                return;
+            }
+        };
+        let policy = Rc::clone(&ctx.policy);
+        let service = policy.service_of(connection.flow.frontend);
+        let timeout = service.map_or(Duration::from_secs(1), |service| service.handoff_timeout);
+        let service_name: Rc<str> = service.map_or("", |service| service.name.as_str()).into();
+        ctx.counters.decide(&service_name, &decision.rule);
+        if let Some(ambiguity) = decision.note {
+            ctx.counters.note(ambiguity.label());
+        }
+        log::debug!("decided flow={} rule={:?} targets={:?}", connection.flow, decision.rule, decision.targets);
+        connection.rule = Some(decision.rule);
+        connection.alarm.clear();
+        let pending = Pending { undecided, targets: decision.targets, next: 0, deadline: now + timeout };
+        self.try_next(slot, pending, ctx, now);
+    }
+
+    /// Asks the next candidate; when there is none left the local server answers.
+    pub(super) fn try_next(&mut self, slot: usize, mut pending: Pending, ctx: &mut Context, now: Instant) {
+        while let Some(target) = pending.targets.get(pending.next).copied() {
+            pending.next += 1;
+            let Target::Node(node) = target else { break };
+            if node == ctx.node {
+                break;
+            }
+            let passed_over = match ctx.peer(node) {
+                _ if ctx.draining => Some(Fallback::Draining),
+                Some(peer) if peer.up && peer.draining => Some(Fallback::PeerDraining),
+                Some(peer) if peer.up => None,
+                _ => Some(Fallback::PeerDown),
+            };
+            match passed_over {
+                Some(reason) => ctx.counters.fall_back(reason),
+                None => return self.offer(slot, node, pending, ctx, now),
+            }
+        }
+        self.serve_locally(slot, pending, ctx, now);
+    }
+
+    pub(super) fn serve_locally(&mut self, slot: usize, pending: Pending, ctx: &mut Context, now: Instant) {
+        match pending.undecided.kernel {
+            KernelHalf::SynReceived => self.release(slot, pending.undecided, ctx),
+            KernelHalf::Purged => {
+                let node = ctx.node;
+                self.offer(slot, node, Pending { next: pending.targets.len(), deadline: now, ..pending }, ctx, now);
+            }
+        }
+    }
+
+    /// Lets go of a connection: the kernel gets what was withheld, and serves it from now on as if we had never been.
+    pub(super) fn release(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context) {
+        let flow = self.connections[slot].flow;
+        ctx.first_flight_bytes -= undecided.flight.held_bytes();
+        ctx.counters.released_local += 1;
+        for packet in undecided.flight.into_segments() {
+            ctx.write(packet);
+        }
+        self.holds.leave(flow.frontend);
+        self.forget(slot, ctx);
+    }
+}

@@ -1,0 +1,111 @@
+//! How connections end otherwise: given up by the client, lost with their owner, released or reset by us.
+
+use super::*;
+
+impl Btcp {
+    /// The owner is gone for good, and with it what it had not yet sent: the client must know.
+    pub(super) fn lose(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
+        if let State::HandedOff(handed_off) = self.connections[slot].state.take() {
+            self.by_handoff.remove(&handed_off.id);
+            if let Some(pending) = handed_off.pending {
+                ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+            }
+            self.reset_client(slot, handed_off.client, ctx, now);
+        }
+    }
+
+    pub(super) fn reset_client(&mut self, slot: usize, client: Option<ClientView>, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        ctx.counters.resets += 1;
+        if let Some(client) = client {
+            ctx.write(reset(&connection.flow, client.acknowledged));
+        }
+        connection.state = State::Lost;
+        connection.since = now;
+        let linger = ctx.policy.limits.linger;
+        self.set_alarm(slot, now + linger, ctx);
+    }
+
+    /// The client itself has ended an undecided connection.
+    pub(super) fn abandon(&mut self, slot: usize, ctx: &mut Context) {
+        let flow = self.connections[slot].flow;
+        let mut undecided = match self.connections[slot].state.take() {
+            State::Undecided(undecided) | State::Securing(Securing::Park(undecided)) => undecided,
+            State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
+                self.by_handoff.remove(&offered.id);
+                ctx.say(offered.to, Message::Abort { id: offered.id });
+                offered.pending.undecided
+            }
+            other => {
+                self.connections[slot].state = other;
+                return;
+            }
+        };
+        ctx.first_flight_bytes -= undecided.flight.held_bytes();
+        purge(&flow, &mut undecided, &mut self.holds, ctx);
+        self.forget(slot, ctx);
+    }
+
+    /// The kernel may have gone on without us: no undecided connection that it knows may be handed off.
+    pub fn handle_stall(&mut self, ctx: &mut Context) {
+        self.syns.clear();
+        self.release_undecided(Fallback::Stalled, ctx);
+    }
+
+    /// No new handoffs: what the kernel still knows goes to the local server.
+    pub fn drain(&mut self, ctx: &mut Context) {
+        self.syns.clear();
+        self.release_undecided(Fallback::Draining, ctx);
+    }
+
+    pub(super) fn release_undecided(&mut self, reason: Fallback, ctx: &mut Context) {
+        let slots: Vec<_> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            match self.connections[slot].state.take() {
+                State::Handshake(_) => self.forget(slot, ctx),
+                State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => self.release(slot, undecided, ctx),
+                State::Offered(offered) if offered.pending.undecided.kernel == KernelHalf::SynReceived => {
+                    ctx.counters.fall_back(reason);
+                    ctx.say(offered.to, Message::Abort { id: offered.id });
+                    self.by_handoff.remove(&offered.id);
+                    self.release(slot, offered.pending.undecided, ctx);
+                }
+                other => self.connections[slot].state = other,
+            }
+        }
+    }
+
+    /// Resets every connection that only this process keeps alive.
+    pub fn reset_all(&mut self, ctx: &mut Context, now: Instant) {
+        let slots: Vec<_> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let flow = self.connections[slot].flow;
+            match self.connections[slot].state.take() {
+                State::HandedOff(handed_off) => {
+                    if let Some(client) = &handed_off.client {
+                        ctx.forward(handed_off.to, reset_of_client(&flow, client));
+                    }
+                    self.connections[slot].state = State::HandedOff(handed_off);
+                    self.lose(slot, ctx, now);
+                }
+                State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => self.release(slot, undecided, ctx),
+                State::Offered(Offered { pending, id, to, .. })
+                | State::Securing(Securing::Commit(Offered { pending, id, to, .. })) => {
+                    ctx.say(to, Message::Abort { id });
+                    self.by_handoff.remove(&id);
+                    if pending.undecided.kernel == KernelHalf::SynReceived {
+                        self.release(slot, pending.undecided, ctx);
+                    } else {
+                        ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+                        self.reset_client(slot, Some(pending.undecided.client), ctx, now);
+                    }
+                }
+                State::Undecided(undecided) => {
+                    ctx.first_flight_bytes -= undecided.flight.held_bytes();
+                    self.reset_client(slot, Some(undecided.client), ctx, now);
+                }
+                other => self.connections[slot].state = other,
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Packets: the handshake as it is watched, and the client's segments while nobody serves it.
+
+use super::*;
+
+impl Btcp {
+    /// A client's packet to one of this node's front-end addresses.
+    pub fn handle_client(&mut self, segment: Segment<&mut [u8], ToServerWire>, ctx: &mut Context, now: Instant) -> Verdict {
+        let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+        let Some(slot) = self.by_flow.get(&flow).copied() else {
+            if self.orphans.contains_key(&flow) {
+                return ctx.drop(DropReason::Orphan);
+            }
+            return self.handle_unknown(flow, segment, ctx, now);
+        };
+        let is_syn = segment.flags().contains(Flags::SYN) && !segment.flags().contains(Flags::ACK);
+        let connection = &mut self.connections[slot];
+        match &mut connection.state {
+            // What BTCP itself acts on it must judge itself; everything else is judged by the owner's kernel.
+            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_)
+                if !segment.checksums_are_right() =>
+            {
+                ctx.drop(DropReason::Checksum)
+            }
+            State::Handshake(_) => self.in_handshake(slot, segment, ctx, now),
+            State::Undecided(_) | State::Offered(_) | State::Securing(_) => self.while_undecided(slot, &segment, ctx, now),
+            State::HandedOff(handed_off) => {
+                if is_syn {
+                    handed_off.kept_syn = Some((now, segment.packet().to_vec()));
+                } else {
+                    if !segment.flags().contains(Flags::RST) {
+                        // The client goes on with this connection: that SYN was not its own.
+                        handed_off.kept_syn = None;
+                    }
+                    handed_off.client.get_or_insert_with(|| ClientView::seen(&segment)).update(&segment);
+                }
+                Verdict::Forward(handed_off.to)
+            }
+            State::Lingering(_) | State::Lost if is_syn => {
+                self.forget(slot, ctx);
+                self.handle_unknown(flow, segment, ctx, now)
+            }
+            State::Lingering(owner) => Verdict::Forward(*owner),
+            State::Lost => {
+                if !segment.flags().intersects(Flags::RST) {
+                    ctx.write(reset(&flow, segment.ack()));
+                }
+                ctx.drop(DropReason::OwnerLost)
+            }
+            State::Moving => ctx.drop(DropReason::UnexpectedFromKernel),
+        }
+    }
+
+    /// A packet of no connection we follow: a SYN, or one of a connection that the local server serves.
+    pub(super) fn handle_unknown(
+        &mut self,
+        flow: FlowKey,
+        mut syn: Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let flags = syn.flags();
+        if !flags.contains(Flags::SYN)
+            || flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN))
+            || !syn.checksums_are_right()
+        {
+            return Verdict::Write;
+        }
+        ctx.counters.syns += 1;
+        if ctx.draining || OPTIONS_SIGNED.iter().any(|kind| syn.has_option(*kind)) {
+            return Verdict::Write;
+        }
+        for kind in OPTIONS_TAKEN_OUT {
+            syn.blank_option(kind);
+        }
+        if syn.accurate_ecn() {
+            syn.clear_accurate_ecn();
+        }
+        ctx.counters.syns_evicted += self.syns.insert(flow, SynRecord::of(&syn, now));
+        if syn.payload().is_empty() {
+            return Verdict::Write;
+        }
+        // Data on a SYN (RFC 7413) cannot be handed off; unacknowledged, the client sends it again.
+        ctx.write(without_payload(&syn));
+        Verdict::Consumed
+    }
+
+    pub(super) fn in_handshake(
+        &mut self,
+        slot: usize,
+        segment: Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let connection = &mut self.connections[slot];
+        let State::Handshake(initial) = &connection.state else { return ctx.drop(DropReason::UnexpectedFromKernel) };
+        let initial = *initial;
+        let flow = connection.flow;
+        let flags = segment.flags();
+        if flags.contains(Flags::SYN) {
+            // Sent again, or another connection: the kernel tells which by its SYN-ACK.
+            return self.handle_unknown(flow, segment, ctx, now);
+        }
+        let first = initial.client_isn.plus(1);
+        if flags.contains(Flags::RST) {
+            // The kernel accepts any RST in its window here; we let through only what RFC 5961 calls exact.
+            if segment.seq() != first {
+                return ctx.drop(DropReason::ResetNotExact);
+            }
+            self.forget(slot, ctx);
+            return Verdict::Write;
+        }
+        if segment.seq().is_before(&first) && first.is_before(&segment.seq_end()) {
+            // The kernel would trim it, take the rest and complete the handshake behind our back.
+            return ctx.drop(DropReason::OutOfWindow);
+        }
+        if !flags.contains(Flags::ACK) || segment.ack() != initial.frontend_isn.plus(1) || segment.seq().is_before(&first) {
+            // The kernel answers this as it should; its half stays as it is.
+            return Verdict::Write;
+        }
+        connection.state = State::Undecided(Undecided {
+            initial,
+            client: ClientView::new(&initial),
+            kernel: KernelHalf::SynReceived,
+            flight: FirstFlight::new(initial.client_isn),
+            round_trip: now.saturating_duration_since(initial.at),
+            entered: now,
+            first_byte: None,
+            acknowledge_when_parked: false,
+        });
+        connection.since = now;
+        self.holds.enter(flow.frontend, slot, connection.serial);
+        let verdict = self.while_undecided(slot, &segment, ctx, now);
+        self.set_alarm_of_undecided(slot, ctx, now);
+        self.park_excess(flow.frontend, ctx);
+        verdict
+    }
+
+    /// A client's segment while nobody serves the connection: BTCP stands in for the kernel (RFC 9293, section 3.10.7.4).
+    pub(super) fn while_undecided(
+        &mut self,
+        slot: usize,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let connection = &mut self.connections[slot];
+        let flow = connection.flow;
+        let Some(undecided) = connection.state.undecided_mut() else { return ctx.drop(DropReason::UnexpectedFromKernel) };
+        let flags = segment.flags();
+        // First, check RST (RFC 5961, section 3.2). A client that was sent a challenge resets at what that acknowledged.
+        if flags.contains(Flags::RST) {
+            let seq = segment.seq();
+            if seq == undecided.flight.next() || seq == undecided.flight.acknowledged() {
+                ctx.counters.reset_by_client += 1;
+                self.abandon(slot, ctx);
+                return Verdict::Consumed;
+            }
+            let ahead = seq.since(&undecided.flight.acknowledged());
+            if (1..=i32::from(u16::MAX)).contains(&ahead) && ctx.may_challenge(now) {
+                ctx.write(undecided.acknowledgement(&flow));
+            }
+            return ctx.drop(DropReason::ResetNotExact);
+        }
+        // Then SYN (RFC 5961, section 4.2).
+        if flags.contains(Flags::SYN) {
+            if ctx.may_challenge(now) {
+                ctx.write(undecided.acknowledgement(&flow));
+            }
+            return ctx.drop(DropReason::SynOnConnection);
+        }
+        if !flags.contains(Flags::ACK) {
+            return ctx.drop(DropReason::BadAcknowledgement);
+        }
+        let acknowledged = segment.ack().since(&undecided.initial.frontend_isn.plus(1));
+        if acknowledged > 0 && undecided.kernel == KernelHalf::SynReceived {
+            // The client has heard from the local server: something reached the kernel without us. It is the server's.
+            self.take_back(slot, Fallback::KernelWentOn, ctx);
+            return Verdict::Write;
+        }
+        if acknowledged != 0 {
+            return ctx.drop(DropReason::BadAcknowledgement);
+        }
+        undecided.client.update(segment);
+        let inspect_bytes_max = ctx.policy.service_of(flow.frontend).map_or(0, |service| service.inspect_bytes_max);
+        let held_before = undecided.flight.held_bytes();
+        let arrival = if ctx.first_flight_bytes.saturating_add(segment.packet().len()) > ctx.policy.limits.first_flight_bytes {
+            Arrival::Full
+        } else {
+            undecided.flight.insert(segment, inspect_bytes_max)
+        };
+        ctx.first_flight_bytes += undecided.flight.held_bytes() - held_before;
+        match arrival {
+            Arrival::Progress => {
+                undecided.first_byte.get_or_insert(now);
+                self.examine(slot, ctx, now);
+                Verdict::Consumed
+            }
+            Arrival::Kept => Verdict::Consumed,
+            Arrival::Old => {
+                // Parked, there is no kernel to acknowledge what is sent again, or to answer a keep-alive probe.
+                if undecided.kernel == KernelHalf::Purged && segment.seq().is_before(&undecided.flight.next()) {
+                    undecided.flight.acknowledge_all();
+                    ctx.write(undecided.acknowledgement(&flow));
+                }
+                Verdict::Consumed
+            }
+            Arrival::Full => {
+                self.decide_by_default(slot, ctx, now);
+                ctx.drop(DropReason::HeldFull)
+            }
+            Arrival::OutOfWindow => ctx.drop(DropReason::OutOfWindow),
+        }
+    }
+
+    /// A SYN-ACK of the local kernel, on its way to a client.
+    pub fn handle_syn_ack(&mut self, mut syn_ack: Segment<&mut [u8], ToClientWire>, ctx: &mut Context, now: Instant) -> Verdict {
+        let flow = FlowKey { client: syn_ack.destination(), frontend: syn_ack.source() };
+        if let Some(slot) = self.by_flow.get(&flow).copied() {
+            match &self.connections[slot].state {
+                State::Handshake(initial) if initial.frontend_isn == syn_ack.seq() => {
+                    syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
+                    return Verdict::Write;
+                }
+                State::Handshake(_) => self.forget(slot, ctx),
+                State::Undecided(_) | State::Offered(_) | State::Securing(_) => return ctx.drop(DropReason::SynAckAbsorbed),
+                State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
+                    return ctx.drop(DropReason::UnexpectedFromKernel);
+                }
+            }
+        }
+        if ctx.draining {
+            return Verdict::Write;
+        }
+        let Some(syn) = self.syns.take(&flow, &syn_ack) else { return Verdict::Write };
+        if !ctx.has_room() {
+            ctx.counters.fall_back(Fallback::Full);
+            return Verdict::Write;
+        }
+        let state = State::Handshake(InitialState::learn(&syn, &syn_ack, &flow, now));
+        let slot = self.insert(flow, state, Guard::None, ctx, now);
+        self.set_alarm(slot, now + HANDSHAKE_LIFETIME, ctx);
+        ctx.counters.connections += 1;
+        syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
+        Verdict::Write
+    }
+
+    /// Where an ICMP error about this connection has to go; None if the local kernel serves it.
+    pub fn owner_of(&self, flow: &FlowKey) -> Option<NodeId> {
+        match &self.connections[*self.by_flow.get(flow)?].state {
+            State::HandedOff(handed_off) => Some(handed_off.to),
+            State::Lingering(owner) => Some(*owner),
+            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Lost | State::Moving => {
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What sessions that come and go mean for connections handed to a peer.
+
+use super::*;
+
+impl Btcp {
+    /// A session with the peer is up. If the peer was born anew, whatever it owned is lost.
+    pub fn handle_peer_up(&mut self, peer: NodeId, born_anew: bool, ctx: &mut Context, now: Instant) {
+        for slot in self.slots_at(peer) {
+            let State::HandedOff(handed_off) = &self.connections[slot].state else { continue };
+            if born_anew {
+                self.lose(slot, ctx, now);
+            } else if let Some(pending) = &handed_off.pending {
+                let more = pending.undecided.flight.bytes().get(handed_off.offered_bytes..).unwrap_or_default().to_vec();
+                ctx.say(peer, Message::Commit { id: handed_off.id, more });
+            }
+        }
+    }
+
+    /// The session is gone: whatever was only offered is taken back.
+    pub fn handle_peer_down(&mut self, peer: NodeId, ctx: &mut Context, now: Instant) {
+        for slot in self.slots_at(peer) {
+            match self.connections[slot].state.take() {
+                State::Offered(offered) => {
+                    self.by_handoff.remove(&offered.id);
+                    self.passed_over(slot, peer, offered.pending, Fallback::PeerDown, ctx, now);
+                }
+                State::HandedOff(handed_off) => {
+                    self.connections[slot].state = State::HandedOff(handed_off);
+                    self.set_alarm(slot, now + limits::OWNER_LOST_AFTER, ctx);
+                }
+                other => self.connections[slot].state = other,
+            }
+        }
+    }
+
+    /// The peer owns this connection: one we know, or one guarded in an earlier life.
+    pub fn handle_owned(&mut self, from: NodeId, id: HandoffId, flow: FlowKey, ctx: &mut Context, now: Instant) {
+        let session = ctx.peer(from).map_or(0, |peer| peer.sessions);
+        if let Some(handed_off) = self.handed_off_mut(from, id) {
+            handed_off.confirmed_in = session;
+            return;
+        }
+        if self.orphans.remove(&flow).is_none() || self.by_flow.contains_key(&flow) {
+            // Given up here, its client reset: the owner must not send for it any more.
+            return ctx.say(from, Message::Disowned { id });
+        }
+        let state = State::HandedOff(HandedOff {
+            to: from,
+            id,
+            client: None,
+            pending: None,
+            offered_bytes: 0,
+            confirmed_in: session,
+            kept_syn: None,
+        });
+        let slot = self.insert(flow, state, Guard::Written, ctx, now);
+        self.by_handoff.insert(id, slot);
+        ctx.counters.adopted += 1;
+    }
+
+    /// The peer named all it owns: what it did not name, and had confirmed in an earlier session, is over.
+    pub fn handle_owned_end(&mut self, from: NodeId, ctx: &mut Context, now: Instant) {
+        let session = ctx.peer(from).map_or(0, |peer| peer.sessions);
+        for slot in self.slots_at(from) {
+            if let State::HandedOff(handed_off) = &self.connections[slot].state
+                && handed_off.confirmed_in < session
+            {
+                let id = handed_off.id;
+                self.handle_closed(from, id, ctx, now);
+            }
+        }
+    }
+
+    /// The lowest serial whose commit to this peer may yet be repeated.
+    pub fn settled_below(&self, peer: NodeId, ctx: &Context) -> u64 {
+        self.connections
+            .iter()
+            .filter_map(|(_, connection)| match &connection.state {
+                State::HandedOff(handed_off) if handed_off.to == peer && handed_off.pending.is_some() => {
+                    Some(handed_off.id.serial)
+                }
+                State::Offered(offered) | State::Securing(Securing::Commit(offered)) if offered.to == peer => {
+                    Some(offered.id.serial)
+                }
+                _ => None,
+            })
+            .min()
+            .unwrap_or(ctx.next_serial)
+    }
+
+    pub(super) fn slots_at(&self, peer: NodeId) -> Vec<usize> {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| match &connection.state {
+                State::Offered(offered) | State::Securing(Securing::Commit(offered)) => offered.to == peer,
+                State::HandedOff(handed_off) => handed_off.to == peer,
+                _ => false,
+            })
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+}

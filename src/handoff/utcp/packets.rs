@@ -1,0 +1,183 @@
+//! Packets: translation in both directions, and the signs of an end.
+
+use super::*;
+
+impl Utcp {
+    /// A packet that this node's kernel sent from an alias.
+    pub fn handle_kernel(&mut self, segment: Segment<&mut [u8], ToClientLocal>, ctx: &mut Context, now: Instant) -> Verdict {
+        let socket = (segment.source(), segment.destination());
+        let Some(slot) = self.by_socket.get(&socket).copied() else { return ctx.drop(DropReason::NoConnection) };
+        let connection = &mut self.connections[slot];
+        let flags = segment.flags();
+        let is_syn_ack = flags.contains(Flags::SYN.with(Flags::ACK));
+        match &mut connection.state {
+            State::Replaying(_) => {
+                let answers_our_syn = segment.ack() == connection.client_isn.plus(1);
+                if is_syn_ack && answers_our_syn {
+                    self.learn(slot, &segment, ctx, now);
+                    return Verdict::Consumed;
+                }
+                if flags.contains(Flags::RST) {
+                    self.refuse(slot, Refusal::ApplicationDown, ctx);
+                    return Verdict::Consumed;
+                }
+                ctx.drop(DropReason::UnexpectedFromKernel)
+            }
+            State::Prepared(_) | State::Returning(_) => ctx.drop(DropReason::SynAckAbsorbed),
+            State::Delivering(_) if is_syn_ack => ctx.drop(DropReason::SynAckAbsorbed),
+            State::Delivering(delivering) => {
+                // In SYN-RECV a kernel may answer what it cannot take with an ACK of exactly ISN + 1; anything else shows
+                // that the handshake is complete.
+                let taken = segment.ack().since(&connection.client_isn.plus(1));
+                let has_left = taken > 0 || segment.seq_len() > 0 || flags.contains(Flags::RST);
+                delivering.has_left_syn_received |= has_left;
+                let flight = delivering.offer.first_flight.len();
+                delivering.acknowledged = delivering.acknowledged.max(usize::try_from(taken).unwrap_or(0).min(flight));
+                let has_all = delivering.acknowledged == flight && has_left;
+                if has_all || flags.intersects(Flags::RST.with(Flags::FIN)) {
+                    // A kernel that ends before it has taken the whole flight will not take the rest.
+                    self.establish(slot, ctx, now);
+                    return self.to_client(slot, segment, ctx);
+                }
+                let shifts = delivering.learned.shifts;
+                let _: Segment<_, ToClientWire> = shifts.to_client(segment);
+                Verdict::Write
+            }
+            State::Established(_) => self.to_client(slot, segment, ctx),
+            State::Over(shifts) => {
+                let _: Segment<_, ToClientWire> = shifts.to_client(segment);
+                Verdict::Write
+            }
+            State::Abandoned => ctx.drop(DropReason::NoConnection),
+            State::Moving => ctx.drop(DropReason::UnexpectedFromKernel),
+        }
+    }
+
+    /// Translates towards the client, and notes how the connection ends.
+    pub(super) fn to_client(&mut self, slot: usize, segment: Segment<&mut [u8], ToClientLocal>, ctx: &mut Context) -> Verdict {
+        let connection = &mut self.connections[slot];
+        let State::Established(established) = &mut connection.state else { return ctx.drop(DropReason::UnexpectedFromKernel) };
+        let segment = established.shifts.to_client(segment);
+        let flags = segment.flags();
+        let closing = &mut established.closing;
+        if flags.contains(Flags::FIN) {
+            closing.server = Some(segment.seq_end());
+        }
+        if let Some(after_fin) = closing.client
+            && flags.contains(Flags::ACK)
+            && !segment.ack().is_before(&after_fin)
+        {
+            closing.client_acknowledged = true;
+        }
+        closing.reset |= flags.contains(Flags::RST);
+        if closing.looks_over() {
+            self.ask(slot, ctx);
+        }
+        Verdict::Write
+    }
+
+    /// A client's packet, from the node it arrived at.
+    pub fn handle_client(
+        &mut self,
+        from: NodeId,
+        segment: Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+        let Some(slot) = self.by_flow.get(&flow).copied() else { return ctx.drop(DropReason::NoConnection) };
+        let connection = &mut self.connections[slot];
+        if connection.ingress != from {
+            return ctx.drop(DropReason::WrongIngress);
+        }
+        let overtaking = match &mut connection.state {
+            State::Replaying(replaying) => &mut replaying.overtaking,
+            State::Prepared(prepared) => &mut prepared.overtaking,
+            State::Delivering(delivering) if delivering.has_left_syn_received && !segment.flags().contains(Flags::SYN) => {
+                // The kernel can judge it. Its acknowledgements free what the kernel needs to take the rest of the flight.
+                let _: Segment<_, ToServerLocal> = delivering.learned.shifts.to_server(segment);
+                return Verdict::Write;
+            }
+            State::Delivering(delivering) if delivering.takes_as_flight(connection.client_isn, &segment) => {
+                // More of the flight: a listener that defers (TCP_DEFER_ACCEPT) completes the handshake only on data.
+                delivering.offer.first_flight.extend_from_slice(segment.payload());
+                self.deliver(slot, ctx, now);
+                return Verdict::Consumed;
+            }
+            State::Delivering(delivering) => &mut delivering.overtaking,
+            State::Established(_) | State::Over(_) => return self.to_kernel(slot, segment, ctx, now),
+            State::Abandoned => return ctx.drop(DropReason::NoConnection),
+            State::Returning(_) | State::Moving => return ctx.drop(DropReason::UnexpectedFromKernel),
+        };
+        if overtaking.keep(segment.packet()) { Verdict::Consumed } else { ctx.drop(DropReason::HeldFull) }
+    }
+
+    /// Translates towards the kernel, and notes how the connection ends.
+    pub(super) fn to_kernel(
+        &mut self,
+        slot: usize,
+        segment: Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let connection = &mut self.connections[slot];
+        let flags = segment.flags();
+        let is_syn = flags.contains(Flags::SYN) && !flags.contains(Flags::ACK);
+        let established = match &mut connection.state {
+            State::Established(established) => established,
+            State::Over(_) if is_syn => {
+                // The front-end does not know yet that this connection is over; told again, it begins the next one.
+                ctx.say(connection.ingress, Message::Closed { id: connection.id });
+                return ctx.drop(DropReason::SynKept);
+            }
+            State::Over(shifts) => {
+                let _: Segment<_, ToServerLocal> = shifts.to_server(segment);
+                return Verdict::Write;
+            }
+            _ => return ctx.drop(DropReason::UnexpectedFromKernel),
+        };
+        if is_syn {
+            // In TIME-WAIT the kernel would take it as a new connection, which nobody decided. So it is asked first.
+            established.syn = Some(segment.packet().to_vec());
+            self.ask(slot, ctx);
+            return ctx.drop(DropReason::SynKept);
+        }
+        let closing = &mut established.closing;
+        if flags.contains(Flags::ACK) {
+            if !segment.ack().is_before(&established.client_acknowledged) {
+                established.client_acknowledged = segment.ack();
+            }
+            if closing.server.is_some_and(|after_fin| !segment.ack().is_before(&after_fin)) {
+                closing.server_acknowledged = true;
+            }
+        }
+        if established.client_next.is_before(&segment.seq_end()) {
+            established.client_next = segment.seq_end();
+        }
+        if flags.contains(Flags::FIN) {
+            closing.client = Some(segment.seq_end());
+        }
+        let is_reset = flags.contains(Flags::RST);
+        let looks_over = closing.looks_over();
+        let _: Segment<_, ToServerLocal> = established.shifts.to_server(segment);
+        if looks_over {
+            self.ask(slot, ctx);
+        } else if is_reset {
+            // Whether it was exact is the kernel's to judge; it is asked soon, but not once for every forged one.
+            let at = (established.asked_at + limits::RESET_QUESTIONS_INTERVAL).max(now + Duration::from_millis(1));
+            established.asked_at = at;
+            self.set_alarm(slot, at, ctx);
+        }
+        Verdict::Write
+    }
+
+    /// The shifts of a connection that this kernel serves, for translating an ICMP error about it.
+    pub fn shifts_of(&self, flow: &FlowKey) -> Option<Shifts> {
+        match &self.connections[*self.by_flow.get(flow)?].state {
+            State::Delivering(delivering) => Some(delivering.learned.shifts),
+            State::Established(established) => Some(established.shifts),
+            State::Over(shifts) => Some(*shifts),
+            State::Replaying(_) | State::Prepared(_) | State::Returning(_) | State::Abandoned | State::Moving => None,
+        }
+    }
+}

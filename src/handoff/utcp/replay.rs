@@ -1,0 +1,135 @@
+//! Replay: the handshake once more, for this node's kernel alone.
+
+use super::*;
+
+impl Utcp {
+    /// A front-end asks whether this node would take a connection: replay its handshake and see what the kernel says.
+    pub fn handle_offer(&mut self, from: NodeId, offer: Box<Offer>, ctx: &mut Context, now: Instant) {
+        let id = offer.id;
+        match self.admit(from, &offer, ctx) {
+            Ok(alias) => self.replay(from, alias, offer, ctx, now),
+            Err(reason) => {
+                ctx.counters.offers_refused += 1;
+                ctx.say(from, Message::Refuse { id, reason });
+            }
+        }
+    }
+
+    pub(super) fn admit(&mut self, from: NodeId, offer: &Offer, ctx: &mut Context) -> Result<Endpoint, Refusal> {
+        if ctx.draining && from != ctx.node {
+            return Err(Refusal::Draining);
+        }
+        // One's own connection is counted already.
+        if from != ctx.node && !ctx.has_room() {
+            return Err(Refusal::Full);
+        }
+        let policy = std::rc::Rc::clone(&ctx.policy);
+        let service = policy.service_named(&offer.service).ok_or(Refusal::UnknownService)?;
+        let port = service.server_port(ctx.node).ok_or(Refusal::UnknownService)?;
+        let is_its_frontend = service.frontends.iter().any(|(node, frontend)| *node == from && *frontend == offer.flow.frontend);
+        if !is_its_frontend || self.by_handoff.contains_key(&offer.id) || self.applied.contains(&(from, offer.id)) {
+            return Err(Refusal::UnknownService);
+        }
+        if let Some(slot) = self.by_flow.get(&offer.flow).copied() {
+            match &self.connections[slot].state {
+                State::Over(_) | State::Abandoned => {}
+                State::Replaying(_) | State::Prepared(_) => self.purge_and_forget(slot, ctx),
+                State::Delivering(_) | State::Returning(_) | State::Established(_) | State::Moving => {
+                    self.ask(slot, ctx);
+                    return Err(Refusal::InUse);
+                }
+            }
+        }
+        let aliases = self.aliases.entry(offer.flow.frontend).or_insert_with(|| policy.aliases_of(offer.flow.frontend));
+        let client = offer.flow.client;
+        let free = aliases
+            .iter()
+            .map(|address| Endpoint::new(*address, port))
+            .find(|alias| !self.by_socket.contains_key(&(*alias, client)));
+        if let Some(alias) = free {
+            return Ok(alias);
+        }
+        // All in use or lingering: the one that has been over longest. Its kernel accepts a SYN in TIME-WAIT when the
+        // client's timestamp or sequence number has moved on (RFC 6191), and otherwise stays silent.
+        let (_, slot) = aliases
+            .iter()
+            .filter_map(|address| self.by_socket.get(&(Endpoint::new(*address, port), client)).copied())
+            .filter(|slot| self.connections[*slot].state.is_over())
+            .map(|slot| (self.connections[slot].since, slot))
+            .min()
+            .ok_or(Refusal::Full)?;
+        let alias = self.connections[slot].alias;
+        self.forget(slot, ctx);
+        Ok(alias)
+    }
+
+    pub(super) fn replay(&mut self, from: NodeId, alias: Endpoint, offer: Box<Offer>, ctx: &mut Context, now: Instant) {
+        let (id, flow, client_isn) = (offer.id, offer.flow, offer.client_isn);
+        ctx.write(replayed_syn(&offer, alias));
+        let serial = ctx.serial();
+        let deadline = now + limits::REPLAY_DEADLINE;
+        let state = State::Replaying(Box::new(Replaying { offer, deadline, overtaking: Overtaking::default() }));
+        let slot = self.connections.insert(Connection {
+            id,
+            flow,
+            ingress: from,
+            alias,
+            client_isn,
+            serial,
+            since: now,
+            alarm: Alarm::default(),
+            state,
+        });
+        ctx.connections += 1;
+        self.by_flow.insert(flow, slot);
+        self.by_socket.insert((alias, flow.client), slot);
+        self.by_handoff.insert(id, slot);
+        self.set_alarm(slot, now + limits::REPLAY_DEADLINE / 2, ctx);
+    }
+
+    /// The kernel's answer to the replayed SYN.
+    pub(super) fn learn(&mut self, slot: usize, syn_ack: &Segment<&mut [u8], ToClientLocal>, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        let replaying = match connection.state.take() {
+            State::Replaying(replaying) => replaying,
+            other => {
+                connection.state = other;
+                return;
+            }
+        };
+        let Replaying { offer, overtaking, .. } = *replaying;
+        if !keeps_promises(&offer, syn_ack) {
+            return self.refuse(slot, Refusal::Promise, ctx);
+        }
+        let learned = Learned::of(&offer, connection.alias, syn_ack);
+        ctx.say(
+            connection.ingress,
+            Message::Accept(Accept {
+                id: connection.id,
+                backend_isn: syn_ack.seq().raw(),
+                window_scale: syn_ack.window_scale(),
+                tsval: learned.tsval.map(|tsval| tsval.raw()),
+            }),
+        );
+        connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned }));
+        connection.since = now;
+        self.set_alarm(slot, now + limits::PREPARED_LIFETIME, ctx);
+    }
+
+    pub(super) fn refuse(&mut self, slot: usize, reason: Refusal, ctx: &mut Context) {
+        let connection = &self.connections[slot];
+        ctx.counters.offers_refused += 1;
+        ctx.say(connection.ingress, Message::Refuse { id: connection.id, reason });
+        log::debug!("refused flow={} id={} reason={reason:?}", connection.flow, connection.id.serial);
+        if reason == Refusal::ApplicationDown { self.forget(slot, ctx) } else { self.purge_and_forget(slot, ctx) }
+    }
+
+    /// The front-end withdraws its offer.
+    pub fn handle_abort(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context) {
+        let Some(slot) = self.by_handoff.get(&id).copied() else { return };
+        let connection = &self.connections[slot];
+        if connection.ingress == from && matches!(connection.state, State::Replaying(_) | State::Prepared(_)) {
+            self.purge_and_forget(slot, ctx);
+        }
+    }
+}
