@@ -318,8 +318,28 @@ kill "$CHATTER4"
 wait "$CHATTER4" || true
 good "nothing leaves from an alias: not when killed, not when the rules are flushed, not when stopping"
 
-# -- the way out of a panic
+# -- connections on aliases, which keep sending what nobody acknowledges
+on_aliases() { on_host ss -tanH src 198.18.0.0/16; on_host ss -tanH src fd00:ba70::/64; }
 others_rules
+start_node
+tell "replay 10.77.0.9:2000 198.18.9.9:80" ^replayed
+: >"$WORK/node.log"
+tell "replay [fd77::9]:2000 [fd00:ba70::99]:80" ^replayed
+[[ $(on_aliases | grep -c ESTAB) == 2 ]] || fail "no connections on aliases"
+sleep 0.5
+kill_node
+sleep 1
+[[ $(on_aliases | grep -c ESTAB) == 2 ]] || fail "a crash ended connections on aliases"
+start_node
+sleep 0.5
+restore_node
+[[ -z $(on_aliases) ]] || fail "connections on aliases outlived baton"
+sleep 0.5
+(($(packets_seen aliases) == 0)) || fail "$(packets_seen aliases) packets left from aliases"
+same_as_before "connections on aliases"
+good "connections on aliases are silent after a crash and gone after a stop, and nothing of them leaves"
+
+# -- the way out of a panic
 start_node
 echo panic >"$WORK/node.in"
 wait "$NODE" && fail "a panic is no success"
