@@ -26,20 +26,24 @@ SERVICES=(10.77.0.1:80 '[fd77::1]:80' 198.18.0.0/16 fd00:ba70::/64)
 
 clean() {
     local status=$?
-    trap - EXIT INT TERM HUP
+    # Nothing may keep the rest from being done: not a second Ctrl-C, not a closed terminal.
+    set +e
+    trap '' INT TERM HUP PIPE
+    trap - EXIT
     if ((status != 0)); then
         echo "---- failed (status $status), the host as it is:"
-        on_host sh -c 'ip rule; ip route show table all; ip -6 rule; nft list ruleset; ip -s link' | tail -150 || true
-        tail -n 40 "$WORK"/*.log || true
+        on_host sh -c 'ip rule; ip route show table all; ip -6 rule; nft list ruleset; ip -s link' | tail -150
+        tail -n 40 "$WORK"/*.log
     fi
-    ((${#BEGUN[@]} == 0)) || kill -9 "${BEGUN[@]}" 2>/dev/null || true
-    ip netns del "$HOST" 2>/dev/null || true
-    ip netns del "$CLIENT" 2>/dev/null || true
+    ((${#BEGUN[@]} == 0)) || kill -9 "${BEGUN[@]}" 2>/dev/null
+    ip netns del "$HOST" 2>/dev/null
+    ip netns del "$CLIENT" 2>/dev/null
     rm -rf "$WORK"
     exit "$status"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM HUP
+trap 'exit 141' PIPE
 
 on_host() { ip netns exec "$HOST" "$@"; }
 on_client() { ip netns exec "$CLIENT" "$@"; }
@@ -106,6 +110,7 @@ restore_node() {
 }
 
 snapshot() {
+    # shellcheck disable=SC2016 # the shell in the namespace expands it
     on_host sh -c '
         ip -d rule; ip -6 -d rule
         for family in -4 -6; do ip $family -d route show table all | sort; done
@@ -359,6 +364,7 @@ good "killed twice, started again and stopped: the host is as it was before the 
 # -- by hand, as docs/operations.md says
 start_node
 kill_node
+# shellcheck disable=SC2016
 on_host sh -e -c '
     nft delete table inet baton
     for v in -4 -6; do
