@@ -8,7 +8,7 @@ use baton::tun::capture::{Capture, CaptureConfig};
 use baton::tun::device::Device;
 use baton::tun::sock_diag::SockDiag;
 use etherparse::icmpv4::TimeExceededCode;
-use etherparse::{Icmpv4Header, Icmpv4Type, PacketBuilder};
+use etherparse::{Icmpv4Header, Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -130,6 +130,10 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
                 capture.change_guards(&[], &[flow(client, frontend)])?;
                 println!("unguarded");
             }
+            ["replay", client, alias] => {
+                replay(&device, endpoint(client), endpoint(alias))?;
+                println!("replayed");
+            }
             ["mtu", peer] => println!("mtu={}", capture.mtu_towards(&[peer.parse()?])?),
             ["release"] => {
                 capture.release()?;
@@ -154,6 +158,43 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
             _ => println!("unknown command {line}"),
         }
     }
+}
+
+/// Opens a connection from `client` to an alias in the local stack and sends a request on it that nobody acknowledges the
+/// answer of, so that the local stack has something to say for a long time.
+fn replay(device: &Device, client: Endpoint, alias: Endpoint) -> anyhow::Result<()> {
+    const ISN: u32 = 1_000;
+    let segment = |sequence: u32, acknowledgement: Option<u32>, payload: &[u8]| {
+        let ip = match (client.address, alias.address) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
+            _ => panic!("two versions of IP in one connection"),
+        };
+        let tcp = ip.tcp(client.port, alias.port, sequence, 65_535);
+        let tcp = match acknowledgement {
+            None => tcp.syn(),
+            Some(number) => tcp.ack(number),
+        };
+        let mut bytes = Vec::new();
+        tcp.write(&mut bytes, payload).unwrap();
+        bytes
+    };
+    device.send(&segment(ISN, None, b""))?;
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut buffer = [0; 2048];
+    while Instant::now() < deadline {
+        let Ok(length) = device.receive(&mut buffer) else { continue };
+        let packet = &buffer[..length];
+        if source(packet) != Some(alias.address) {
+            continue;
+        }
+        let Some(TransportSlice::Tcp(tcp)) = SlicedPacket::from_ip(packet)?.transport else { continue };
+        anyhow::ensure!(tcp.syn() && tcp.ack(), "the local stack answered, but not with a SYN-ACK");
+        let next = tcp.sequence_number().wrapping_add(1);
+        device.send(&segment(ISN + 1, Some(next), b""))?;
+        return Ok(device.send(&segment(ISN + 1, Some(next), b"hello"))?);
+    }
+    anyhow::bail!("the local stack did not answer")
 }
 
 /// The source address of a packet.

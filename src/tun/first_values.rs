@@ -156,7 +156,8 @@ mod tests {
     fn values_of_a_namespace_that_is_gone_say_nothing_about_its_successor() {
         let directory = tempfile::tempdir().unwrap();
         let namespace = Namespace::current().unwrap();
-        let gone = Namespace { boot: "another".into(), ..namespace.clone() };
+        let mut gone = namespace.clone();
+        gone.boot = "another".into();
         let mut values = FirstValues::load(directory.path(), "bt0", &gone).unwrap();
         values.saved = saved(&gone);
         values.save().unwrap();

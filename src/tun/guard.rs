@@ -243,6 +243,6 @@ mod tests {
     #[test]
     fn a_key_that_is_too_short_is_no_guard() {
         assert_eq!(parse_key(Family::V4, &[10, 77, 0, 9, 3, 232, 0, 0, 10, 77, 0, 1]), None);
-        assert_eq!(parse_key(Family::V6, &[0; 39]), None);
+        assert_eq!(parse_key(Family::V6, &[0; 37]), None);
     }
 }
