@@ -30,10 +30,14 @@ pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
 pub const DELIVERY_INTERVAL: Duration = Duration::from_millis(50);
 /// After this long without an acknowledgement of the first flight the owner returns the connection, if it safely can.
 pub const DELIVERY_DEADLINE: Duration = Duration::from_millis(500);
-/// Segments a back-end keeps that overtook their commit, and the octets of them.
+/// Segments a back-end keeps that overtook their commit.
 pub const OVERTAKING_SEGMENTS_MAX: usize = 64;
 /// Segments kept of one undecided connection (one-octet segments included).
 pub const HELD_SEGMENTS_MAX: usize = 4_096;
+/// Octets of them: an initial window of the largest segments in common use.
+pub const OVERTAKING_BYTES_MAX: usize = 128 << 10;
+/// Least time between two questions to the kernel whether a client's RST has ended a connection.
+pub const RESET_QUESTIONS_INTERVAL: Duration = Duration::from_millis(50);
 /// A connection without packets is looked up in the kernel this often.
 pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// A loop that did not run for this long must assume that the kernel went on without it (capture needs a sign of life

@@ -17,7 +17,8 @@ use baton::control::channel::{Channel, ChannelConfig, ChannelEvent, PeerView, Se
 use baton::control::greeting::Versions;
 use baton::control::key::{PrivateKey, public_key_to_text};
 use baton::control::message::{Epoch, HandoffId, Message};
-use baton::control::session::{Profile, Session};
+use baton::control::profile::Profile;
+use baton::control::session::Session;
 use baton::flow::NodeId;
 use baton::limits::{PEER_SILENCE_MAX, UNAUTHENTICATED_MAX};
 
@@ -121,6 +122,13 @@ impl Node {
     }
 
     fn turn(&mut self) {
+        self.turn_without_asking();
+        self.collect();
+        self.flush();
+    }
+
+    /// A turn in which nobody asks what happened.
+    fn turn_without_asking(&mut self) {
         let mut ready = mio::Events::with_capacity(64);
         self.poll.poll(&mut ready, Some(Duration::from_millis(2))).unwrap();
         let now = Instant::now();
@@ -131,8 +139,7 @@ impl Node {
         if self.channel.poll_timeout().is_some_and(|at| at <= now) {
             self.channel.handle_timeout(self.poll.registry(), now);
         }
-        self.collect();
-        self.flush();
+        self.channel.flush(self.poll.registry(), now);
     }
 
     fn flush(&mut self) {
@@ -226,6 +233,20 @@ fn a_session_comes_up_and_carries_messages_both_ways_in_order() {
     assert!(a.serials() == order && b.serials() == order);
     assert!(!a.channel.send(A, &closed(1)), "there is no session with ourselves");
     assert_eq!(a.peer().version, Some(1));
+}
+
+#[test]
+fn a_session_comes_up_over_ipv6() {
+    let cluster = Cluster::new("six");
+    let configs = [(A, 1), (B, 2)].map(|(node, epoch)| {
+        let mut config = cluster.config(node, epoch);
+        for (port, (_, address, _)) in (0..).zip(&mut config.nodes) {
+            *address = (std::net::Ipv6Addr::LOCALHOST, address.port() + port).into();
+        }
+        config
+    });
+    let [mut a, mut b] = configs.map(Node::start);
+    run(&mut [&mut a, &mut b], "both are up", |nodes| nodes.iter().all(|node| node.is_up()));
 }
 
 #[test]
@@ -354,6 +375,23 @@ fn a_new_session_replaces_one_that_still_lives_and_nothing_of_the_old_comes_afte
     assert_eq!(b.serials(), [1, 3]);
     run(&mut [&mut old], "the old life knows", |nodes| !nodes[0].is_up());
     assert!(old.downs()[0].contains("two processes hold the same key"), "{:?}", old.downs());
+}
+
+#[test]
+fn a_message_for_an_earlier_life_does_not_reach_the_next_one() {
+    let cluster = Cluster::new("life");
+    let (a, mut b) = cluster.start_both();
+    drop(a);
+    let mut a = cluster.start(A, 9);
+    run(&mut [&mut a], "the new life is up", |nodes| {
+        b.turn_without_asking();
+        nodes[0].is_up() && b.peer().sessions == 2
+    });
+    assert!(!b.channel.send(A, &closed(1)), "b's engine knows only of the first life");
+    run(&mut [&mut a, &mut b], "b's engine is told", |nodes| nodes[1].lives() == [1, 9]);
+    assert!(b.channel.send(A, &closed(2)));
+    run(&mut [&mut a, &mut b], "the message is there", |nodes| !nodes[0].serials().is_empty());
+    assert_eq!(a.serials(), [2]);
 }
 
 #[test]

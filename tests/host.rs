@@ -7,7 +7,9 @@ use baton::flow::{Endpoint, FlowKey};
 use baton::tun::capture::{Capture, CaptureConfig};
 use baton::tun::device::Device;
 use baton::tun::sock_diag::SockDiag;
-use socket2::{Domain, Socket, Type};
+use etherparse::icmpv4::TimeExceededCode;
+use etherparse::{Icmpv4Header, Icmpv4Type, PacketBuilder};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ fn driver() {
         ["serve", address] => serve(address),
         ["load", address, seconds] => load(address, seconds.parse().unwrap()),
         ["chatter", alias, to] => chatter(alias, to),
+        ["knock", from, to] => knock(from, to),
+        ["complain", to] => complain(to),
         ["measure", device, frontend] => measure(device, frontend),
         ["sockets", address] => sockets(address),
         _ => panic!("unknown part {part}"),
@@ -75,6 +79,7 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
         }
     };
     let mut capture = Capture::install(config)?;
+    capture.probe(&device)?;
     println!("\nready guards_found={} mtu={}", capture.guards_found().len(), device.mtu());
     for guard in capture.guards_found() {
         println!("guard {guard}");
@@ -213,6 +218,37 @@ fn load(address: &str, seconds: f64) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(2));
     }
     println!("\ngood={good} failed={failed} slowest_ms={}", slowest.as_millis());
+    Ok(())
+}
+
+/// Whether anything comes back for a SYN: a connection and a refusal both are an answer.
+fn knock(from: &str, to: &str) -> anyhow::Result<()> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse()?, to.parse()?);
+    let socket = Socket::new(Domain::for_address(from), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    // No TIME-WAIT: the same port knocks again.
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&from.into())?;
+    match socket.connect_timeout(&to.into(), Duration::from_millis(600)) {
+        Err(error) if error.kind() == ErrorKind::TimedOut => println!("\nknocked silence"),
+        Ok(()) => println!("\nknocked answer"),
+        Err(error) => println!("\nknocked answer: {error}"),
+    }
+    Ok(())
+}
+
+/// Sends an ICMP error about a packet of this front-end's: "time exceeded", quoting the beginning of a TCP segment.
+fn complain(frontend: &str) -> anyhow::Result<()> {
+    let SocketAddr::V4(frontend) = frontend.parse()? else { anyhow::bail!("an IPv4 front-end is needed") };
+    let mut quoted = Vec::new();
+    let segment = PacketBuilder::ipv4(frontend.ip().octets(), [10, 77, 0, 9], 1).tcp(frontend.port(), 1000, 1, 1);
+    segment.write(&mut quoted, &[])?;
+    let header = Icmpv4Header::with_checksum(Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit), &quoted);
+    let message = [&header.to_bytes()[..], &quoted].concat();
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    for _ in 0..10 {
+        socket.send_to(&message, &SocketAddr::from((*frontend.ip(), 0)).into())?;
+    }
     Ok(())
 }
 

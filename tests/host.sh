@@ -119,8 +119,9 @@ same_as_before() {
     diff "$WORK/before.snapshot" "$WORK/after.snapshot" || fail "$1: the host is not as it was"
 }
 
-packets_from_aliases() {
-    on_client nft list chain inet watch input | grep -o 'packets [0-9]*' | awk '{ sum += $2 } END { print sum }'
+# packets_seen CHAIN: by the client, which counts them.
+packets_seen() {
+    on_client nft list chain inet watch "$1" | grep -o 'packets [0-9]*' | awk '{ sum += $2 } END { print sum }'
 }
 
 captured() { [[ $(on_host nft list set inet baton alive) == *"elements = { 80"* ]]; }
@@ -166,10 +167,14 @@ ip -n "$CLIENT" route add 198.18.0.0/16 via 10.77.0.1
 ip -n "$CLIENT" route add fd00:ba70::/64 via fd77::1
 on_client nft -f - <<RULES
 table inet watch {
-  chain input {
+  chain aliases {
     type filter hook prerouting priority -400;
     ip saddr 198.18.0.0/16 counter
     ip6 saddr fd00:ba70::/64 counter
+  }
+  chain forwarded {
+    type filter hook prerouting priority -400;
+    iifname "eth0" ip daddr 10.88.0.0/24 counter
   }
 }
 RULES
@@ -236,6 +241,13 @@ echo beat >"$WORK/node.in"
 wait_for 2 captured
 good "capture follows the heartbeat"
 
+# -- errors about connections go where the connections are
+before=$(packets_read)
+play "$CLIENT" complain 10.77.0.1:80 >/dev/null
+now=$(packets_read)
+((now == before + 10)) || fail "of 10 ICMP errors $((now - before)) were captured"
+good "ICMP errors about front-ends' packets are captured"
+
 # -- guards
 tell "guard 10.77.0.9:1000 10.77.0.1:80" ^guarded
 tell "guard [fd77::9]:1000 [fd77::1]:80" ^guarded
@@ -248,6 +260,25 @@ grep -q "ready guards_found=2" "$WORK/node.log" || fail "guards did not survive 
 grep -q "guard 10.77.0.9:1000>10.77.0.1:80" "$WORK/node.log" || fail "an IPv4 guard is not as it was written"
 grep -qF "guard [fd77::9]:1000>[fd77::1]:80" "$WORK/node.log" || fail "an IPv6 guard is not as it was written"
 good "guards survive a crash and are found"
+
+# -- a guarded connection belongs to nobody here when baton is gone
+knock() { play "$CLIENT" knock "$@" | grep '^knocked'; }
+[[ $(knock 10.77.0.9:1001 10.77.0.1:80) == "knocked answer" ]] || fail "a connection that is not guarded got no answer"
+kill_node
+[[ $(knock 10.77.0.9:1000 10.77.0.1:80) == "knocked silence" ]] || fail "a guarded connection reached the local stack"
+[[ $(knock '[fd77::9]:1000' '[fd77::1]:80') == "knocked silence" ]] || fail "a guarded IPv6 connection reached the local stack"
+[[ $(knock 10.77.0.9:1002 10.77.0.1:80) == "knocked answer" ]] || fail "a connection that is not guarded got no answer after a kill"
+start_node
+good "a guarded connection does not reach the local stack"
+
+# -- aliases belong to the TUN, and forwarding to baton
+[[ $(knock 10.77.0.9:1003 198.18.0.1:80) == "knocked silence" ]] || fail "an alias answered to the network"
+[[ -z $(on_host ss -tanH src 198.18.0.0/16) ]] || fail "a SYN from the network reached an alias"
+[[ $(knock '[fd77::9]:1003' '[fd00:ba70::1]:80') == "knocked silence" ]] || fail "an IPv6 alias answered to the network"
+on_client ip route add 10.88.0.0/24 via 10.77.0.1
+[[ $(knock 10.77.0.9:1004 10.88.0.1:80) == "knocked silence" ]] || fail "what is nowhere answered"
+(($(packets_seen forwarded) == 0)) || fail "a device that did not forward before forwards for others"
+good "aliases cannot be reached from the network, and the host did not become a router"
 
 # -- a second one
 begin second "$HOST" node bt1 10.77.0.1:80 198.18.0.0/16
@@ -282,7 +313,7 @@ kill "$CHATTER6"
 wait "$CHATTER6" || true
 restore_node
 sleep 0.3
-(($(packets_from_aliases) == 0)) || fail "$(packets_from_aliases) packets left from aliases"
+(($(packets_seen aliases) == 0)) || fail "$(packets_seen aliases) packets left from aliases"
 kill "$CHATTER4"
 wait "$CHATTER4" || true
 good "nothing leaves from an alias: not when killed, not when the rules are flushed, not when stopping"
@@ -304,6 +335,31 @@ start_node
 restore_node
 same_as_before "killed twice"
 good "killed twice, started again and stopped: the host is as it was before the first start"
+
+# -- by hand, as docs/operations.md says
+start_node
+kill_node
+on_host sh -e -c '
+    nft delete table inet baton
+    for v in -4 -6; do
+        ip $v rule show | grep -q "^0:" || ip $v rule add pref 0 lookup local proto kernel
+        ip $v rule flush protocol 183
+        ip $v route flush table 7771
+    done
+    sysctl -qw net.ipv4.tcp_early_demux=1 net.ipv4.conf.eth0.forwarding=0 net.ipv6.conf.eth0.force_forwarding=0'
+grep -q early_demux "$BATON_HOST_STATE"/bt0-*.json || fail "the file of first values does not name the settings"
+rm "$BATON_HOST_STATE"/bt0-*.json "$BATON_HOST_STATE"/netns-*.lock
+same_as_before "by hand"
+good "what a killed process left can be removed by hand"
+
+# -- an administrator who makes a router of the host meanwhile keeps a router
+start_node
+on_host sysctl -qw net.ipv4.ip_forward=1
+restore_node
+[[ $(on_host sysctl -n net.ipv4.conf.eth0.forwarding) == 1 ]] || fail "forwarding was taken from somebody else"
+on_host sysctl -qw net.ipv4.ip_forward=0
+same_as_before "a router meanwhile"
+good "what somebody else set meanwhile stays"
 
 # -- full guards
 BATON_HOST_GUARDS=2 start_node
@@ -333,6 +389,14 @@ on_host ip route del blackhole 10.99.0.0/16 table 7771
 on_host nft add table inet baton
 refused "baton did not make" "${SERVICES[@]}"
 on_host nft delete table inet baton
+firewall() { on_host nft add table inet wall && on_host nft add chain inet wall c "{ type filter hook $1 priority 0; policy $2; }"; }
+firewall forward drop
+refused "forward chain with policy drop" "${SERVICES[@]}"
+on_host nft delete table inet wall
+firewall input accept
+on_host nft add rule inet wall c iifname != '"eth0"' drop
+refused "drops packets from bt0 to 10.77.0.1:80" "${SERVICES[@]}"
+on_host nft delete table inet wall
 same_as_before "refusals"
 good "refusals say why and change nothing"
 

@@ -4,7 +4,6 @@
 //! [`Channel::handle_event`] and written in [`Channel::flush`], nowhere else.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -18,16 +17,17 @@ use crate::control::greeting::{Goodbye, Parting};
 use crate::control::message::{Epoch, Message};
 use crate::control::overlay::SessionKeys;
 use crate::control::peer::Peer;
-use crate::control::session::{Profile, Session, SessionEvent};
+use crate::control::profile::Profile;
+use crate::control::session::SessionEvent;
 pub use crate::control::settings::Settings;
 use crate::control::socket;
 use crate::flow::NodeId;
 use crate::limits::{CONNECT_TIMEOUT, SESSION_BACKLOG_BYTES_MAX, UNAUTHENTICATED_MAX};
 
+mod admission;
+
 /// Read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
-/// Connections accepted before others get their turn.
-const ACCEPT_BUDGET: usize = 64;
 
 /// What the channel needs to start.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub struct ChannelConfig {
 }
 
 /// What happened.
+#[allow(missing_docs)] // The variants say it; a field name that needed more would be a wrong one.
 #[derive(Debug)]
 pub enum ChannelEvent {
     /// A session is up, with the keys for its overlay.
@@ -188,9 +189,9 @@ impl Channel {
     /// A deadline passed: heartbeats, dialling, peers that fell silent.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
         self.now = now;
-        if std::mem::take(&mut self.accept_again) {
-            self.accept(registry, now);
-        }
+        // Not only when the budget was used up: after a want of descriptors nothing else would wake the listener.
+        self.accept_again = false;
+        self.accept(registry, now);
         for slot in 0..self.connections.len() {
             let Some(connection) = &self.connections[slot] else { continue };
             let due = connection.poll_timeout() <= now;
@@ -221,12 +222,17 @@ impl Channel {
 
     /// What happened, until None.
     pub fn poll_event(&mut self) -> Option<ChannelEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let ChannelEvent::Up { peer, .. } = &event {
+            self.peers[usize::from(peer.0)].tell();
+        }
+        Some(event)
     }
 
-    /// Queues a message; false when there is no session (the message is lost).
+    /// Queues a message; false when there is no session (the message is lost). A session whose `Up` has not been polled
+    /// counts as none: a message meant for the session before must not reach the peer's next life.
     pub fn send(&mut self, peer: NodeId, message: &Message) -> bool {
-        let Some(slot) = self.peers.get(usize::from(peer.0)).and_then(|peer| peer.session) else { return false };
+        let Some(slot) = self.peers.get(usize::from(peer.0)).and_then(Peer::known_session) else { return false };
         let Some(session) = self.connections[slot].as_mut().and_then(Connection::session_mut) else { return false };
         if let Err(error) = session.send(message) {
             log::error!("peer={} message not sent: {error}", self.profile.name(peer));
@@ -428,70 +434,6 @@ impl Channel {
                 self.report(Some(peer), to, &ending, false, now);
                 self.peers[index].go_down(&ending, true, now);
             }
-        }
-    }
-
-    fn accept(&mut self, registry: &Registry, now: Instant) {
-        for _ in 0..ACCEPT_BUDGET {
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
-                Ok((stream, remote)) => self.admit(stream, remote, registry, now),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // Of a connection that is already gone, or for want of descriptors: the others are asked for later.
-                Err(error) => {
-                    log::debug!("accept: {error}");
-                    if error.raw_os_error() == Some(libc::EMFILE) || error.raw_os_error() == Some(libc::ENFILE) {
-                        return self.complain_of_descriptors(now);
-                    }
-                }
-            }
-        }
-        self.accept_again = true;
-    }
-
-    fn complain_of_descriptors(&mut self, now: Instant) {
-        let text = "control channel cannot accept: no file descriptors left; raise LimitNOFILE (ulimit -n)";
-        log::log!(self.complaints.level(text, now), "{text}");
-    }
-
-    /// A connection from anywhere. When too many are unauthenticated, one from a node's address takes the place of the
-    /// oldest from elsewhere, so strangers cannot keep nodes out.
-    fn admit(&mut self, stream: mio::net::TcpStream, remote: SocketAddr, registry: &Registry, now: Instant) {
-        let strangers = |connection: &Connection| match &connection.stage {
-            Stage::Connecting { .. } => false,
-            Stage::Open(session) => !session.is_authenticated() && !session.dialled(),
-            Stage::Leaving { session, .. } => !session.is_authenticated() && !session.dialled(),
-        };
-        let is_node = |address: SocketAddr| self.peers.iter().any(|peer| peer.address.ip() == address.ip());
-        let inside = self.connections.iter().flatten().filter(|connection| strangers(connection)).count();
-        if inside >= UNAUTHENTICATED_MAX {
-            let elsewhere = (0..self.connections.len())
-                .filter(|slot| {
-                    let connection = self.connections[*slot].as_ref();
-                    connection.is_some_and(|connection| strangers(connection) && !is_node(connection.remote))
-                })
-                .min_by_key(|slot| self.connections[*slot].as_ref().map(Connection::poll_timeout));
-            match elsewhere {
-                Some(slot) if is_node(remote) => self.connections[slot] = None,
-                _ => {
-                    let text = format!(
-                        "control channel has {UNAUTHENTICATED_MAX} connections that show no key; refusing more: \
-                         keep strangers from the port with a firewall"
-                    );
-                    return log::log!(self.complaints.level(&text, now), "{text}");
-                }
-            }
-        }
-        let Some(slot) = self.free_slot() else { return };
-        let Ok(session) = Session::accept(&self.profile, self.draining, now) else { return };
-        let token = self.token(slot);
-        let admitted = Connection::accepted(stream, remote, session).and_then(|mut connection| {
-            registry.register(connection.stream(), token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(connection)
-        });
-        match admitted {
-            Ok(connection) => self.connections[slot] = Some(connection),
-            Err(error) => log::debug!("address={} not admitted: {error}", remote.ip()),
         }
     }
 

@@ -17,6 +17,7 @@ const CLOSED: u8 = 0x17;
 const OWNED: u8 = 0x18;
 const OWNED_END: u8 = 0x19;
 const SETTLED: u8 = 0x1a;
+const DISOWNED: u8 = 0x1b;
 
 const OFFER_SACK: u8 = 0x01;
 const OFFER_ECN: u8 = 0x02;
@@ -42,6 +43,7 @@ impl Message {
             Self::Owned { .. } => OWNED,
             Self::OwnedEnd => OWNED_END,
             Self::Settled { .. } => SETTLED,
+            Self::Disowned { .. } => DISOWNED,
         }
     }
 
@@ -58,7 +60,11 @@ impl Message {
                 put_id(*id, out);
                 put_flight(more, out)?;
             }
-            Self::Abort { id } | Self::Delivered { id } | Self::Returned { id } | Self::Closed { id } => {
+            Self::Abort { id }
+            | Self::Delivered { id }
+            | Self::Returned { id }
+            | Self::Closed { id }
+            | Self::Disowned { id } => {
                 put_id(*id, out);
             }
             Self::Owned { id, flow } => {
@@ -85,6 +91,7 @@ impl Message {
             CLOSED => Self::Closed { id: id(&mut fields)? },
             OWNED => Self::Owned { id: id(&mut fields)?, flow: fields.flow()? },
             OWNED_END => Self::OwnedEnd,
+            DISOWNED => Self::Disowned { id: id(&mut fields)? },
             SETTLED => Self::Settled { below: fields.u64()? },
             unknown => return Err(DecodeError::UnknownType(unknown)),
         };
@@ -277,7 +284,7 @@ mod tests {
             })
     }
 
-    pub(crate) fn any_message() -> impl Strategy<Value = Message> {
+    fn any_message() -> impl Strategy<Value = Message> {
         prop_oneof![
             4 => any_offer().prop_map(|offer| Message::Offer(Box::new(offer))),
             2 => (any_id(), any::<(u32, Option<u32>)>(), proptest::option::of(0u8..=14)).prop_map(
@@ -292,6 +299,7 @@ mod tests {
             1 => any_id().prop_map(|id| Message::Delivered { id }),
             1 => any_id().prop_map(|id| Message::Returned { id }),
             1 => any_id().prop_map(|id| Message::Closed { id }),
+            1 => any_id().prop_map(|id| Message::Disowned { id }),
             1 => (any_id(), any_flow()).prop_map(|(id, flow)| Message::Owned { id, flow }),
             1 => Just(Message::OwnedEnd),
             1 => any::<u64>().prop_map(|below| Message::Settled { below }),
@@ -327,7 +335,7 @@ mod tests {
 
         #[test]
         fn no_octets_panic_and_what_is_understood_is_canonical(
-            type_octet in prop_oneof![OFFER..=SETTLED, any::<u8>()],
+            type_octet in prop_oneof![OFFER..=DISOWNED, any::<u8>()],
             body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(message) = Message::decode(type_octet, &body) {
@@ -346,6 +354,56 @@ mod tests {
                 let _ = Message::decode(message.type_octet(), &octets);
             }
         }
+    }
+
+    fn hex(octets: &[u8]) -> String {
+        octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    /// The layout is a promise to other versions. This is how `docs/handoff-protocol.md` draws it.
+    #[test]
+    fn an_offer_and_an_accept_stand_on_the_wire_as_documented() {
+        let id = HandoffId { epoch: Epoch(0x1111_1111_2222_2222), serial: 3 };
+        let end = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+        let offer = Offer {
+            id,
+            flow: FlowKey { client: end("192.0.2.1:4096"), frontend: end("10.77.0.1:80") },
+            service: "web".into(),
+            client_isn: Seq::new(0x4444_4444),
+            frontend_isn: Seq::new(0x5555_5555),
+            client_mss: 1_460,
+            window_scales: Some(WindowScales { client: WindowScale::new(7), frontend: WindowScale::new(10) }),
+            sack: true,
+            timestamps: Some(OfferedTimestamps { client: Timestamp::new(0x6666_6666), frontend: Timestamp::new(0x7777_7777) }),
+            ecn: false,
+            syn_window: 0xfaf0,
+            window: 0x01f6,
+            round_trip: Duration::from_millis(1),
+            acknowledged_early: true,
+            first_flight: b"GET".to_vec(),
+        };
+        let drawn = [
+            "1111111122222222",
+            "0000000000000003",
+            "1d",
+            "44444444",
+            "55555555",
+            "05b4",
+            "faf0",
+            "01f6",
+            "000003e8",
+            "070a",
+            "66666666",
+            "77777777",
+            "04c00002011000",
+            "040a4d00010050",
+            "03776562",
+            "00000003474554",
+        ];
+        assert_eq!(hex(&written(&Message::Offer(Box::new(offer)))), drawn.concat());
+        let accept = Accept { id, backend_isn: 0x8888_8888, window_scale: Some(WindowScale::new(9)), tsval: Some(0x9999_9999) };
+        let drawn = ["1111111122222222", "0000000000000003", "03", "88888888", "09", "99999999"];
+        assert_eq!(hex(&written(&Message::Accept(accept))), drawn.concat());
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use crate::control::ending::Ending;
-use crate::control::session::{Profile, Session};
+use crate::control::profile::Profile;
+use crate::control::session::Session;
 use crate::control::socket;
 use crate::flow::NodeId;
 use crate::limits::{CONNECT_TIMEOUT, FAREWELL_TIMEOUT, SESSION_READ_BUDGET_BYTES};
@@ -93,6 +94,9 @@ impl Connection {
 
     /// Reads until the socket has no more or the budget is used, which leaves `unread` set.
     pub fn read(&mut self, buffer: &mut [u8], profile: &Profile, now: Instant) -> Result<(), Ending> {
+        if matches!(self.stage, Stage::Connecting { .. }) {
+            return Ok(());
+        }
         let mut budget = SESSION_READ_BUDGET_BYTES;
         self.unread = false;
         while budget > 0 {

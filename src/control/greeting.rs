@@ -253,6 +253,20 @@ mod tests {
         assert_eq!(Hello::decode(&octets), Ok(hello()));
     }
 
+    /// The layout is a promise to all versions. This is how `docs/control-channel.md` draws it.
+    #[test]
+    fn greetings_stand_on_the_wire_as_documented() {
+        let mut octets = Vec::new();
+        hello().encode(&mut octets).unwrap();
+        assert_eq!(octets, b"\x62\x61\x74\x01\0\x01\0\x03\x01\x02\x03\x04\x05\x06\x07\x08\x05\x02\x04shop\x01a");
+        let mut octets = Vec::new();
+        Heartbeat { sent: 1, echo: 2, held: 3, draining: true, load: 0 }.encode(&mut octets);
+        assert_eq!(octets, b"\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x03\x01\0\0");
+        let mut octets = Vec::new();
+        Goodbye { reason: Parting::Replaced, text: "bye".into() }.encode(&mut octets);
+        assert_eq!(octets, b"\x02\0\x03bye");
+    }
+
     #[test]
     fn hello_of_another_protocol_is_refused() {
         assert_eq!(Hello::decode(b"GET / HTTP/1.1"), Err(DecodeError::Magic));

@@ -137,9 +137,11 @@ impl PrivateKey {
             }
             Err(error) => return Err(KeyError::Unwritable { path: path.to_owned(), error }),
         };
-        writeln!(file, "{}", self.to_text())
-            .and_then(|()| file.sync_all())
-            .map_err(|error| KeyError::Unwritable { path: path.to_owned(), error })
+        writeln!(file, "{}", self.to_text()).and_then(|()| file.sync_all()).map_err(|error| {
+            // Half a key is no key, and the next attempt must not find it in its way.
+            let _ = std::fs::remove_file(path);
+            KeyError::Unwritable { path: path.to_owned(), error }
+        })
     }
 
     /// One line of base64.

@@ -113,22 +113,57 @@ pub enum Message {
     /// Back-end: prepared; my kernel's state is this.
     Accept(Accept),
     /// Back-end: no.
-    Refuse { id: HandoffId, reason: Refusal },
+    Refuse {
+        /// The handoff.
+        id: HandoffId,
+        /// Why.
+        reason: Refusal,
+    },
     /// Front-end: it is yours, for good. `more` are client bytes that arrived in order after the offer and must be
     /// delivered reliably. Repeated on a new session until `Delivered` or `Returned`; applied once.
-    Commit { id: HandoffId, more: Vec<u8> },
+    Commit {
+        /// The handoff.
+        id: HandoffId,
+        /// Client bytes behind the offer's first flight.
+        more: Vec<u8>,
+    },
     /// Front-end: the offer is withdrawn. Never follows a commit.
-    Abort { id: HandoffId },
+    Abort {
+        /// The handoff.
+        id: HandoffId,
+    },
     /// Back-end: my kernel has acknowledged the first flight; the commit need not be repeated.
-    Delivered { id: HandoffId },
+    Delivered {
+        /// The handoff.
+        id: HandoffId,
+    },
     /// Back-end: no byte reached an application and none will; the connection is yours again.
-    Returned { id: HandoffId },
+    Returned {
+        /// The handoff.
+        id: HandoffId,
+    },
     /// Back-end: the connection is over.
-    Closed { id: HandoffId },
+    Closed {
+        /// The handoff.
+        id: HandoffId,
+    },
+    /// Front-end, answering `Owned`: that connection is given up here, its client reset. Destroy your end of it.
+    Disowned {
+        /// The handoff.
+        id: HandoffId,
+    },
     /// Back-end, on a new session: I own this connection, whose packets arrive at you.
-    Owned { id: HandoffId, flow: FlowKey },
+    Owned {
+        /// The handoff that made it ours.
+        id: HandoffId,
+        /// The connection.
+        flow: FlowKey,
+    },
     /// Back-end: that was all I own.
     OwnedEnd,
     /// Front-end: no commit below this serial of my epoch will be repeated.
-    Settled { below: u64 },
+    Settled {
+        /// The lowest serial that may still be repeated.
+        below: u64,
+    },
 }

@@ -17,6 +17,7 @@ pub mod message;
 mod outbox;
 pub mod overlay;
 mod peer;
+pub mod profile;
 pub mod replay;
 pub mod seal;
 pub mod session;

@@ -38,6 +38,8 @@ pub struct Peer {
     error: Option<String>,
     backoff: Backoff,
     sessions: u64,
+    /// Of these, how many the engine has been told of.
+    sessions_told: u64,
 }
 
 impl Peer {
@@ -53,6 +55,7 @@ impl Peer {
             error: None,
             backoff: Backoff::new(seed),
             sessions: 0,
+            sessions_told: 0,
         }
     }
 
@@ -71,6 +74,17 @@ impl Peer {
         self.error = None;
         self.sessions += 1;
         self.enter(State::Up, now);
+    }
+
+    /// The engine is being told of the next session.
+    pub fn tell(&mut self) {
+        self.sessions_told += 1;
+    }
+
+    /// The slot of the session that the engine means when it sends: the one that is up, unless it has not been told of
+    /// it. What it says before that is for an earlier session, perhaps for an earlier life of the peer.
+    pub fn known_session(&self) -> Option<usize> {
+        self.session.filter(|_| self.sessions_told == self.sessions)
     }
 
     /// The session is gone, or an attempt has failed. `dial_again`: it was we who dialled.

@@ -17,13 +17,14 @@ use rustls::Connection;
 
 use crate::control::ending::{Ending, Refusing};
 use crate::control::frame::{Frame, FrameBuffer, encode_message};
-use crate::control::greeting::{Goodbye, Heartbeat, Hello, Versions};
-use crate::control::key::{PrivateKey, public_key_to_text};
+use crate::control::greeting::{Goodbye, Heartbeat, Hello};
+use crate::control::key::public_key_to_text;
 use crate::control::message::{Epoch, Message};
 use crate::control::outbox::Outbox;
+use crate::control::profile::Profile;
 use crate::control::seal::SessionKeys;
 use crate::control::settings::Settings;
-use crate::control::tls::{Tls, is_key_refusal, shown_key, wrong_key};
+use crate::control::tls::{is_key_refusal, shown_key, wrong_key};
 use crate::control::wire::EncodeError;
 use crate::flow::NodeId;
 use crate::limits::{AUTHENTICATION_TIMEOUT, PEER_HEARTBEAT_INTERVAL, PEER_SILENCE_MAX};
@@ -32,71 +33,6 @@ use crate::limits::{AUTHENTICATION_TIMEOUT, PEER_HEARTBEAT_INTERVAL, PEER_SILENC
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-baton-overlay";
 /// Octets turned into TLS records at once while earlier ones still wait: what is queued behind a slow peer stays plain.
 const SEAL_BYTES: usize = 256 << 10;
-
-/// Who we are, and whom we know. The same for all sessions of a node.
-#[derive(Debug)]
-pub struct Profile {
-    cluster: String,
-    node: NodeId,
-    /// Name and public key of every node, in order of their ids.
-    nodes: Vec<(String, [u8; 32])>,
-    epoch: Epoch,
-    settings: Settings,
-    versions: Versions,
-    tls: Tls,
-}
-
-impl Profile {
-    /// The profile of node `node` of `nodes` (name and public key, sorted by name).
-    pub fn new(
-        cluster: String,
-        node: NodeId,
-        nodes: Vec<(String, [u8; 32])>,
-        key: &PrivateKey,
-        epoch: Epoch,
-        settings: Settings,
-    ) -> anyhow::Result<Self> {
-        let Some((name, pinned)) = nodes.get(usize::from(node.0)) else {
-            anyhow::bail!("node number {} of {} nodes does not exist", node.0, nodes.len());
-        };
-        if *pinned != key.public_key() {
-            anyhow::bail!(
-                "the key file holds the private key of {}, but the cluster file has `public_key: \"{}\"` for node \
-                 {name}: give the right `--key`, or correct the cluster file on every node",
-                public_key_to_text(&key.public_key()),
-                public_key_to_text(pinned),
-            );
-        }
-        let keys: Vec<_> = nodes.iter().map(|(_, key)| *key).collect();
-        let tls = Tls::new(key, &keys)?;
-        Ok(Self { cluster, node, nodes, epoch, settings, versions: Versions::SPOKEN, tls })
-    }
-
-    /// Speaks other versions than [`Versions::SPOKEN`].
-    #[must_use]
-    pub fn with_versions(self, versions: Versions) -> Self {
-        Self { versions, ..self }
-    }
-
-    /// A node's name.
-    pub fn name(&self, node: NodeId) -> &str {
-        self.nodes.get(usize::from(node.0)).map_or("?", |(name, _)| name)
-    }
-
-    /// This node's settings.
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    fn key_text(&self, node: NodeId) -> String {
-        self.nodes.get(usize::from(node.0)).map_or_else(String::new, |(_, key)| public_key_to_text(key))
-    }
-
-    fn peer_with(&self, key: &[u8; 32]) -> Option<NodeId> {
-        let index = self.nodes.iter().position(|(_, pinned)| pinned == key)?;
-        u16::try_from(index).ok().map(NodeId).filter(|peer| *peer != self.node)
-    }
-}
 
 /// What a session has to tell.
 #[derive(Debug)]

@@ -5,14 +5,16 @@
 //! [`crate::handoff::utcp`], on whichever node.
 //!
 //! ```text
-//!  SYN            SYN-ACK              ACK                  decided: peer
-//!   --> SynTable --------> Handshake --------> Undecided ------------------> Offered --accept--> Committing
-//!                                                |   ^ parked: kernel's half   |  |                  | guard written
-//!                                                |   | purged, guard set       |  |                  v commit sent
-//!                     released: local server <---+---+------- refuse, deadline-+  |<--returned--- HandedOff
-//!                                                    (purged: replay to self)  <--+                  | closed by owner
-//!                                                                                                    v
-//!                                                forgotten <----- linger --------------------- Lingering
+//!  SYN            SYN-ACK              ACK                  decided: peer             accept
+//!   --> SynTable --------> Handshake --------> Undecided ------------------> Offered --------> Securing
+//!                                               |  ^   \                     |  ^               | guard written, and the
+//!                                               |  |    held too long,       |  |               | kernel's half is still
+//!                                               |  |    to be acknowledged   |  |               | a request: commit sent
+//!                                               |  '-- parked -- Securing <--'  |               v
+//!                     released: local server <--+------ refuse, deadline, ------+---returned- HandedOff
+//!                                               |       nobody left                             | closed by owner
+//!                     (parked: replay to self)  '                                               v
+//!                                                forgotten <--------- linger -------------- Lingering
 //! ```
 //!
 //! Until the commit is sent the connection can be taken back for any reason; from then on only its owner can return it.
@@ -21,7 +23,7 @@ use crate::control::message::{Accept, HandoffId, Message, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::context::Context;
 use crate::handoff::counters::{DropReason, Fallback};
-use crate::handoff::engine::{FlowView, Output, Verdict};
+use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
 use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
@@ -61,6 +63,15 @@ struct Connection {
     state: State,
 }
 
+impl Connection {
+    /// Asks for the guard; what follows waits for it.
+    fn secure(&mut self, then: Securing, ctx: &mut Context) {
+        self.guard = Guard::Asked;
+        self.state = State::Securing(then);
+        ctx.outputs.push_back(Output::Guard(self.flow));
+    }
+}
+
 /// Whether the kernel is kept from answering for this connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Guard {
@@ -78,8 +89,9 @@ enum State {
     Undecided(Undecided),
     /// A candidate was asked.
     Offered(Offered),
-    /// The candidate accepted; the guard is being written.
-    Committing(Offered),
+    /// The kernel's half is about to be purged: the guard is being written, then the kernel is asked whether its half is
+    /// still what we think. Nothing is given away before both have answered.
+    Securing(Securing),
     /// The owner serves it.
     HandedOff(HandedOff),
     /// It is over; late packets still go to the owner.
@@ -97,7 +109,7 @@ impl State {
             Self::Undecided(Undecided { kernel: KernelHalf::SynReceived, .. }) => "undecided",
             Self::Undecided(Undecided { kernel: KernelHalf::Purged, .. }) => "parked",
             Self::Offered(_) => "offered",
-            Self::Committing(_) => "committing",
+            Self::Securing(_) => "securing",
             Self::HandedOff(_) => "handed-off",
             Self::Lingering(_) => "lingering",
             Self::Lost => "lost",
@@ -138,6 +150,13 @@ struct Pending {
     deadline: Instant,
 }
 
+/// What follows once the guard is written and the kernel's half is known to be what we think.
+#[derive(Debug)]
+enum Securing {
+    Park(Undecided),
+    Commit(Offered),
+}
+
 #[derive(Debug)]
 struct Offered {
     pending: Pending,
@@ -158,8 +177,8 @@ struct HandedOff {
     offered_bytes: usize,
     /// The session in which the owner was last heard to own it.
     confirmed_in: u64,
-    /// A SYN that came while the connection was not known to be over.
-    kept_syn: Option<Vec<u8>>,
+    /// A SYN that came while the connection was not known to be over, and when.
+    kept_syn: Option<(Instant, Vec<u8>)>,
 }
 
 /// How long the client may take to acknowledge a SYN-ACK and still be followed.
@@ -192,12 +211,20 @@ impl Btcp {
         let is_syn = segment.flags().contains(Flags::SYN) && !segment.flags().contains(Flags::ACK);
         let connection = &mut self.connections[slot];
         match &mut connection.state {
+            // What BTCP itself acts on it must judge itself; everything else is judged by the owner's kernel.
+            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) if !segment.checksums_are_right() => {
+                drop(ctx, DropReason::Checksum)
+            }
             State::Handshake(_) => self.in_handshake(slot, segment, ctx, now),
-            State::Undecided(_) | State::Offered(_) | State::Committing(_) => self.while_undecided(slot, &segment, ctx, now),
+            State::Undecided(_) | State::Offered(_) | State::Securing(_) => self.while_undecided(slot, &segment, ctx, now),
             State::HandedOff(handed_off) => {
                 if is_syn {
-                    handed_off.kept_syn = Some(segment.packet().to_vec());
+                    handed_off.kept_syn = Some((now, segment.packet().to_vec()));
                 } else {
+                    if !segment.flags().contains(Flags::RST) {
+                        // The client goes on with this connection: that SYN was not its own.
+                        handed_off.kept_syn = None;
+                    }
                     handed_off.client.get_or_insert_with(|| ClientView::seen(&segment)).update(&segment);
                 }
                 Verdict::Forward(handed_off.to)
@@ -226,7 +253,8 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         let flags = syn.flags();
-        if !flags.contains(Flags::SYN) || flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN)) {
+        if !flags.contains(Flags::SYN) || flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN)) || !syn.checksums_are_right()
+        {
             return Verdict::Write;
         }
         ctx.counters.syns += 1;
@@ -273,6 +301,10 @@ impl Btcp {
             self.forget(slot, ctx);
             return Verdict::Write;
         }
+        if segment.seq().is_before(&first) && first.is_before(&segment.seq_end()) {
+            // The kernel would trim it, take the rest and complete the handshake behind our back.
+            return drop(ctx, DropReason::OutOfWindow);
+        }
         if !flags.contains(Flags::ACK) || segment.ack() != initial.frontend_isn.plus(1) || segment.seq().is_before(&first) {
             // The kernel answers this as it should; its half stays as it is.
             return Verdict::Write;
@@ -307,14 +339,15 @@ impl Btcp {
         let flow = connection.flow;
         let Some(undecided) = connection.state.undecided_mut() else { return drop(ctx, DropReason::UnexpectedFromKernel) };
         let flags = segment.flags();
-        // First, check RST (RFC 5961, section 3.2).
+        // First, check RST (RFC 5961, section 3.2). A client that was sent a challenge resets at what that acknowledged.
         if flags.contains(Flags::RST) {
-            let ahead = segment.seq().since(&undecided.flight.next());
-            if ahead == 0 {
+            let seq = segment.seq();
+            if seq == undecided.flight.next() || seq == undecided.flight.acknowledged() {
                 ctx.counters.reset_by_client += 1;
                 self.abandon(slot, ctx);
                 return Verdict::Consumed;
             }
+            let ahead = seq.since(&undecided.flight.acknowledged());
             if (1..=i32::from(u16::MAX)).contains(&ahead) && ctx.may_challenge(now) {
                 ctx.write(undecided.acknowledgement(&flow));
             }
@@ -327,13 +360,26 @@ impl Btcp {
             }
             return drop(ctx, DropReason::SynOnConnection);
         }
-        if !flags.contains(Flags::ACK) || segment.ack() != undecided.initial.frontend_isn.plus(1) {
+        if !flags.contains(Flags::ACK) {
+            return drop(ctx, DropReason::BadAcknowledgement);
+        }
+        let acknowledged = segment.ack().since(&undecided.initial.frontend_isn.plus(1));
+        if acknowledged > 0 && undecided.kernel == KernelHalf::SynReceived {
+            // The client has heard from the local server: something reached the kernel without us. It is the server's.
+            self.take_back(slot, Fallback::KernelWentOn, ctx);
+            return Verdict::Write;
+        }
+        if acknowledged != 0 {
             return drop(ctx, DropReason::BadAcknowledgement);
         }
         undecided.client.update(segment);
         let inspect_bytes_max = ctx.policy.service_of(flow.frontend).map_or(0, |service| service.inspect_bytes_max);
         let held_before = undecided.flight.held_bytes();
-        let arrival = undecided.flight.insert(segment, inspect_bytes_max);
+        let arrival = if ctx.first_flight_bytes.saturating_add(segment.packet().len()) > ctx.policy.limits.first_flight_bytes {
+            Arrival::Full
+        } else {
+            undecided.flight.insert(segment, inspect_bytes_max)
+        };
         ctx.first_flight_bytes += undecided.flight.held_bytes() - held_before;
         match arrival {
             Arrival::Progress => {
@@ -345,7 +391,7 @@ impl Btcp {
             Arrival::Old => {
                 // Parked, there is no kernel to acknowledge what is sent again, or to answer a keep-alive probe.
                 if undecided.kernel == KernelHalf::Purged && segment.seq().is_before(&undecided.flight.next()) {
-                    undecided.flight.acknowledge();
+                    undecided.flight.acknowledge_all();
                     ctx.write(undecided.acknowledgement(&flow));
                 }
                 Verdict::Consumed
@@ -368,7 +414,7 @@ impl Btcp {
                     return Verdict::Write;
                 }
                 State::Handshake(_) => self.forget(slot, ctx),
-                State::Undecided(_) | State::Offered(_) | State::Committing(_) => return drop(ctx, DropReason::SynAckAbsorbed),
+                State::Undecided(_) | State::Offered(_) | State::Securing(_) => return drop(ctx, DropReason::SynAckAbsorbed),
                 State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
                     return drop(ctx, DropReason::UnexpectedFromKernel);
                 }
@@ -398,7 +444,7 @@ impl Btcp {
             State::Handshake(_)
             | State::Undecided(_)
             | State::Offered(_)
-            | State::Committing(_)
+            | State::Securing(_)
             | State::Lost
             | State::Moving => None,
         }
@@ -416,7 +462,7 @@ impl Btcp {
             Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
             Examination::NeedMore => {
                 let is_all = undecided.flight.is_finished() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
-                if is_all || ctx.first_flight_bytes > ctx.policy.limits.first_flight_bytes {
+                if is_all {
                     return self.decide_by_default(slot, ctx, now);
                 }
                 if undecided.flight.initial_window_is_used_up() {
@@ -511,7 +557,6 @@ impl Btcp {
         let is_held = |slot: usize, serial: u64| {
             connections.get(slot).is_some_and(|connection| {
                 connection.serial == serial
-                    && connection.guard == Guard::None
                     && matches!(&connection.state, State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived)
             })
         };
@@ -523,9 +568,11 @@ impl Btcp {
     /// Takes an undecided connection out of the kernel, for as long as its client likes to be silent. First the guard.
     fn park(&mut self, slot: usize, ctx: &mut Context) {
         let connection = &mut self.connections[slot];
-        if connection.guard == Guard::None {
-            connection.guard = Guard::Asked;
-            ctx.outputs.push_back(Output::Guard(connection.flow));
+        match connection.state.take() {
+            State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => {
+                connection.secure(Securing::Park(undecided), ctx);
+            }
+            other => connection.state = other,
         }
     }
 
@@ -539,7 +586,7 @@ impl Btcp {
                 self.park(slot, ctx);
             }
             KernelHalf::Purged => {
-                undecided.flight.acknowledge();
+                undecided.flight.acknowledge_all();
                 ctx.counters.early_acknowledgements += 1;
                 ctx.write(undecided.acknowledgement(&flow));
             }
@@ -547,7 +594,7 @@ impl Btcp {
     }
 
     /// The guard of a connection was written, or could not be.
-    pub fn handle_guard(&mut self, flow: FlowKey, written: bool, ctx: &mut Context, now: Instant) {
+    pub fn handle_guard(&mut self, flow: FlowKey, written: bool, ctx: &mut Context) {
         let Some(slot) = self.by_flow.get(&flow).copied() else {
             if written {
                 ctx.outputs.push_back(Output::Unguard(flow));
@@ -556,8 +603,32 @@ impl Btcp {
         };
         let connection = &mut self.connections[slot];
         connection.guard = if written { Guard::Written } else { Guard::None };
+        if !matches!(connection.state, State::Securing(_)) {
+            return;
+        }
+        if written {
+            // From here on nothing reaches the kernel without us; before, a fragment or a pause of ours may have let
+            // something through.
+            ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
+        } else {
+            // What cannot be guarded can be neither parked nor handed off: the local server answers.
+            self.take_back(slot, Fallback::GuardFailed, ctx);
+        }
+    }
+
+    /// What the kernel says of its own half, now that nothing can change it any more.
+    pub fn handle_socket(&mut self, flow: FlowKey, socket: SocketState, ctx: &mut Context, now: Instant) {
+        let Some(slot) = self.by_flow.get(&flow).copied() else { return };
+        if matches!(socket, SocketState::Open | SocketState::TimeWait) {
+            if matches!(self.connections[slot].state, State::Securing(_)) {
+                self.take_back(slot, Fallback::KernelWentOn, ctx);
+            }
+            return;
+        }
+        let connection = &mut self.connections[slot];
         match connection.state.take() {
-            State::Undecided(mut undecided) if written => {
+            State::Securing(Securing::Commit(offered)) => self.commit(slot, offered, ctx, now),
+            State::Securing(Securing::Park(mut undecided)) => {
                 purge(&flow, &mut undecided, &mut self.holds, ctx);
                 ctx.counters.parked += 1;
                 let acknowledge = std::mem::take(&mut undecided.acknowledge_when_parked);
@@ -567,20 +638,27 @@ impl Btcp {
                 }
                 self.set_alarm_of_undecided(slot, ctx, now);
             }
-            State::Undecided(undecided) => {
-                // What cannot be guarded cannot be parked: the local server answers.
-                ctx.counters.fall_back(Fallback::GuardFailed);
-                self.release(slot, undecided, ctx);
-            }
-            State::Committing(offered) if written => self.commit(slot, offered, ctx, now),
-            State::Committing(offered) => {
-                ctx.counters.fall_back(Fallback::GuardFailed);
-                ctx.say(offered.to, Message::Abort { id: offered.id });
-                self.by_handoff.remove(&offered.id);
-                self.serve_locally(slot, offered.pending, ctx, now);
-            }
             other => connection.state = other,
         }
+    }
+
+    /// Takes an undecided connection back for good: whoever was asked is told, and the kernel, which knows it, serves it.
+    fn take_back(&mut self, slot: usize, reason: Fallback, ctx: &mut Context) {
+        let connection = &mut self.connections[slot];
+        let undecided = match connection.state.take() {
+            State::Undecided(undecided) | State::Securing(Securing::Park(undecided)) => undecided,
+            State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
+                ctx.say(offered.to, Message::Abort { id: offered.id });
+                self.by_handoff.remove(&offered.id);
+                offered.pending.undecided
+            }
+            other => {
+                connection.state = other;
+                return;
+            }
+        };
+        ctx.counters.fall_back(reason);
+        self.release(slot, undecided, ctx);
     }
 
     // ---- Handoff ----------------------------------------------------------------------------------------------------
@@ -624,12 +702,9 @@ impl Btcp {
         match connection.state.take() {
             State::Offered(offered) if offered.to == from => {
                 connection.alarm.clear();
-                if connection.guard == Guard::Written {
-                    self.commit(slot, offered, ctx, now);
-                } else {
-                    connection.guard = Guard::Asked;
-                    ctx.outputs.push_back(Output::Guard(connection.flow));
-                    connection.state = State::Committing(offered);
+                match offered.pending.undecided.kernel {
+                    KernelHalf::Purged => self.commit(slot, offered, ctx, now),
+                    KernelHalf::SynReceived => connection.secure(Securing::Commit(offered), ctx),
                 }
             }
             other => connection.state = other,
@@ -732,7 +807,7 @@ impl Btcp {
     pub fn handle_closed(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context, now: Instant) {
         let Some(slot) = self.by_handoff.get(&id).copied() else { return };
         let Some(handed_off) = self.handed_off_mut(from, id) else { return };
-        let kept_syn = handed_off.kept_syn.take();
+        let kept_syn = handed_off.kept_syn.take().filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
         if let Some(pending) = handed_off.pending.take() {
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
         }
@@ -746,7 +821,7 @@ impl Btcp {
         }
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
-        if let Some(mut syn) = kept_syn {
+        if let Some((_, mut syn)) = kept_syn {
             self.forget(slot, ctx);
             if let Ok(segment) = Segment::parse(syn.as_mut_slice())
                 && self.handle_unknown(flow, segment, ctx, now) == Verdict::Write
@@ -804,7 +879,8 @@ impl Btcp {
             return;
         }
         if self.orphans.remove(&flow).is_none() || self.by_flow.contains_key(&flow) {
-            return;
+            // Given up here, its client reset: the owner must not send for it any more.
+            return ctx.say(from, Message::Disowned { id });
         }
         let state = State::HandedOff(HandedOff {
             to: from,
@@ -841,7 +917,7 @@ impl Btcp {
                 State::HandedOff(handed_off) if handed_off.to == peer && handed_off.pending.is_some() => {
                     Some(handed_off.id.serial)
                 }
-                State::Offered(offered) | State::Committing(offered) if offered.to == peer => Some(offered.id.serial),
+                State::Offered(offered) | State::Securing(Securing::Commit(offered)) if offered.to == peer => Some(offered.id.serial),
                 _ => None,
             })
             .min()
@@ -852,7 +928,7 @@ impl Btcp {
         self.connections
             .iter()
             .filter(|(_, connection)| match &connection.state {
-                State::Offered(offered) | State::Committing(offered) => offered.to == peer,
+                State::Offered(offered) | State::Securing(Securing::Commit(offered)) => offered.to == peer,
                 State::HandedOff(handed_off) => handed_off.to == peer,
                 _ => false,
             })
@@ -889,8 +965,8 @@ impl Btcp {
     fn abandon(&mut self, slot: usize, ctx: &mut Context) {
         let flow = self.connections[slot].flow;
         let mut undecided = match self.connections[slot].state.take() {
-            State::Undecided(undecided) => undecided,
-            State::Offered(offered) | State::Committing(offered) => {
+            State::Undecided(undecided) | State::Securing(Securing::Park(undecided)) => undecided,
+            State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                 self.by_handoff.remove(&offered.id);
                 ctx.say(offered.to, Message::Abort { id: offered.id });
                 offered.pending.undecided
@@ -948,16 +1024,20 @@ impl Btcp {
                     self.lose(slot, ctx, now);
                 }
                 State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => self.release(slot, undecided, ctx),
-                State::Offered(Offered { pending, id, to, .. }) | State::Committing(Offered { pending, id, to, .. }) => {
+                State::Offered(Offered { pending, id, to, .. }) | State::Securing(Securing::Commit(Offered { pending, id, to, .. })) => {
                     ctx.say(to, Message::Abort { id });
                     self.by_handoff.remove(&id);
                     if pending.undecided.kernel == KernelHalf::SynReceived {
                         self.release(slot, pending.undecided, ctx);
                     } else {
+                        ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
                         self.reset_client(slot, Some(pending.undecided.client), ctx, now);
                     }
                 }
-                State::Undecided(undecided) => self.reset_client(slot, Some(undecided.client), ctx, now),
+                State::Undecided(undecided) => {
+                    ctx.first_flight_bytes -= undecided.flight.held_bytes();
+                    self.reset_client(slot, Some(undecided.client), ctx, now);
+                }
                 other => self.connections[slot].state = other,
             }
         }
@@ -1024,11 +1104,10 @@ impl Btcp {
             Some(first_byte) => first_byte + service.inspect_timeout,
             None => undecided.entered + service.silence_timeout,
         };
-        if connection.guard == Guard::None && undecided.kernel == KernelHalf::SynReceived {
+        if undecided.kernel == KernelHalf::SynReceived {
             at = at.min(undecided.entered + limits::HOLD_MAX);
         }
-        if connection.guard != Guard::Asked
-            && undecided.flight.owes_acknowledgement()
+        if undecided.flight.owes_acknowledgement()
             && let Some(first_byte) = undecided.first_byte
         {
             at = at.min((first_byte + limits::EARLY_ACKNOWLEDGEMENT_AFTER).max(now + Duration::from_millis(1)));
@@ -1041,15 +1120,16 @@ impl Btcp {
         connection.alarm.set(at, Owner::Btcp, slot, connection.serial, &mut ctx.timers);
     }
 
-    /// Guards of an earlier life that no owner has claimed in time: their connections are dead, the kernel may say so.
+    /// Guards of an earlier life that no owner has claimed in time: their clients are reset when they next speak. Only when
+    /// both have been silent for a linger may the kernel answer again.
     pub fn expire_orphans(&mut self, ctx: &mut Context, now: Instant) {
-        self.orphans.retain(|flow, at| {
-            let keep = *at > now;
-            if !keep {
-                ctx.outputs.push_back(Output::Unguard(*flow));
-            }
-            keep
-        });
+        let expired: Vec<_> = self.orphans.iter().filter(|(_, at)| **at <= now).map(|(flow, _)| *flow).collect();
+        for flow in expired {
+            self.orphans.remove(&flow);
+            let slot = self.insert(flow, State::Lost, Guard::Written, ctx, now);
+            let linger = ctx.policy.limits.linger;
+            self.set_alarm(slot, now + linger, ctx);
+        }
     }
 
     // ---- The table --------------------------------------------------------------------------------------------------
@@ -1087,7 +1167,7 @@ impl Btcp {
                     KernelHalf::SynReceived => counts.undecided += 1,
                     KernelHalf::Purged => counts.parked += 1,
                 },
-                State::Offered(_) | State::Committing(_) => counts.offered += 1,
+                State::Offered(_) | State::Securing(_) => counts.offered += 1,
                 State::HandedOff(_) => counts.handed_off += 1,
                 State::Lingering(_) | State::Lost | State::Moving => counts.lingering += 1,
             }
@@ -1099,10 +1179,12 @@ impl Btcp {
     pub fn flows(&self, now: Instant) -> impl Iterator<Item = FlowView> + '_ {
         self.connections.iter().map(move |(_, connection)| {
             let (peer, treatment) = match &connection.state {
-                State::Offered(offered) | State::Committing(offered) => (Some(offered.to), Treatment::Inspect),
+                State::Offered(offered) | State::Securing(Securing::Commit(offered)) => (Some(offered.to), Treatment::Inspect),
                 State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
                 State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
-                State::Handshake(_) | State::Undecided(_) | State::Lost | State::Moving => (None, Treatment::Inspect),
+                State::Handshake(_) | State::Undecided(_) | State::Securing(Securing::Park(_)) | State::Lost | State::Moving => {
+                    (None, Treatment::Inspect)
+                }
             };
             FlowView {
                 flow: connection.flow,
@@ -1139,14 +1221,15 @@ impl State {
     fn undecided_mut(&mut self) -> Option<&mut Undecided> {
         match self {
             Self::Undecided(undecided) => Some(undecided),
-            Self::Offered(offered) | Self::Committing(offered) => Some(&mut offered.pending.undecided),
+            Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
+            Self::Securing(Securing::Park(undecided)) => Some(undecided),
             Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }
 }
 
 impl Undecided {
-    /// An acknowledgement of everything in order, on the kernel's behalf. It carries the SYN-ACK's own TSval: a newer one
+    /// An acknowledgement on the kernel's behalf, of what BTCP has taken responsibility for. It carries the SYN-ACK's own TSval: a newer one
     /// would make the client discard an owner's answer that started its clock earlier (PAWS, RFC 7323, section 5).
     fn acknowledgement(&self, flow: &FlowKey) -> Vec<u8> {
         let timestamps = self.initial.timestamps.map(|(syn, syn_ack)| (syn_ack, self.client.tsval.unwrap_or(syn)));
@@ -1154,7 +1237,7 @@ impl Undecided {
             source: flow.frontend,
             destination: flow.client,
             seq: self.initial.frontend_isn.plus(1),
-            ack: self.flight.next(),
+            ack: self.flight.acknowledged(),
             flags: Flags::ACK,
             window: self.initial.initial_window(),
             mss: None,

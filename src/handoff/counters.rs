@@ -49,6 +49,8 @@ reasons! {
         OwnerLost => "owner_lost",
         /// From the kernel for a replay that has no such state.
         UnexpectedFromKernel => "unexpected_from_kernel",
+        /// A wrong checksum, in a segment that BTCP itself would have acted on.
+        Checksum => "checksum",
         /// A SYN kept until the owner says whether the connection before it is over.
         SynKept => "syn_kept",
     }
@@ -83,6 +85,8 @@ reasons! {
         Returned => "returned",
         /// This process stood still for so long that the kernel may have served the connection.
         Stalled => "stalled",
+        /// The local kernel has a whole connection where only a request was thought to be: it is the local server's.
+        KernelWentOn => "kernel_went_on",
         /// This node drains.
         Draining => "draining",
         /// A table of this node is full.
@@ -145,6 +149,8 @@ pub struct Counters {
     pub reset_by_client: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub challenge_acks: u64,
+    /// Connections destroyed here because their front-end had given them up.
+    pub disowned: u64,
     /// Connections taken over from an earlier life of this process.
     pub adopted: u64,
 }
@@ -187,6 +193,7 @@ impl Counters {
             ("resets_total", self.resets),
             ("reset_by_client_total", self.reset_by_client),
             ("challenge_acks_total", self.challenge_acks),
+            ("disowned_total", self.disowned),
             ("adopted_total", self.adopted),
         ];
         let mut list: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();

@@ -29,6 +29,7 @@ pub enum Verdict {
 }
 
 /// What the engine originates. Drained to empty after every input, in order.
+#[allow(missing_docs)] // The variants say it; a field name that needed more would be a wrong one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Write a packet to the TUN.
@@ -156,17 +157,14 @@ impl Engine {
     /// Neither a whole TCP segment nor from one: an ICMP error about a connection, a fragment, or noise.
     fn handle_other(&mut self, packet: &mut [u8], malformed: Malformed) -> Verdict {
         if let Ok(flow) = icmp::quoted_flow(packet)
-            && self.is_own_frontend(flow.frontend)
+            && let Some(owner) = self.btcp.owner_of(&flow)
         {
-            return match self.btcp.owner_of(&flow) {
-                Some(owner) => Verdict::Forward(owner),
-                None => Verdict::Write,
-            };
+            return Verdict::Forward(owner);
         }
         match (malformed, addresses(packet)) {
             (_, Some((source, _))) if self.ctx.policy.is_alias(source) => self.drop(DropReason::NoConnection),
-            // The kernel puts fragments together for the local server.
-            (Malformed::Fragment, Some((_, destination))) if self.is_own_address(destination) => Verdict::Write,
+            // Fragments, and errors about connections of other services: the local stack's.
+            (Malformed::Fragment | Malformed::Protocol, Some((_, destination))) if self.is_own_address(destination) => Verdict::Write,
             (Malformed::Truncated | Malformed::Options | Malformed::Version, _) => self.drop(DropReason::Malformed),
             (Malformed::Protocol | Malformed::Fragment, _) => self.drop(DropReason::NotOurs),
         }
@@ -227,6 +225,7 @@ impl Engine {
             Message::Delivered { id } => self.btcp.handle_delivered(from, id, ctx),
             Message::Returned { id } => self.btcp.handle_returned(from, id, ctx, now),
             Message::Closed { id } => self.btcp.handle_closed(from, id, ctx, now),
+            Message::Disowned { id } => self.utcp.handle_disowned(from, id, ctx, now),
             Message::Owned { id, flow } => self.btcp.handle_owned(from, id, flow, ctx, now),
             Message::OwnedEnd => self.btcp.handle_owned_end(from, ctx, now),
         }
@@ -257,6 +256,7 @@ impl Engine {
                 state.epoch = Some(epoch);
                 state.draining = false;
                 state.sessions += 1;
+                state.unsettled = true;
                 self.btcp.handle_peer_up(peer, born_anew, &mut self.ctx, now);
                 self.utcp.handle_peer_up(peer, epoch, born_anew, &mut self.ctx);
             }
@@ -271,13 +271,17 @@ impl Engine {
 
     /// The result of [`Output::Guard`].
     pub fn handle_guard(&mut self, flow: FlowKey, written: bool, now: Instant) {
-        self.btcp.handle_guard(flow, written, &mut self.ctx, now);
+        self.btcp.handle_guard(flow, written, &mut self.ctx);
         self.settle(now);
     }
 
     /// The answer to [`Output::AskSocket`].
     pub fn handle_socket(&mut self, local: Endpoint, remote: Endpoint, state: SocketState, now: Instant) {
-        self.utcp.handle_socket(local, remote, state, &mut self.ctx, now);
+        if self.is_own_frontend(local) {
+            self.btcp.handle_socket(FlowKey { client: remote, frontend: local }, state, &mut self.ctx, now);
+        } else {
+            self.utcp.handle_socket(local, remote, state, &mut self.ctx, now);
+        }
         self.settle(now);
     }
 

@@ -17,7 +17,9 @@ pub struct FirstFlight {
     segments: Vec<Vec<u8>>,
     /// Indices into `segments` of those beyond a hole.
     beyond_hole: Vec<usize>,
-    /// Octets in `segments`.
+    /// Octets of payload in `segments`.
+    payload_bytes: usize,
+    /// Octets of memory: in `segments` and in `bytes`.
     held_bytes: usize,
     /// Sequence number after the FIN, once one was seen.
     fin: Option<Seq<Client>>,
@@ -55,6 +57,7 @@ impl FirstFlight {
             bytes: Vec::new(),
             segments: Vec::new(),
             beyond_hole: Vec::new(),
+            payload_bytes: 0,
             held_bytes: 0,
             fin: None,
             acknowledged: 0,
@@ -70,7 +73,7 @@ impl FirstFlight {
         }
         let carries = segment.seq_len() > 0;
         let says_nothing_new = if carries {
-            !segment.seq_end().since(&self.next()).is_positive()
+            !segment.seq_end().since(&self.next()).is_positive() || self.fin == Some(segment.seq_end())
         } else {
             // One acknowledgement completes the handshake; more of them say nothing.
             !self.segments.is_empty()
@@ -80,12 +83,13 @@ impl FirstFlight {
         }
         let room = bytes_max.saturating_add(limits::FIRST_FLIGHT_SLACK_BYTES);
         if self.segments.len() >= limits::HELD_SEGMENTS_MAX
-            || self.held_bytes.saturating_add(segment.payload().len()) > room
+            || self.payload_bytes.saturating_add(segment.payload().len()) > room
             || self.beyond_hole.len() >= BEYOND_HOLE_MAX
         {
             return Arrival::Full;
         }
-        self.held_bytes += segment.payload().len();
+        self.payload_bytes += segment.payload().len();
+        self.held_bytes += segment.packet().len() + segment.payload().len();
         self.segments.push(segment.packet().to_vec());
         if !carries {
             return Arrival::Kept;
@@ -147,7 +151,7 @@ impl FirstFlight {
         self.fin.is_some()
     }
 
-    /// Octets kept.
+    /// Octets of memory kept.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
@@ -162,8 +166,13 @@ impl FirstFlight {
         self.acknowledged < self.bytes.len()
     }
 
-    /// The client is told now.
-    pub fn acknowledge(&mut self) {
+    /// Up to where the client has been told that its bytes arrived.
+    pub fn acknowledged(&self) -> Seq<Client> {
+        self.origin.plus(self.acknowledged as u32)
+    }
+
+    /// The client is told now of everything in order.
+    pub fn acknowledge_all(&mut self) {
         self.acknowledged = self.bytes.len();
         self.unacknowledged_segments = 0;
     }

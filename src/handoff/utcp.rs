@@ -78,6 +78,8 @@ enum State {
     Established(Established),
     /// The kernel says it is over.
     Over(Shifts),
+    /// Its ingress gave it up; the socket is destroyed and nothing is sent for it any more.
+    Abandoned,
     /// Between two states, inside one transition.
     Moving,
 }
@@ -131,6 +133,8 @@ struct Established {
     syn: Option<Vec<u8>>,
     /// How often the kernel was asked in vain whether it is over.
     asked: u32,
+    /// When it was, or will be, asked because of a RST.
+    asked_at: Instant,
 }
 
 /// Who has said FIN, and whose FIN was acknowledged.
@@ -156,12 +160,15 @@ impl Closing {
 #[derive(Debug, Default)]
 struct Overtaking {
     packets: Vec<Vec<u8>>,
+    bytes: usize,
 }
 
 impl Overtaking {
     fn keep(&mut self, packet: &[u8]) -> bool {
-        let has_room = self.packets.len() < limits::OVERTAKING_SEGMENTS_MAX;
+        let bytes = self.bytes.saturating_add(packet.len());
+        let has_room = self.packets.len() < limits::OVERTAKING_SEGMENTS_MAX && bytes <= limits::OVERTAKING_BYTES_MAX;
         if has_room {
+            self.bytes = bytes;
             self.packets.push(packet.to_vec());
         }
         has_room
@@ -177,6 +184,7 @@ impl State {
             Self::Returning(_) => "returning",
             Self::Established(_) => "established",
             Self::Over(_) => "over",
+            Self::Abandoned => "abandoned",
             Self::Moving => "moving",
         }
     }
@@ -184,7 +192,7 @@ impl State {
         std::mem::replace(self, Self::Moving)
     }
     const fn is_over(&self) -> bool {
-        matches!(self, Self::Over(_))
+        matches!(self, Self::Over(_) | Self::Abandoned)
     }
 }
 
@@ -220,7 +228,8 @@ impl Utcp {
         if ctx.draining && from != ctx.node {
             return Err(Refusal::Draining);
         }
-        if !ctx.has_room() {
+        // One's own connection is counted already.
+        if from != ctx.node && !ctx.has_room() {
             return Err(Refusal::Full);
         }
         let policy = std::rc::Rc::clone(&ctx.policy);
@@ -232,7 +241,7 @@ impl Utcp {
         }
         if let Some(slot) = self.by_flow.get(&offer.flow).copied() {
             match &self.connections[slot].state {
-                State::Over(_) => {}
+                State::Over(_) | State::Abandoned => {}
                 State::Replaying(_) | State::Prepared(_) => self.purge_and_forget(slot, ctx),
                 State::Delivering(_) | State::Returning(_) | State::Established(_) | State::Moving => {
                     self.ask(slot, ctx);
@@ -349,6 +358,11 @@ impl Utcp {
             return;
         };
         let connection = &mut self.connections[slot];
+        if matches!(connection.state, State::Prepared(_)) && now >= connection.since + limits::PREPARED_LIFETIME {
+            // Given up already; only the deadline has not been heard yet.
+            self.purge_and_forget(slot, ctx);
+            return ctx.say(from, Message::Returned { id });
+        }
         match connection.state.take() {
             State::Prepared(prepared) => {
                 let Prepared { mut offer, overtaking, learned } = *prepared;
@@ -395,7 +409,9 @@ impl Utcp {
             // Nothing to acknowledge: the socket itself tells whether the handshake is complete.
             self.ask(slot, ctx);
         }
-        self.set_alarm(slot, now + limits::DELIVERY_INTERVAL, ctx);
+        // Ever more slowly: a kernel that has the connection, but no room yet, takes the rest when it has.
+        let again = (now.saturating_duration_since(delivering.began) / 2).clamp(limits::DELIVERY_INTERVAL, Duration::from_secs(1));
+        self.set_alarm(slot, now + again, ctx);
     }
 
     fn establish(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
@@ -416,6 +432,7 @@ impl Utcp {
             client_next: flight_end,
             syn: None,
             asked: 0,
+            asked_at: now,
         });
         ctx.say(connection.ingress, Message::Delivered { id: connection.id });
         self.set_alarm(slot, now + limits::IDLE_CHECK_INTERVAL, ctx);
@@ -453,12 +470,16 @@ impl Utcp {
             State::Prepared(_) | State::Returning(_) => drop(ctx, DropReason::SynAckAbsorbed),
             State::Delivering(_) if is_syn_ack => drop(ctx, DropReason::SynAckAbsorbed),
             State::Delivering(delivering) => {
-                delivering.has_left_syn_received = true;
+                // In SYN-RECV a kernel may answer what it cannot take with an ACK of exactly ISN + 1; anything else shows
+                // that the handshake is complete.
                 let taken = segment.ack().since(&connection.client_isn.plus(1));
+                let has_left = taken > 0 || segment.seq_len() > 0 || flags.contains(Flags::RST);
+                delivering.has_left_syn_received |= has_left;
                 let flight = delivering.offer.first_flight.len();
                 delivering.acknowledged = delivering.acknowledged.max(usize::try_from(taken).unwrap_or(0).min(flight));
-                let has_all = delivering.acknowledged == flight;
-                if has_all || flags.contains(Flags::RST) {
+                let has_all = delivering.acknowledged == flight && has_left;
+                if has_all || flags.intersects(Flags::RST.with(Flags::FIN)) {
+                    // A kernel that ends before it has taken the whole flight will not take the rest.
                     self.establish(slot, ctx, now);
                     return self.to_client(slot, segment, ctx);
                 }
@@ -471,6 +492,7 @@ impl Utcp {
                 let _: Segment<_, ToClientWire> = shifts.to_client(segment);
                 Verdict::Write
             }
+            State::Abandoned => drop(ctx, DropReason::NoConnection),
             State::Moving => drop(ctx, DropReason::UnexpectedFromKernel),
         }
     }
@@ -515,8 +537,20 @@ impl Utcp {
         let overtaking = match &mut connection.state {
             State::Replaying(replaying) => &mut replaying.overtaking,
             State::Prepared(prepared) => &mut prepared.overtaking,
+            State::Delivering(delivering) if delivering.has_left_syn_received && !segment.flags().contains(Flags::SYN) => {
+                // The kernel can judge it. Its acknowledgements free what the kernel needs to take the rest of the flight.
+                let _: Segment<_, ToServerLocal> = delivering.learned.shifts.to_server(segment);
+                return Verdict::Write;
+            }
+            State::Delivering(delivering) if delivering.takes_as_flight(connection.client_isn, &segment) => {
+                // More of the flight: a listener that defers (TCP_DEFER_ACCEPT) completes the handshake only on data.
+                delivering.offer.first_flight.extend_from_slice(segment.payload());
+                self.deliver(slot, ctx, now);
+                return Verdict::Consumed;
+            }
             State::Delivering(delivering) => &mut delivering.overtaking,
             State::Established(_) | State::Over(_) => return self.to_kernel(slot, segment, ctx, now),
+            State::Abandoned => return drop(ctx, DropReason::NoConnection),
             State::Returning(_) | State::Moving => return drop(ctx, DropReason::UnexpectedFromKernel),
         };
         if overtaking.keep(segment.packet()) { Verdict::Consumed } else { drop(ctx, DropReason::HeldFull) }
@@ -567,8 +601,10 @@ impl Utcp {
         if looks_over {
             self.ask(slot, ctx);
         } else if is_reset {
-            // Whether it was exact is the kernel's to judge; ask when it had the time to.
-            self.set_alarm(slot, now + Duration::from_millis(1), ctx);
+            // Whether it was exact is the kernel's to judge; it is asked soon, but not once for every forged one.
+            let at = (established.asked_at + limits::RESET_QUESTIONS_INTERVAL).max(now + Duration::from_millis(1));
+            established.asked_at = at;
+            self.set_alarm(slot, at, ctx);
         }
         Verdict::Write
     }
@@ -579,7 +615,7 @@ impl Utcp {
             State::Delivering(delivering) => Some(delivering.learned.shifts),
             State::Established(established) => Some(established.shifts),
             State::Over(shifts) => Some(*shifts),
-            State::Replaying(_) | State::Prepared(_) | State::Returning(_) | State::Moving => None,
+            State::Replaying(_) | State::Prepared(_) | State::Returning(_) | State::Abandoned | State::Moving => None,
         }
     }
 
@@ -659,6 +695,11 @@ impl Utcp {
                 self.ask(slot, ctx);
             }
             SocketState::Absent | SocketState::TimeWait if is_late => self.cut(slot, ctx, now),
+            SocketState::Open if is_late => {
+                // The kernel has the connection but not the whole flight: it lacks room, or a segment was lost.
+                ctx.counters.redeliveries += 1;
+                self.deliver(slot, ctx, now);
+            }
             SocketState::Open | SocketState::SynReceived | SocketState::Absent | SocketState::TimeWait => {}
         }
     }
@@ -720,6 +761,7 @@ impl Utcp {
             State::Prepared(_) => self.purge_and_forget(slot, ctx),
             State::Delivering(delivering) => {
                 if now >= delivering.began + limits::DELIVERY_DEADLINE {
+                    // First see whether it can still be returned; deliver again only if the answer is no.
                     self.ask(slot, ctx);
                     self.set_alarm(slot, now + limits::DELIVERY_INTERVAL, ctx);
                 } else {
@@ -735,7 +777,7 @@ impl Utcp {
                 self.ask(slot, ctx);
                 self.set_alarm(slot, now + limits::IDLE_CHECK_INTERVAL, ctx);
             }
-            State::Over(_) => self.forget(slot, ctx),
+            State::Over(_) | State::Abandoned => self.forget(slot, ctx),
             State::Moving => {}
         }
     }
@@ -760,10 +802,29 @@ impl Utcp {
                     ctx.say(peer, Message::Owned { id, flow: connection.flow });
                 }
                 State::Over(_) => ctx.say(peer, Message::Closed { id }),
-                State::Replaying(_) | State::Prepared(_) | State::Moving => {}
+                State::Replaying(_) | State::Prepared(_) | State::Abandoned | State::Moving => {}
             }
         }
         ctx.say(peer, Message::OwnedEnd);
+    }
+
+    /// The ingress has given this connection up and reset its client: nothing may be sent for it any more. (The client may
+    /// use its port again already, so it is not reset from here.)
+    pub fn handle_disowned(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context, now: Instant) {
+        let Some(slot) = self.by_handoff.get(&id).copied() else { return };
+        let connection = &mut self.connections[slot];
+        if connection.ingress != from {
+            return;
+        }
+        if !matches!(connection.state, State::Delivering(_) | State::Returning(_) | State::Established(_)) {
+            return;
+        }
+        ctx.counters.disowned += 1;
+        ctx.outputs.push_back(Output::DestroySocket { local: connection.alias, remote: connection.flow.client });
+        connection.state = State::Abandoned;
+        connection.since = now;
+        let linger = ctx.policy.limits.linger;
+        self.set_alarm(slot, now + linger, ctx);
     }
 
     /// The ingress will not repeat these commits any more.
@@ -780,7 +841,7 @@ impl Utcp {
             match &self.connections[slot].state {
                 State::Replaying(_) | State::Prepared(_) => self.refuse(slot, Refusal::Draining, ctx),
                 State::Delivering(_) | State::Established(_) => self.cut(slot, ctx, now),
-                State::Returning(_) | State::Over(_) | State::Moving => {}
+                State::Returning(_) | State::Over(_) | State::Abandoned | State::Moving => {}
             }
         }
     }
@@ -805,7 +866,7 @@ impl Utcp {
             match &connection.state {
                 State::Replaying(_) | State::Prepared(_) => counts.prepared += 1,
                 State::Delivering(_) | State::Returning(_) | State::Established(_) => counts.serving += 1,
-                State::Over(_) | State::Moving => counts.lingering += 1,
+                State::Over(_) | State::Abandoned | State::Moving => counts.lingering += 1,
             }
         }
         counts
@@ -817,9 +878,12 @@ impl Utcp {
             let treatment = match &connection.state {
                 State::Established(established) => Treatment::Translate(established.shifts),
                 State::Over(shifts) => Treatment::Translate(*shifts),
-                State::Replaying(_) | State::Prepared(_) | State::Delivering(_) | State::Returning(_) | State::Moving => {
-                    Treatment::Inspect
-                }
+                State::Replaying(_)
+                | State::Prepared(_)
+                | State::Delivering(_)
+                | State::Returning(_)
+                | State::Abandoned
+                | State::Moving => Treatment::Inspect,
             };
             FlowView {
                 flow: connection.flow,
@@ -864,6 +928,16 @@ impl Learned {
 }
 
 impl Delivering {
+    /// Whether a client's segment continues the first flight, which is not in the kernel yet.
+    fn takes_as_flight<B: AsRef<[u8]>>(&self, client_isn: Seq<Client>, segment: &Segment<B, ToServerWire>) -> bool {
+        let end = client_isn.plus(1 + self.offer.first_flight.len() as u32);
+        segment.seq() == end
+            && !segment.payload().is_empty()
+            && !segment.flags().intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST))
+            && segment.checksums_are_right()
+            && self.offer.first_flight.len() < limits::OVERTAKING_BYTES_MAX
+    }
+
     /// The rest of the first flight, as segments of the client. All are built, none translated: until the kernel leaves
     /// SYN-RECV it wants exactly its own SYN-ACK's TSval echoed.
     fn segments(&self, client: Endpoint, alias: Endpoint) -> Vec<Vec<u8>> {

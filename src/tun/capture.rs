@@ -4,6 +4,7 @@
 //! captured before the first heartbeat. Restoring: capture ends first, then aliases are closed and emptied while the
 //! blackhole still stands, then everything else goes.
 
+use super::device::Device;
 use super::family::Family;
 use super::first_values::FirstValues;
 use super::guard::Guards;
@@ -12,7 +13,7 @@ use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
 use super::routing::Routing;
 use super::sock_diag::SockDiag;
 use super::steering::Steering;
-use super::{heartbeat, nft, preflight, sysctl};
+use super::{heartbeat, nft, preflight, probe, sysctl};
 use crate::flow::{Endpoint, FlowKey};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
@@ -141,7 +142,8 @@ impl Capture {
             steering.open_aliases(&mut self.routing)?;
         }
         for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            self.first_values.change(&preflight::forwarding_setting(ingress.family, &ingress.name), "1")?;
+            let setting = |device| preflight::forwarding_setting(ingress.family, device);
+            self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
         }
         Ok(())
     }
@@ -159,6 +161,15 @@ impl Capture {
             sysctl::write(&forwarding, "1")?;
         }
         Ok(())
+    }
+
+    /// Whether the host's firewall lets captured packets and their answers pass; call it before the first heartbeat.
+    ///
+    /// Nothing that it sends reaches an application or the network. On error, drop the capture: with it local
+    /// connections would break. It cannot try the way from the network into the TUN: what the firewall does to
+    /// `oifname` of the TUN shows only when packets come.
+    pub fn probe(&mut self, device: &Device) -> anyhow::Result<()> {
+        probe::run(device, &mut self.routing, &self.config.frontends)
     }
 
     /// Guards found in the kernel, from an earlier life.

@@ -33,6 +33,18 @@ struct Saved {
 struct Setting {
     first: String,
     ours: String,
+    /// The setting for all devices, which writes through to each, and its first value.
+    general: Option<(sysctl::Name, String)>,
+}
+
+impl Setting {
+    /// Whether the administrator meanwhile set for all devices what baton had set for one.
+    fn is_general_now(&self) -> io::Result<bool> {
+        match &self.general {
+            Some((name, first)) => Ok(*first != self.ours && sysctl::is(name, &self.ours)?),
+            None => Ok(false),
+        }
+    }
 }
 
 impl FirstValues {
@@ -61,12 +73,22 @@ impl FirstValues {
 
     /// Sets a value, its first one saved before. A setting that has the value already is not ours and not touched.
     pub(super) fn change(&mut self, name: &str, ours: &str) -> anyhow::Result<()> {
+        self.change_with(name, ours, None)
+    }
+
+    /// The same for a setting of one device that has a `general` one for all devices.
+    pub(super) fn change_of_device(&mut self, name: &str, ours: &str, general: &str) -> anyhow::Result<()> {
+        let first = sysctl::read(general)?.unwrap_or_default();
+        self.change_with(name, ours, Some((general.to_owned(), first)))
+    }
+
+    fn change_with(&mut self, name: &str, ours: &str, general: Option<(sysctl::Name, String)>) -> anyhow::Result<()> {
         let Some(current) = sysctl::read(name)? else { bail!("this kernel has no setting net/{name}") };
         if !self.saved.settings.contains_key(name) {
             if current == ours {
                 return Ok(());
             }
-            let setting = Setting { first: current.clone(), ours: ours.to_owned() };
+            let setting = Setting { first: current.clone(), ours: ours.to_owned(), general };
             self.saved.settings.insert(name.to_owned(), setting);
             self.save().with_context(|| format!("saving first values to {}", self.path.display()))?;
         }
@@ -80,7 +102,7 @@ impl FirstValues {
     pub(super) fn restore(&mut self) -> anyhow::Result<()> {
         for (name, setting) in &self.saved.settings {
             // A device that is gone took its settings with it.
-            if sysctl::is(name, &setting.ours)? {
+            if sysctl::is(name, &setting.ours)? && !setting.is_general_now()? {
                 sysctl::write(name, &setting.first)?;
             }
         }
@@ -106,5 +128,47 @@ impl FirstValues {
 impl Saved {
     fn nothing(namespace: &Namespace) -> Self {
         Self { namespace: namespace.clone(), settings: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(namespace: &Namespace) -> Saved {
+        let setting = Setting { first: "1".into(), ours: "0".into(), general: None };
+        Saved { namespace: namespace.clone(), settings: [("ipv4/tcp_early_demux".to_owned(), setting)].into() }
+    }
+
+    #[test]
+    fn the_values_of_before_the_first_start_are_found_after_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let namespace = Namespace::current().unwrap();
+        let mut values = FirstValues::load(directory.path(), "bt0", &namespace).unwrap();
+        assert_eq!(values.first("ipv4/tcp_early_demux"), None);
+        values.saved = saved(&namespace);
+        values.save().unwrap();
+        let values = FirstValues::load(directory.path(), "bt0", &namespace).unwrap();
+        assert_eq!(values.first("ipv4/tcp_early_demux"), Some("1"));
+    }
+
+    #[test]
+    fn values_of_a_namespace_that_is_gone_say_nothing_about_its_successor() {
+        let directory = tempfile::tempdir().unwrap();
+        let namespace = Namespace::current().unwrap();
+        let gone = Namespace { boot: "another".into(), ..namespace.clone() };
+        let mut values = FirstValues::load(directory.path(), "bt0", &gone).unwrap();
+        values.saved = saved(&gone);
+        values.save().unwrap();
+        let values = FirstValues::load(directory.path(), "bt0", &namespace).unwrap();
+        assert_eq!(values.first("ipv4/tcp_early_demux"), None);
+    }
+
+    #[test]
+    fn a_damaged_file_stops_the_start_instead_of_forgetting_values() {
+        let directory = tempfile::tempdir().unwrap();
+        let namespace = Namespace::current().unwrap();
+        fs::write(directory.path().join(format!("bt0-{}.json", namespace.inode)), "{").unwrap();
+        assert!(FirstValues::load(directory.path(), "bt0", &namespace).is_err());
     }
 }

@@ -209,3 +209,40 @@ fn parse_key(family: Family, key: &[u8]) -> Option<FlowKey> {
     };
     Some(FlowKey { client: end(key)?, frontend: end(key.get(length + 4..)?)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(client: &str, frontend: &str) -> FlowKey {
+        let endpoint = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+        FlowKey { client: endpoint(client), frontend: endpoint(frontend) }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let v4 = flow("10.77.0.9:1000", "10.77.0.1:80");
+        let v6 = flow("[fd77::9]:65535", "[fd77::1]:443");
+        for (family, flow) in [(Family::V4, v4), (Family::V6, v6)] {
+            let mut writer = Writer::default();
+            writer.begin(NFT_MSG_NEWSETELEM, NLM_F_REQUEST, 1);
+            write_elements(&mut writer, &mut Vec::new(), family, [flow, flow].iter());
+            let payload = &writer.bytes()[16..];
+            assert_eq!(parse_elements(family, payload), [flow, flow]);
+        }
+    }
+
+    #[test]
+    fn each_field_of_a_key_takes_whole_registers() {
+        let mut key = Vec::new();
+        let flow = flow("10.77.0.9:1000", "10.77.0.1:80");
+        write_elements(&mut Writer::default(), &mut key, Family::V4, std::iter::once(&flow));
+        assert_eq!(key, [10, 77, 0, 9, 3, 232, 0, 0, 10, 77, 0, 1, 0, 80, 0, 0]);
+    }
+
+    #[test]
+    fn a_key_that_is_too_short_is_no_guard() {
+        assert_eq!(parse_key(Family::V4, &[10, 77, 0, 9, 3, 232, 0, 0, 10, 77, 0, 1]), None);
+        assert_eq!(parse_key(Family::V6, &[0; 39]), None);
+    }
+}

@@ -16,7 +16,7 @@ pub(super) struct Namespace {
     pub(super) inode: u64,
     /// Unique in one run of the kernel; 0 where the kernel has none (before Linux 5.14).
     cookie: u64,
-    boot: String,
+    pub(super) boot: String,
 }
 
 impl Namespace {

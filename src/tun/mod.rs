@@ -1,8 +1,8 @@
 //! The host: the TUN device, capture rules, guards, sockets of the kernel. Everything here is undone on exit.
 //!
 //! [`device`] and [`capture`] are what the shell uses; [`sock_diag`] answers questions about the kernel's own sockets.
-//! Below them: [`routing`] speaks rtnetlink for [`steering`], [`nft`] and [`guard`] speak nf_tables (one as text, once; one as netlink
-//! messages, per handoff), [`sysctl`] and [`first_values`] know settings and what they were before us. Nothing in here
+//! Below them: `routing` speaks rtnetlink for `steering`, `nft` and `guard` speak nf_tables (one as text, once; one as netlink
+//! messages, per handoff), `sysctl` and `first_values` know settings and what they were before us. Nothing in here
 //! knows what a handoff is.
 
 pub mod capture;
@@ -15,6 +15,7 @@ mod host_lock;
 mod netlink;
 mod nft;
 mod preflight;
+mod probe;
 mod routing;
 pub mod sock_diag;
 mod steering;

@@ -373,3 +373,35 @@ pub(super) fn error_number(error: &io::Error) -> Option<i32> {
         inner.error.raw_os_error()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_found_again() {
+        let mut writer = Writer::default();
+        writer.begin(1, 0, 7);
+        writer.attribute_name(3, "bt0");
+        let nest = writer.open(4);
+        writer.attribute(5, &[1]);
+        writer.attribute_u32(6, 9);
+        writer.close(nest);
+        writer.end();
+        let message = messages(writer.bytes()).next().unwrap();
+        assert_eq!((message.kind, message.sequence), (1, 7));
+        assert_eq!(name(attribute(message.payload, 3).unwrap()), "bt0");
+        let inner = attribute(message.payload, 4).unwrap();
+        assert_eq!(attribute(inner, 5), Some(&[1][..]));
+        assert_eq!(attribute(inner, 6).and_then(number), Some(9));
+    }
+
+    #[test]
+    fn lengths_that_lie_end_the_walk() {
+        assert_eq!(attributes(&[200, 0, 1, 0, 1, 2, 3, 4]).count(), 0);
+        assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0);
+        assert_eq!(attributes(&[5, 0, 1, 0, 9]).count(), 1);
+        assert_eq!(messages(&[255; 64]).count(), 0);
+        assert_eq!(messages(&[0; 64]).count(), 0);
+    }
+}

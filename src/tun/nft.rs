@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 /// The table, of family inet.
@@ -143,12 +144,12 @@ impl Ruleset<'_> {
 
     fn write_sets(&self, text: &mut String) {
         let ports: BTreeSet<u16> = self.frontends.iter().map(|frontend| frontend.port).collect();
-        let _ = writeln!(
-            text,
-            "  set alive {{ type inet_service; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {}; }}\n  \
-               set beating {{ type nf_proto; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size 2; }}",
-            ports.len().max(16)
-        );
+        // An element that timed out counts until it is collected, so a set just large enough would refuse the first
+        // heartbeat after a pause.
+        let room = 4 * ports.len() + 64;
+        for (set, key) in [("alive", "inet_service"), ("beating", "nf_proto")] {
+            let _ = writeln!(text, "  set {set} {{ type {key}; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {room}; }}");
+        }
         // Guard sets of both families always: nobody must ask which ones there are.
         for family in Family::BOTH {
             let Words { address, .. } = words(family);
@@ -184,13 +185,12 @@ impl Ruleset<'_> {
         let notrack = self.tracking.statement();
 
         text.push_str("  chain from_tun {\n");
-        let _ = writeln!(
-            text,
-            "    ip saddr {ADDRESS_V4} udp sport {SOURCE_PORT} update @alive {{ udp dport }} \
-             update @beating {{ meta nfproto }} drop\n    \
-             ip6 saddr {ADDRESS_V6} udp sport {SOURCE_PORT} update @alive {{ udp dport }} \
-             update @beating {{ meta nfproto }} drop"
-        );
+        for (ip, address) in [("ip", IpAddr::from(ADDRESS_V4)), ("ip6", ADDRESS_V6.into())] {
+            // Three rules: a set that cannot be updated ends its rule, and must not end more.
+            for action in ["update @alive { udp dport }", "update @beating { meta nfproto }", "drop"] {
+                let _ = writeln!(text, "    {ip} saddr {address} udp sport {SOURCE_PORT} {action}");
+            }
+        }
         if self.tracking == Tracking::Bypassed {
             text.push_str("    notrack\n");
         }
@@ -319,6 +319,18 @@ impl LeftOver {
     pub(super) fn is_ours(&self) -> bool {
         Family::BOTH.into_iter().all(|family| self.sets.iter().any(|set| set == guard_set(family)))
     }
+}
+
+/// The comments of those rules of a chain that counted a packet.
+pub(super) fn counted(chain: &str) -> anyhow::Result<Vec<String>> {
+    let listing =
+        run(&["-j", "list", "chain", "inet", TABLE, chain], "").with_context(|| format!("listing the chain {chain}"))?;
+    let counted = |rule: &serde_json::Value| {
+        let statements = rule["expr"].as_array()?;
+        let packets = statements.iter().find_map(|statement| statement["counter"]["packets"].as_u64())?;
+        (packets > 0).then(|| rule["comment"].as_str().map(str::to_owned)).flatten()
+    };
+    Ok(objects(&listing)?.iter().filter_map(|object| counted(&object["rule"])).collect())
 }
 
 fn objects(json: &str) -> anyhow::Result<Vec<serde_json::Value>> {

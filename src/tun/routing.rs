@@ -175,7 +175,11 @@ impl Routing {
     pub(super) fn rules(&mut self, family: Family) -> io::Result<Vec<Rule>> {
         let writer = self.connection.request(libc::RTM_GETRULE, NLM_F_DUMP);
         writer.fixed(&[family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        self.connection.dump(|message| parse_rule(family, message))
+        match self.connection.dump(|message| parse_rule(family, message)) {
+            // A kernel without IPv6 has no rules of it.
+            Err(error) if matches!(netlink::error_number(&error), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => Ok(Vec::new()),
+            rules => rules,
+        }
     }
 
     /// The routes of one table; a table that does not exist is empty.

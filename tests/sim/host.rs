@@ -7,7 +7,8 @@ use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use baton::handoff::SocketState;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 thread_local! {
     static VIRTUAL_MILLISECONDS: Cell<u32> = const { Cell::new(0) };
@@ -237,20 +238,32 @@ impl Client {
 }
 
 /// The state of the socket with these ends, in the words of the engine.
-pub fn socket_state(host: &Host, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> baton::handoff::SocketState {
-    use baton::handoff::SocketState;
-    for (_, socket) in host.sockets.iter() {
-        let smoltcp::socket::Socket::Tcp(socket) = socket;
-        let is_it = socket.local_endpoint().is_some_and(|end| (IpAddr::from(end.addr), end.port) == (local.ip(), local.port()))
-            && socket.remote_endpoint().is_some_and(|end| (IpAddr::from(end.addr), end.port) == (remote.ip(), remote.port()));
-        if is_it {
-            return match socket.state() {
-                State::Closed | State::Listen => SocketState::Absent,
-                State::SynReceived => SocketState::SynReceived,
-                State::TimeWait => SocketState::TimeWait,
-                _ => SocketState::Open,
-            };
-        }
+pub fn socket_state(host: &Host, local: SocketAddr, remote: SocketAddr) -> SocketState {
+    let Some(handle) = find_socket(host, local, remote) else { return SocketState::Absent };
+    match host.sockets.get::<Socket>(handle).state() {
+        State::Closed | State::Listen => SocketState::Absent,
+        State::SynReceived => SocketState::SynReceived,
+        State::TimeWait => SocketState::TimeWait,
+        _ => SocketState::Open,
     }
-    SocketState::Absent
+}
+
+/// Destroys the socket with these ends; like the kernel's, the RST it sends finds no way out.
+pub fn destroy_socket(host: &mut Host, local: SocketAddr, remote: SocketAddr) {
+    if let Some(handle) = find_socket(host, local, remote) {
+        host.sockets.get_mut::<Socket>(handle).abort();
+    }
+}
+
+fn find_socket(host: &Host, local: SocketAddr, remote: SocketAddr) -> Option<SocketHandle> {
+    let is = |end: Option<smoltcp::wire::IpEndpoint>, address: SocketAddr| {
+        end.is_some_and(|end| (IpAddr::from(end.addr), end.port) == (address.ip(), address.port()))
+    };
+    host.sockets
+        .iter()
+        .find(|(_, socket)| {
+            let smoltcp::socket::Socket::Tcp(socket) = socket;
+            is(socket.local_endpoint(), local) && is(socket.remote_endpoint(), remote)
+        })
+        .map(|(handle, _)| handle)
 }

@@ -4,6 +4,7 @@ mod host;
 mod world;
 
 use baton::control::message::Message;
+use baton::flow::Endpoint;
 use baton::rewrite::{Flags, SegmentSpec, Seq, ToServerWire};
 use world::{NODES, Network, World, client_end};
 
@@ -11,6 +12,25 @@ const SECOND: u64 = 1_000_000;
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n").into_bytes()
+}
+
+/// A SYN that the client did not send.
+fn forged_syn(port: u16) -> Vec<u8> {
+    let forged = SegmentSpec::<ToServerWire> {
+        source: client_end(port),
+        destination: Endpoint::new(NODES[0].into(), 80),
+        seq: Seq::new(0xdead_beef),
+        ack: Seq::new(0),
+        flags: Flags::SYN,
+        window: 1_000,
+        mss: Some(1_460),
+        window_scale: None,
+        sack_permitted: false,
+        timestamps: None,
+        traffic_class: 0,
+        payload: &[],
+    };
+    forged.build().into_inner()
 }
 
 /// One client, one request, run to the end of the connection.
@@ -185,23 +205,72 @@ fn a_forged_syn_into_a_handed_off_connection_changes_nothing() {
     let mut world = World::new(14, Network::default(), 500_000);
     let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
     world.run_until(100_000, |_| false);
-    let forged = SegmentSpec::<ToServerWire> {
-        source: client_end(50_000),
-        destination: baton::flow::Endpoint::new(NODES[0].into(), 80),
-        seq: Seq::new(0xdead_beef),
-        ack: Seq::new(0),
-        flags: Flags::SYN,
-        window: 1_000,
-        mss: Some(1_460),
-        window_scale: None,
-        sack_permitted: false,
-        timestamps: None,
-        traffic_class: 0,
-        payload: &[],
-    };
-    world.send_to_node(0, forged.build().into_inner());
+    world.send_to_node(0, forged_syn(50_000));
     world.run_until(60 * SECOND, |world| world.clients[client].is_done);
     assert!(world.was_answered_by(client, "b", 500_000));
+}
+
+#[test]
+fn a_forged_syn_into_an_undecided_connection_acknowledges_nothing() {
+    let mut world = World::new(20, Network::default(), 5_000);
+    // Half a request; then somebody else's SYN for the same ends.
+    let (first, second) = (get("/")[..10].to_vec(), get("/")[10..].to_vec());
+    let client = world.connect_client(50_000, vec![(0, first), (40_000, second)]);
+    world.run_until(30_000, |_| false);
+    world.send_to_node(0, forged_syn(50_000));
+    world.run_until(42_000, |_| false);
+    assert_eq!(world.counter(0, "challenge_acks_total"), 1);
+    let isn = world.isn_of_client(50_000);
+    let acknowledged = world.to_client.iter().map(|segment| segment.ack().since(&isn)).max();
+    assert_eq!(acknowledged, Some(1), "only the kernel may say that bytes arrived");
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "a", 5_000));
+}
+
+#[test]
+fn a_corrupt_segment_is_never_part_of_a_first_flight() {
+    let mut world = World::new(21, Network::default(), 5_000);
+    let client = world.connect_client(50_000, vec![(20_000, get("/images/cat"))]);
+    world.run_until(21_000, |_| false);
+    let mut packet = world.intercept().expect("the request is on its way");
+    let last = packet.len() - 1;
+    packet[last - 20] ^= 0x01;
+    world.send_to_node(0, packet);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert_eq!(world.counter(0, "drops_total{reason=\"checksum\"}"), 1);
+    assert_eq!(world.nodes[1].server.requests, [get("/images/cat")]);
+    assert!(world.was_answered_by(client, "b", 5_000));
+}
+
+#[test]
+fn a_request_that_reached_the_local_kernel_unseen_is_not_handed_off_too() {
+    let mut world = World::new(22, Network::default(), 5_000);
+    let client = world.connect_client(50_000, vec![(20_000, get("/images/cat"))]);
+    world.run_until(21_000, |_| false);
+    let packet = world.intercept().expect("the request is on its way");
+    world.slip_to_kernel(0, packet.clone());
+    world.send_to_node(0, packet);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert_eq!((world.nodes[0].server.requests.len(), world.nodes[1].server.requests.len()), (1, 0));
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"kernel_went_on\"}".to_owned(), 1)]);
+    assert!(world.was_answered_by(client, "a", 5_000));
+}
+
+#[test]
+fn an_owner_whose_ingress_gave_the_connection_up_sends_nothing_more_for_it() {
+    let mut world = World::new(23, Network { client_delay: 100_000, ..Network::default() }, 20_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(SECOND, |_| false);
+    world.break_control();
+    // Both live, but the ingress must take the owner for dead.
+    world.run_until(world.now + 31 * SECOND, |world| world.clients[client].is_done);
+    assert_eq!(world.counter(0, "resets_total"), 1);
+    world.connect_control(23);
+    world.run_until(world.now + SECOND, |_| false);
+    assert_eq!(world.counter(1, "disowned_total"), 1);
+    let sent = world.nodes[1].payload_sent;
+    world.run_until(world.now + 10 * SECOND, |_| false);
+    assert_eq!(world.nodes[1].payload_sent, sent);
 }
 
 #[test]

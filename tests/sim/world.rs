@@ -8,12 +8,12 @@
 //!      '------ answer, direct ----'------------- answer, direct -----------'
 //! ```
 
-use crate::host::{Client, Host, Server, answer, set_virtual_clock, socket_state};
+use crate::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
 use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, Verdict};
 use baton::policy::ClusterFile;
-use baton::rewrite::{Flags, Segment, ToClientWire};
+use baton::rewrite::{Flags, Segment, Seq, ToClientWire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -176,6 +176,21 @@ impl World {
         self.clients.len() - 1
     }
 
+    /// A packet that reaches a node's kernel without passing its engine, as a fragment does.
+    pub fn slip_to_kernel(&mut self, node: usize, packet: Vec<u8>) {
+        self.nodes[node].kernel.wire.incoming.push_back(packet);
+        self.settle();
+    }
+
+    /// The next packet of the client that is on its way to a node, taken off the wire.
+    pub fn intercept(&mut self) -> Option<Vec<u8>> {
+        let key = *self.events.iter().find(|(_, event)| matches!(event, Event::ToNode(..)))?.0;
+        match self.events.remove(&key) {
+            Some(Event::ToNode(_, packet)) => Some(packet),
+            _ => None,
+        }
+    }
+
     pub fn send_to_node(&mut self, node: usize, packet: Vec<u8>) {
         self.post(0, Event::ToNode(node, packet));
     }
@@ -242,7 +257,7 @@ impl World {
                     let state = socket_state(&self.nodes[node].kernel, local.into(), remote.into());
                     self.nodes[node].engine.handle_socket(local, remote, state, now);
                 }
-                Output::DestroySocket { .. } => {}
+                Output::DestroySocket { local, remote } => destroy_socket(&mut self.nodes[node].kernel, local.into(), remote.into()),
             }
         }
     }
@@ -390,6 +405,14 @@ impl World {
         counters.into_iter().filter(|(name, count)| name.starts_with("fallbacks_total") && *count > 0).collect()
     }
 
+    /// The ISN of a client, from the SYN-ACK it got.
+    pub fn isn_of_client(&self, port: u16) -> Seq<baton::rewrite::Client> {
+        let is_syn_ack = |segment: &&Segment<Vec<u8>, ToClientWire>| {
+            segment.flags().contains(Flags::SYN) && segment.destination().port == port
+        };
+        self.to_client.iter().find(is_syn_ack).expect("a SYN-ACK").ack().plus(u32::MAX)
+    }
+
     pub fn was_answered_by(&self, client: usize, name: &str, body_bytes: usize) -> bool {
         self.clients[client].received == answer(name, body_bytes)
     }
@@ -412,6 +435,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Owned { .. } => "owned",
         Message::OwnedEnd => "owned-end",
         Message::Settled { .. } => "settled",
+        Message::Disowned { .. } => "disowned",
     }
 }
 

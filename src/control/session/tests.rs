@@ -3,7 +3,8 @@
 #![allow(clippy::disallowed_methods)]
 
 use super::*;
-use crate::control::greeting::Parting;
+use crate::control::greeting::{Parting, Versions};
+use crate::control::key::PrivateKey;
 use crate::control::message::HandoffId;
 
 const SETTINGS: Settings = Settings { sack: true, timestamps: true, window_scaling: true, ecn: 2 };
