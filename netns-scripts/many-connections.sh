@@ -32,7 +32,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
 
     wait_until 20 tables_empty
     ok "tables empty"
-    resident+=("$(stat_of a process_resident_bytes) $(stat_of b process_resident_bytes)")
+    resident+=("$(stat_of a process_resident_memory_bytes) $(stat_of b process_resident_memory_bytes)")
     say "        resident: ${resident[-1]}"
 done
 

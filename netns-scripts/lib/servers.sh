@@ -212,7 +212,7 @@ thaw_baton() { kill -CONT "$(baton_pid "$1")"; }
 
 # --- numbers ------------------------------------------------------------------------------------------------------
 
-# stat_of NODE NAME: one number of `baton stats`; 0 when it is not there.
+# stat_of NODE NAME: one number of `baton stats`.
 stat_of() { baton_ask "$1" stats --json | "$PYTHON" "$scripts_dir/tools/stats.py" get "$2"; }
 
 # tables_empty: no connection is known to any server in any role.
@@ -220,7 +220,7 @@ tables_empty() {
     local node gauge
     for node in "${nodes[@]}"; do
         for gauge in connections_front_end connections_back_end connections_lingering; do
-            [[ $(stat_of "$node" "$gauge") -eq 0 ]] || return 1
+            [[ $(stat_of "$node" "$gauge") == 0 ]] || return 1
         done
     done
 }

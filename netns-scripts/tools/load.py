@@ -98,10 +98,10 @@ class Tally:
             self.errors[name] += 1
 
 
-def one_request(options, tally, index, source_port=None):
+def one_request(options, tally, index):
     path, server = options.expect[index % len(options.expect)]
     try:
-        connection = Connection(options.address, source_port)
+        connection = Connection(options.address)
         try:
             connection.ask(path, close=True)
             by = connection.answer(server, options.content)
@@ -207,20 +207,26 @@ def drip(options, tally):
 
 def reuse(options, tally):
     for index in range(options.connections):
-        # The last acknowledgement of the connection before may still be on its way: only then the port is taken.
-        for _ in range(100):
-            probe = socket.socket()
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Until the server has acknowledged the client's FIN the four-tuple is taken, and the kernel says so at once.
+        for attempt in range(200):
+            path, server = options.expect[index % len(options.expect)]
             try:
-                probe.bind(("", options.source_port))
-                break
+                connection = Connection(options.address, options.source_port)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                time.sleep(0.02)
-            finally:
-                probe.close()
-        one_request(options, tally, index, options.source_port)
+                if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) and attempt < 199:
+                    time.sleep(0.01)
+                    continue
+                tally.failed(error)
+                break
+            try:
+                connection.ask(path, close=True)
+                by = connection.answer(server, options.content)
+                connection.ended()
+                tally.answered(by)
+            except (OSError, ValueError, Wrong) as error:
+                tally.failed(error)
+            connection.close()
+            break
 
 
 def share_of_work(options, kind, indices, threads, results):

@@ -1,6 +1,6 @@
 """Reads the flat object that `baton stats --json` prints. The names of the statistics live here and nowhere else.
 
-  get NAME                     one number from standard input (0 when it is not there)
+  get NAME                     one number from standard input; a name that is not there is an error, not a zero
   counts NODE BEFORE AFTER     what was counted between two files, as NODE.NAME=N, without zeros
   decided BEFORE               the rules that have decided between a file and standard input, without repetition
 """
@@ -41,7 +41,10 @@ def load(path):
 
 def main():
     if sys.argv[1] == "get":
-        print(number(json.load(sys.stdin).get(sys.argv[2], 0)))
+        statistics = json.load(sys.stdin)
+        if sys.argv[2] not in statistics:
+            sys.exit(f"there is no statistic called {sys.argv[2]}")
+        print(number(statistics[sys.argv[2]]))
     elif sys.argv[1] == "counts":
         node, before, after = sys.argv[2], counts(load(sys.argv[3])), counts(load(sys.argv[4]))
         for name, value in sorted(after.items()):
