@@ -6,9 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 fn example(name: &str, node: &str) -> Policy {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("examples")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
     let file = ClusterFile::read(&path).unwrap_or_else(|report| panic!("{report}"));
     assert!(file.warnings.is_empty(), "{}", file.warnings);
     file.compile(node).unwrap_or_else(|error| panic!("{error}"))
@@ -35,46 +33,23 @@ fn node(policy: &Policy, name: &str) -> Target {
 fn two_nodes() {
     let policy = example("two-nodes.yaml", "a");
     assert_eq!(policy.node, NodeId(0));
-    let pictures = decide(
-        &policy,
-        "web",
-        "GET /images/1.png HTTP/1.1\nHost: x",
-        "192.0.2.1:4000",
-    );
-    assert_eq!(
-        (&*pictures.rule, &pictures.targets[..]),
-        ("pictures", &[node(&policy, "b")][..])
-    );
+    let pictures = decide(&policy, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
+    assert_eq!((&*pictures.rule, &pictures.targets[..]), ("pictures", &[node(&policy, "b")][..]));
     let other = decide(&policy, "web", "GET / HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!(
-        (&*other.rule, &other.targets[..]),
-        ("default", &[Target::Local][..])
-    );
+    assert_eq!((&*other.rule, &other.targets[..]), ("default", &[Target::Local][..]));
     let at_b = example("two-nodes.yaml", "b");
-    let pictures = decide(
-        &at_b,
-        "web",
-        "GET /images/1.png HTTP/1.1\nHost: x",
-        "192.0.2.1:4000",
-    );
+    let pictures = decide(&at_b, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
     assert_eq!(pictures.targets, [Target::Local]);
 }
 
 #[test]
 fn every_example_is_for_every_of_its_nodes() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let names = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name());
-    let names: Vec<String> = names
-        .map(|name| name.into_string().unwrap())
-        .filter(|name| name.ends_with(".yaml"))
-        .collect();
+    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".yaml")).collect();
     assert!(names.len() >= 5);
     for name in names {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("examples")
-            .join(&name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(&name);
         let file = ClusterFile::read(&path).unwrap_or_else(|report| panic!("{report}"));
         for node in &file.nodes {
             assert_eq!(example(&name, &node.name).hash, file.hash());
@@ -90,30 +65,12 @@ fn shop() {
         (decision.rule.to_string(), decision.targets)
     };
     let (media, carts) = (node(&policy, "media"), node(&policy, "carts"));
-    assert_eq!(
-        rule("GET / HTTP/1.1\nHost: IMG.example.com:80"),
-        ("image host".into(), vec![media])
-    );
-    assert_eq!(
-        rule("GET /images/a?b HTTP/1.1\nHost: www.example.com"),
-        ("images".into(), vec![media])
-    );
-    assert_eq!(
-        rule("HEAD /shoe.webp HTTP/1.1\nHost: www.example.com"),
-        ("images".into(), vec![media])
-    );
-    assert_eq!(
-        rule("PUT /images/a HTTP/1.1\nHost: www.example.com"),
-        ("default".into(), vec![Target::Local])
-    );
-    assert_eq!(
-        rule("POST /cart/add HTTP/1.1\nHost: www.example.com"),
-        ("carts".into(), vec![carts, Target::Local])
-    );
-    assert_eq!(
-        rule("GET /a/../cart HTTP/1.1\nHost: www.example.com"),
-        ("default".into(), vec![Target::Local])
-    );
+    assert_eq!(rule("GET / HTTP/1.1\nHost: IMG.example.com:80"), ("image host".into(), vec![media]));
+    assert_eq!(rule("GET /images/a?b HTTP/1.1\nHost: www.example.com"), ("images".into(), vec![media]));
+    assert_eq!(rule("HEAD /shoe.webp HTTP/1.1\nHost: www.example.com"), ("images".into(), vec![media]));
+    assert_eq!(rule("PUT /images/a HTTP/1.1\nHost: www.example.com"), ("default".into(), vec![Target::Local]));
+    assert_eq!(rule("POST /cart/add HTTP/1.1\nHost: www.example.com"), ("carts".into(), vec![carts, Target::Local]));
+    assert_eq!(rule("GET /a/../cart HTTP/1.1\nHost: www.example.com"), ("default".into(), vec![Target::Local]));
 }
 
 #[test]
@@ -125,36 +82,13 @@ fn shards() {
             Target::Local => "local".to_owned(),
             Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
         };
-        (
-            decision.rule.to_string(),
-            decision
-                .targets
-                .iter()
-                .map(name)
-                .collect::<Vec<_>>()
-                .join(" "),
-        )
+        (decision.rule.to_string(), decision.targets.iter().map(name).collect::<Vec<_>>().join(" "))
     };
-    assert_eq!(
-        rule("s4", "GET /k/3f HTTP/1.0"),
-        ("shard 0-7".into(), "s1 s2 local".into())
-    );
-    assert_eq!(
-        rule("s2", "GET /k/3f HTTP/1.0"),
-        ("shard 0-7".into(), "s1 local".into())
-    );
-    assert_eq!(
-        rule("s4", "GET /k/c0 HTTP/1.0"),
-        ("shard 8-f".into(), "s3 local".into())
-    );
-    assert_eq!(
-        rule("s4", "GET /k/c0 HTTP/1.0\nX-Fresh: yes"),
-        ("fresh 8-f".into(), "s3".into())
-    );
-    assert_eq!(
-        rule("s1", "GET /health HTTP/1.0"),
-        ("default".into(), "local".into())
-    );
+    assert_eq!(rule("s4", "GET /k/3f HTTP/1.0"), ("shard 0-7".into(), "s1 s2 local".into()));
+    assert_eq!(rule("s2", "GET /k/3f HTTP/1.0"), ("shard 0-7".into(), "s1 local".into()));
+    assert_eq!(rule("s4", "GET /k/c0 HTTP/1.0"), ("shard 8-f".into(), "s3 local".into()));
+    assert_eq!(rule("s4", "GET /k/c0 HTTP/1.0\nX-Fresh: yes"), ("fresh 8-f".into(), "s3".into()));
+    assert_eq!(rule("s1", "GET /health HTTP/1.0"), ("default".into(), "local".into()));
 }
 
 #[test]
@@ -169,26 +103,11 @@ fn subnets() {
     assert_eq!(rule(versioned, "192.0.2.200:9"), "testers");
     assert_eq!(rule(versioned, "198.51.100.200:9"), "default");
     assert_eq!(rule(plain, "192.0.2.200:9"), "default");
-    assert_eq!(
-        rule("GET /v2/eu/today/report HTTP/1.1\nHost: x", "192.0.2.200:9"),
-        "reports"
-    );
+    assert_eq!(rule("GET /v2/eu/today/report HTTP/1.1\nHost: x", "192.0.2.200:9"), "reports");
     let next = policy.node_named("next").unwrap();
-    assert_eq!(
-        policy.service_named("api").unwrap().server_port(next),
-        Some(8080)
-    );
-    assert_eq!(
-        policy.service_named("status").unwrap().server_port(next),
-        None
-    );
-    assert_eq!(
-        policy
-            .service_of(endpoint("198.51.100.2:8081"))
-            .unwrap()
-            .name,
-        "status"
-    );
+    assert_eq!(policy.service_named("api").unwrap().server_port(next), Some(8080));
+    assert_eq!(policy.service_named("status").unwrap().server_port(next), None);
+    assert_eq!(policy.service_of(endpoint("198.51.100.2:8081")).unwrap().name, "status");
 }
 
 #[test]
@@ -203,8 +122,5 @@ fn every_field_says_the_default_where_there_is_one() {
     assert_eq!(with.by_default(), without.by_default());
     assert_eq!(every.limits, fewest.limits);
     let decision = decide(&every, "web", "GET /same/as/a/list HTTP/1.0", "10.1.1.1:9");
-    assert_eq!(
-        (&*decision.rule, decision.targets),
-        ("rule 2", vec![Target::Local, node(&every, "two")])
-    );
+    assert_eq!((&*decision.rule, decision.targets), ("rule 2", vec![Target::Local, node(&every, "two")]));
 }

@@ -12,12 +12,8 @@ const ONLY_WARNED_OF: &str = "warning-";
 
 fn wrong_files() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let entries = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries
-        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
-        .collect();
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
     files.sort();
     files
 }
@@ -25,11 +21,7 @@ fn wrong_files() -> Vec<PathBuf> {
 fn report(path: &Path) -> String {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let result = ClusterFile::parse(&name, &fs::read_to_string(path).unwrap());
-    assert_eq!(
-        result.is_ok(),
-        name.starts_with(ONLY_WARNED_OF),
-        "{name}: {result:?}"
-    );
+    assert_eq!(result.is_ok(), name.starts_with(ONLY_WARNED_OF), "{name}: {result:?}");
     match result {
         Ok(file) => file.warnings.to_string(),
         Err(report) => report.to_string(),
@@ -48,10 +40,7 @@ fn wrong_files_are_explained() {
         }
         let expected = fs::read_to_string(&expected_path).unwrap_or_default();
         if said != expected {
-            differing.push(format!(
-                "{}: expected\n{expected}\nbut it says\n{said}",
-                path.display()
-            ));
+            differing.push(format!("{}: expected\n{expected}\nbut it says\n{said}", path.display()));
         }
     }
     assert!(differing.is_empty(), "{}", differing.join("\n"));
@@ -69,12 +58,7 @@ fn every_problem_begins_with_file_line_and_column() {
         assert!(!problems.is_empty(), "{name} is right");
         for problem in problems {
             let (line, column) = problem.position.unwrap();
-            assert!(
-                problem
-                    .to_string()
-                    .starts_with(&format!("{name}:{line}:{column}: ")),
-                "{problem}"
-            );
+            assert!(problem.to_string().starts_with(&format!("{name}:{line}:{column}: ")), "{problem}");
             assert!(!problem.remedy.is_empty(), "{problem}");
         }
     }

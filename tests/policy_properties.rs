@@ -23,10 +23,7 @@ services:
 "#;
 
 fn policy() -> Policy {
-    ClusterFile::parse("properties.yaml", FILE)
-        .unwrap()
-        .compile("a")
-        .unwrap()
+    ClusterFile::parse("properties.yaml", FILE).unwrap().compile("a").unwrap()
 }
 
 fn client() -> Endpoint {
@@ -46,10 +43,7 @@ fn decisions(policy: &Policy, bytes: &[u8]) -> Vec<Option<Decision>> {
 /// Once decided, always decided, and alike.
 fn assert_never_taken_back(bytes: &[u8]) -> Result<(), TestCaseError> {
     let decisions = decisions(&policy(), bytes);
-    let first = decisions
-        .iter()
-        .position(Option::is_some)
-        .unwrap_or(decisions.len());
+    let first = decisions.iter().position(Option::is_some).unwrap_or(decisions.len());
     for decision in &decisions[first..] {
         prop_assert_eq!(decision, &decisions[first]);
     }
@@ -108,29 +102,19 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 /// Whole requests, with at most one piece of `pieces` put in somewhere.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let fields = prop::collection::vec("(Host|X-Tag|Content-Length|Accept): [a-z0-9. ]{0,6}", 0..5);
-    let request = (
-        "(GET|POST|OPTIONS)",
-        "/[a-z%2.?/]{0,12}",
-        "1\\.[01]",
-        fields,
-        any::<bool>(),
-    );
+    let request = ("(GET|POST|OPTIONS)", "/[a-z%2.?/]{0,12}", "1\\.[01]", fields, any::<bool>());
     let request = request.prop_map(|(method, target, version, fields, host)| {
         let host = if host { "Host: a\r\n" } else { "" };
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         format!("{method} {target} HTTP/{version}\r\n{host}{fields}\r\nbody").into_bytes()
     });
-    (
-        request,
-        prop::option::weighted(0.5, (any::<prop::sample::Index>(), pieces())),
-    )
-        .prop_map(|(mut bytes, spoilt)| {
-            if let Some((at, piece)) = spoilt {
-                let at = at.index(bytes.len());
-                bytes.splice(at..at, piece.into_iter().take(8));
-            }
-            bytes
-        })
+    (request, prop::option::weighted(0.5, (any::<prop::sample::Index>(), pieces()))).prop_map(|(mut bytes, spoilt)| {
+        if let Some((at, piece)) = spoilt {
+            let at = at.index(bytes.len());
+            bytes.splice(at..at, piece.into_iter().take(8));
+        }
+        bytes
+    })
 }
 
 proptest! {

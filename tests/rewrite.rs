@@ -4,9 +4,8 @@
 
 use baton::flow::{Endpoint, FlowKey};
 use baton::rewrite::{
-    Flags, Local, Segment, SegmentSpec, Seq, SeqShift, Shifts, Timestamp, TimestampShift,
-    ToClientLocal, ToClientWire, ToServerLocal, ToServerWire, WindowRescale, WindowScale, Wire,
-    checksum::Change, icmp,
+    Flags, Local, Segment, SegmentSpec, Seq, SeqShift, Shifts, Timestamp, TimestampShift, ToClientLocal, ToClientWire,
+    ToServerLocal, ToServerWire, WindowRescale, WindowScale, Wire, checksum::Change, icmp,
 };
 use etherparse::{IpSlice, Ipv4Header, TcpSlice};
 use proptest::collection::vec;
@@ -54,14 +53,8 @@ impl Packet {
     fn ip_header(&self, tcp_length: usize) -> Vec<u8> {
         match (self.source.address, self.destination.address) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let mut header = Ipv4Header::new(
-                    0,
-                    64,
-                    etherparse::ip_number::TCP,
-                    source.octets(),
-                    destination.octets(),
-                )
-                .unwrap();
+                let mut header =
+                    Ipv4Header::new(0, 64, etherparse::ip_number::TCP, source.octets(), destination.octets()).unwrap();
                 header.options = vec![1; 4 * self.ip_padding].as_slice().try_into().unwrap();
                 header.set_payload_len(tcp_length).unwrap();
                 header.header_checksum = header.calc_header_checksum();
@@ -70,13 +63,8 @@ impl Packet {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 const TCP: u8 = 6;
                 const DESTINATION_OPTIONS: u8 = 60;
-                let mut headers =
-                    [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(self.ip_padding);
-                let first = if self.ip_padding == 0 {
-                    TCP
-                } else {
-                    DESTINATION_OPTIONS
-                };
+                let mut headers = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(self.ip_padding);
+                let first = if self.ip_padding == 0 { TCP } else { DESTINATION_OPTIONS };
                 if let Some(last) = self.ip_padding.checked_sub(1) {
                     headers[8 * last] = TCP;
                 }
@@ -96,12 +84,8 @@ impl Packet {
 fn full_tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
     let tcp = TcpSlice::from_slice(tcp).unwrap();
     match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => tcp
-            .calc_checksum_ipv4(source.octets(), destination.octets())
-            .unwrap(),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => tcp
-            .calc_checksum_ipv6(source.octets(), destination.octets())
-            .unwrap(),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => tcp.calc_checksum_ipv4(source.octets(), destination.octets()).unwrap(),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => tcp.calc_checksum_ipv6(source.octets(), destination.octets()).unwrap(),
         _ => unreachable!("an IP header has addresses of one family"),
     }
 }
@@ -110,27 +94,16 @@ fn full_tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
 fn assert_checksums_as_if_computed_anew(packet: &[u8]) {
     let ip = IpSlice::from_slice(packet).unwrap();
     if let Some(ipv4) = ip.ipv4() {
-        assert_eq!(
-            ipv4.header().header_checksum(),
-            ipv4.header().to_header().calc_header_checksum()
-        );
+        assert_eq!(ipv4.header().header_checksum(), ipv4.header().to_header().calc_header_checksum());
     }
     let tcp = ip.payload().payload;
-    assert_eq!(
-        TcpSlice::from_slice(tcp).unwrap().checksum(),
-        full_tcp_checksum(ip.source_addr(), ip.destination_addr(), tcp)
-    );
+    assert_eq!(TcpSlice::from_slice(tcp).unwrap().checksum(), full_tcp_checksum(ip.source_addr(), ip.destination_addr(), tcp));
 }
 
 fn endpoint(v6: bool) -> BoxedStrategy<Endpoint> {
-    let address = if v6 {
-        any::<[u8; 16]>().prop_map(IpAddr::from).boxed()
-    } else {
-        any::<[u8; 4]>().prop_map(IpAddr::from).boxed()
-    };
-    (address, any::<u16>())
-        .prop_map(|(address, port)| Endpoint::new(address, port))
-        .boxed()
+    let address =
+        if v6 { any::<[u8; 16]>().prop_map(IpAddr::from).boxed() } else { any::<[u8; 4]>().prop_map(IpAddr::from).boxed() };
+    (address, any::<u16>()).prop_map(|(address, port)| Endpoint::new(address, port)).boxed()
 }
 
 /// One option. Timestamps come apart, so that there is at most one.
@@ -140,16 +113,13 @@ fn option() -> impl Strategy<Value = Vec<u8>> {
         any::<[u8; 2]>().prop_map(|mss| [&[2, 4][..], &mss].concat()),
         any::<u8>().prop_map(|shift| vec![3, 3, shift]),
         Just(vec![4, 2]),
-        (1_usize..=4, any::<[u8; 32]>()).prop_map(|(blocks, edges)| [
-            &[5, 2 + 8 * blocks as u8][..],
-            &edges[..8 * blocks]
+        (1_usize..=4, any::<[u8; 32]>())
+            .prop_map(|(blocks, edges)| [&[5, 2 + 8 * blocks as u8][..], &edges[..8 * blocks]].concat()),
+        (prop_oneof![Just(19), Just(30), Just(34), 35_u8..=255], vec(any::<u8>(), 0..12)).prop_map(|(kind, body)| [
+            &[kind, 2 + body.len() as u8][..],
+            &body
         ]
         .concat()),
-        (
-            prop_oneof![Just(19), Just(30), Just(34), 35_u8..=255],
-            vec(any::<u8>(), 0..12)
-        )
-            .prop_map(|(kind, body)| [&[kind, 2 + body.len() as u8][..], &body].concat()),
     ]
 }
 
@@ -176,39 +146,19 @@ fn option_list() -> impl Strategy<Value = Vec<u8>> {
 fn packet_of(v6: bool) -> impl Strategy<Value = Packet> {
     let ends = (endpoint(v6), endpoint(v6), 0_usize..=4);
     let numbers = any::<(u32, u32, u16, u16)>();
-    (
-        ends,
-        numbers,
-        option_list(),
-        vec(any::<u8>(), 0..64),
-        any::<bool>(),
+    (ends, numbers, option_list(), vec(any::<u8>(), 0..64), any::<bool>()).prop_map(
+        |((source, destination, ip_padding), numbers, options, payload, zero_checksum)| {
+            let (seq, ack, flags, window) = numbers;
+            let mut packet = Packet { source, destination, ip_padding, seq, ack, flags, window, urgent: 0, options, payload };
+            if zero_checksum {
+                // Adding the checksum to what it covers makes the sum all ones and the field 0x0000.
+                let bytes = packet.to_bytes();
+                let ip = IpSlice::from_slice(&bytes).unwrap();
+                packet.urgent = TcpSlice::from_slice(ip.payload().payload).unwrap().checksum();
+            }
+            packet
+        },
     )
-        .prop_map(
-            |((source, destination, ip_padding), numbers, options, payload, zero_checksum)| {
-                let (seq, ack, flags, window) = numbers;
-                let mut packet = Packet {
-                    source,
-                    destination,
-                    ip_padding,
-                    seq,
-                    ack,
-                    flags,
-                    window,
-                    urgent: 0,
-                    options,
-                    payload,
-                };
-                if zero_checksum {
-                    // Adding the checksum to what it covers makes the sum all ones and the field 0x0000.
-                    let bytes = packet.to_bytes();
-                    let ip = IpSlice::from_slice(&bytes).unwrap();
-                    packet.urgent = TcpSlice::from_slice(ip.payload().payload)
-                        .unwrap()
-                        .checksum();
-                }
-                packet
-            },
-        )
 }
 
 fn packet() -> impl Strategy<Value = Packet> {
@@ -296,15 +246,8 @@ fn shifts(v6: bool) -> impl Strategy<Value = Shifts> {
             frontend,
             alias,
             seq: SeqShift::between(Seq::new(wire), Seq::new(local)),
-            timestamps: Some(TimestampShift::between(
-                Timestamp::new(wire_clock),
-                Timestamp::new(local_clock),
-            )),
-            window: WindowRescale {
-                kernel: WindowScale::new(kernel),
-                promised: WindowScale::new(promised),
-                mss: 1460,
-            },
+            timestamps: Some(TimestampShift::between(Timestamp::new(wire_clock), Timestamp::new(local_clock))),
+            window: WindowRescale { kernel: WindowScale::new(kernel), promised: WindowScale::new(promised), mss: 1460 },
         },
     )
 }
@@ -313,9 +256,7 @@ fn shifts(v6: bool) -> impl Strategy<Value = Shifts> {
 fn undoing(shifts: &Shifts) -> Shifts {
     let origin = (Seq::<Wire>::new(0), Timestamp::<Wire>::new(0));
     let seq = Seq::new(shifts.seq.to_local(origin.0).raw());
-    let clock = shifts
-        .timestamps
-        .map(|shift| Timestamp::new(shift.to_local(origin.1).raw()));
+    let clock = shifts.timestamps.map(|shift| Timestamp::new(shift.to_local(origin.1).raw()));
     Shifts {
         frontend: shifts.alias,
         alias: shifts.frontend,
@@ -334,11 +275,7 @@ fn exercise(bytes: &[u8], shifts: &Shifts, edits: &[Edit]) {
     let Ok(segment) = Segment::<_, ToServerWire>::parse(bytes.to_vec()) else {
         return;
     };
-    let _ = (
-        segment.to_string(),
-        segment.checksums_are_right(),
-        segment.seq_end(),
-    );
+    let _ = (segment.to_string(), segment.checksums_are_right(), segment.seq_end());
     let same_family = segment.source().address.is_ipv4() == shifts.alias.address.is_ipv4();
     if same_family {
         let _ = shifts.to_server(segment.clone());
@@ -359,15 +296,8 @@ fn the_round_trip_in_the_documentation_is_exact() {
         frontend: Endpoint::new([198, 51, 100, 1].into(), 80),
         alias: Endpoint::new([198, 18, 0, 1].into(), 8080),
         seq: SeqShift::between(Seq::new(3_000_000_000), Seq::new(500)),
-        timestamps: Some(TimestampShift::between(
-            Timestamp::new(70_000),
-            Timestamp::new(4_294_967_000),
-        )),
-        window: WindowRescale {
-            kernel: WindowScale::new(10),
-            promised: WindowScale::new(7),
-            mss: 1460,
-        },
+        timestamps: Some(TimestampShift::between(Timestamp::new(70_000), Timestamp::new(4_294_967_000))),
+        window: WindowRescale { kernel: WindowScale::new(10), promised: WindowScale::new(7), mss: 1460 },
     };
 
     let sent = SegmentSpec::<ToClientLocal> {
@@ -390,12 +320,7 @@ fn the_round_trip_in_the_documentation_is_exact() {
          TS val 70040 ecr 12345 length 1448"
     );
 
-    let timestamps = [
-        &[8, 10][..],
-        &12_360_u32.to_be_bytes(),
-        &70_040_u32.to_be_bytes(),
-    ]
-    .concat();
+    let timestamps = [&[8, 10][..], &12_360_u32.to_be_bytes(), &70_040_u32.to_be_bytes()].concat();
     let left = 3_000_002_897_u32.to_be_bytes();
     let right = 3_000_004_345_u32.to_be_bytes();
     let answer = Packet {
@@ -685,24 +610,10 @@ fn error_quoting(packet: &Packet, quote: &[u8]) -> Vec<u8> {
     use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, Ipv6Header};
     match packet.source.address {
         IpAddr::V4(to) => {
-            let kind = Icmpv4Type::Unknown {
-                type_u8: 3,
-                code_u8: 4,
-                bytes5to8: [0, 0, 5, 120],
-            };
-            let message = [
-                &Icmpv4Header::with_checksum(kind, quote).to_bytes()[..],
-                quote,
-            ]
-            .concat();
-            let mut ip = Ipv4Header::new(
-                message.len() as u16,
-                64,
-                etherparse::ip_number::ICMP,
-                [203, 0, 113, 1],
-                to.octets(),
-            )
-            .unwrap();
+            let kind = Icmpv4Type::Unknown { type_u8: 3, code_u8: 4, bytes5to8: [0, 0, 5, 120] };
+            let message = [&Icmpv4Header::with_checksum(kind, quote).to_bytes()[..], quote].concat();
+            let mut ip =
+                Ipv4Header::new(message.len() as u16, 64, etherparse::ip_number::ICMP, [203, 0, 113, 1], to.octets()).unwrap();
             ip.header_checksum = ip.calc_header_checksum();
             [&ip.to_bytes()[..], &message].concat()
         }

@@ -60,11 +60,7 @@ impl Message {
                 put_id(*id, out);
                 put_flight(more, out)?;
             }
-            Self::Abort { id }
-            | Self::Delivered { id }
-            | Self::Returned { id }
-            | Self::Closed { id }
-            | Self::Disowned { id } => {
+            Self::Abort { id } | Self::Delivered { id } | Self::Returned { id } | Self::Closed { id } | Self::Disowned { id } => {
                 put_id(*id, out);
             }
             Self::Owned { id, flow } => {

@@ -110,7 +110,8 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
-    let capture = Capture::install(capture_config(&policy, &device))?;
+    let mut capture = Capture::install(capture_config(&policy, &device))?;
+    capture.probe(&device)?;
     let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
     let now = clock();

@@ -11,10 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The prefix of an address's family.
 pub(super) fn prefix_for(address: IpAddr, prefixes: &[IpNet]) -> Option<IpNet> {
-    prefixes
-        .iter()
-        .copied()
-        .find(|prefix| prefix.network().is_ipv4() == address.is_ipv4())
+    prefixes.iter().copied().find(|prefix| prefix.network().is_ipv4() == address.is_ipv4())
 }
 
 /// The aliases of front-end address number `index` of the prefix's family; empty if the prefix has no room for them.
@@ -23,9 +20,7 @@ pub(super) fn aliases(prefix: IpNet, index: usize) -> Vec<IpAddr> {
         return Vec::new();
     }
     let first = 1 + index * ALIASES_PER_FRONTEND;
-    (first..first + ALIASES_PER_FRONTEND)
-        .map(|offset| nth(prefix.network(), offset))
-        .collect()
+    (first..first + ALIASES_PER_FRONTEND).map(|offset| nth(prefix.network(), offset)).collect()
 }
 
 /// For how many front-end addresses a prefix has aliases.
@@ -64,11 +59,7 @@ pub(super) fn numbered(endpoints: impl Iterator<Item = Endpoint>) -> Vec<(Endpoi
     sorted
         .into_iter()
         .map(|endpoint| {
-            let next = if endpoint.address.is_ipv4() {
-                &mut v4
-            } else {
-                &mut v6
-            };
+            let next = if endpoint.address.is_ipv4() { &mut v4 } else { &mut v6 };
             *next += 1;
             (endpoint, *next - 1)
         })
@@ -96,11 +87,7 @@ mod tests {
                 let aliases = aliases(prefix, index);
                 assert_eq!(aliases.len(), ALIASES_PER_FRONTEND);
                 for alias in aliases {
-                    assert!(
-                        prefix.contains(&alias)
-                            && alias != prefix.network()
-                            && alias != prefix.broadcast()
-                    );
+                    assert!(prefix.contains(&alias) && alias != prefix.network() && alias != prefix.broadcast());
                     assert!(seen.insert(alias));
                 }
             }
@@ -120,17 +107,9 @@ mod tests {
     #[test]
     fn the_prefix_length_that_is_said_to_suffice_does() {
         for frontends in 1..200 {
-            let v4 = IpNet::new(
-                Ipv4Addr::UNSPECIFIED.into(),
-                longest_prefix_len(true, frontends),
-            )
-            .unwrap();
+            let v4 = IpNet::new(Ipv4Addr::UNSPECIFIED.into(), longest_prefix_len(true, frontends)).unwrap();
             assert!(capacity(v4) >= frontends);
-            let v6 = IpNet::new(
-                Ipv6Addr::UNSPECIFIED.into(),
-                longest_prefix_len(false, frontends),
-            )
-            .unwrap();
+            let v6 = IpNet::new(Ipv6Addr::UNSPECIFIED.into(), longest_prefix_len(false, frontends)).unwrap();
             assert!(capacity(v6) >= frontends);
         }
         assert_eq!(longest_prefix_len(true, 1), 25);
@@ -140,21 +119,7 @@ mod tests {
     fn families_are_numbered_apart_and_in_order() {
         let all = ["10.0.0.2:80", "[fd77::1]:80", "10.0.0.1:443", "10.0.0.1:80"].map(endpoint);
         let numbers = numbered(all.into_iter());
-        let of = |text: &str| {
-            numbers
-                .iter()
-                .find(|entry| entry.0 == endpoint(text))
-                .unwrap()
-                .1
-        };
-        assert_eq!(
-            (
-                of("10.0.0.1:80"),
-                of("10.0.0.1:443"),
-                of("10.0.0.2:80"),
-                of("[fd77::1]:80")
-            ),
-            (0, 1, 2, 0)
-        );
+        let of = |text: &str| numbers.iter().find(|entry| entry.0 == endpoint(text)).unwrap().1;
+        assert_eq!((of("10.0.0.1:80"), of("10.0.0.1:443"), of("10.0.0.2:80"), of("[fd77::1]:80")), (0, 1, 2, 0));
     }
 }

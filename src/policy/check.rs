@@ -17,13 +17,8 @@ pub(super) fn frontends_are_unique(services: &[ReadService], problems: &mut Prob
     for read in services {
         for (endpoint, place) in &read.frontend_places {
             if let Some(owner) = owners.insert(*endpoint, &read.service.name) {
-                let message =
-                    format!("the front-end address {endpoint} is already one of service `{owner}`");
-                problems.error(
-                    place,
-                    message,
-                    "an address belongs to one service and one node; remove one of them",
-                );
+                let message = format!("the front-end address {endpoint} is already one of service `{owner}`");
+                problems.error(place, message, "an address belongs to one service and one node; remove one of them");
             }
         }
     }
@@ -37,61 +32,32 @@ pub(super) fn aliases_suffice(
     nodes: &[(Node, Place)],
     problems: &mut Problems,
 ) {
-    let endpoints = || {
-        services
-            .iter()
-            .flat_map(|read| read.service.frontends.iter().map(|frontend| frontend.1))
-    };
+    let endpoints = || services.iter().flat_map(|read| read.service.frontends.iter().map(|frontend| frontend.1));
     let numbered = alias::numbered(endpoints());
     for (is_ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
-        let count = numbered
-            .iter()
-            .filter(|(endpoint, _)| endpoint.address.is_ipv4() == is_ipv4)
-            .count();
-        let prefix = aliases
-            .iter()
-            .find(|(prefix, _)| prefix.network().is_ipv4() == is_ipv4);
+        let count = numbered.iter().filter(|(endpoint, _)| endpoint.address.is_ipv4() == is_ipv4).count();
+        let prefix = aliases.iter().find(|(prefix, _)| prefix.network().is_ipv4() == is_ipv4);
         match prefix {
             None if count > 0 => {
-                let example = if is_ipv4 {
-                    "198.18.0.0/16"
-                } else {
-                    "fd00:ba70::/64"
-                };
-                let message = format!(
-                    "there are {family} front-end addresses, but no alias prefix of that family"
-                );
-                problems.error(
-                    aliases_place,
-                    message,
-                    format!("add a prefix that nothing else uses, such as {example}"),
-                );
+                let example = if is_ipv4 { "198.18.0.0/16" } else { "fd00:ba70::/64" };
+                let message = format!("there are {family} front-end addresses, but no alias prefix of that family");
+                problems.error(aliases_place, message, format!("add a prefix that nothing else uses, such as {example}"));
             }
             Some((prefix, place)) if alias::capacity(*prefix) < count => {
                 let room = alias::capacity(*prefix);
-                let message = format!(
-                    "{prefix} has aliases for only {room} of {count} {family} front-end addresses"
-                );
+                let message = format!("{prefix} has aliases for only {room} of {count} {family} front-end addresses");
                 let length = alias::longest_prefix_len(is_ipv4, count);
-                let remedy = format!(
-                    "use a prefix of length {length} or less: an address has {ALIASES_PER_FRONTEND} aliases"
-                );
+                let remedy = format!("use a prefix of length {length} or less: an address has {ALIASES_PER_FRONTEND} aliases");
                 problems.error(place, message, remedy);
             }
             _ => {}
         }
     }
-    let used = nodes
-        .iter()
-        .map(|(node, _)| (node.address, format!("node `{}`", node.name)));
-    let used =
-        used.chain(endpoints().map(|endpoint| (endpoint.address, format!("front-end {endpoint}"))));
+    let used = nodes.iter().map(|(node, _)| (node.address, format!("node `{}`", node.name)));
+    let used = used.chain(endpoints().map(|endpoint| (endpoint.address, format!("front-end {endpoint}"))));
     let mut told: Vec<(&IpNet, IpAddr)> = Vec::new();
     for (address, owner) in used {
-        for (prefix, place) in aliases
-            .iter()
-            .filter(|(prefix, _)| prefix.contains(&address))
-        {
+        for (prefix, place) in aliases.iter().filter(|(prefix, _)| prefix.contains(&address)) {
             if told.contains(&(prefix, address)) {
                 continue;
             }
@@ -103,24 +69,11 @@ pub(super) fn aliases_suffice(
 }
 
 /// One request as large as may be looked at can be held.
-pub(super) fn limits_fit(
-    limits: &Limits,
-    place: &Place,
-    services: &[ReadService],
-    problems: &mut Problems,
-) {
-    let largest = services
-        .iter()
-        .map(|read| read.service.inspect_bytes_max)
-        .max()
-        .unwrap_or(0);
+pub(super) fn limits_fit(limits: &Limits, place: &Place, services: &[ReadService], problems: &mut Problems) {
+    let largest = services.iter().map(|read| read.service.inspect_bytes_max).max().unwrap_or(0);
     if limits.first_flight_bytes < largest {
         let message = "`first_flight_bytes` is less than the largest `inspect_bytes_max`";
-        problems.error(
-            place,
-            message,
-            "raise `limits.first_flight_bytes`: it holds the requests of all connections",
-        );
+        problems.error(place, message, "raise `limits.first_flight_bytes`: it holds the requests of all connections");
     }
 }
 
@@ -133,23 +86,12 @@ pub(super) fn overlay_port_is_free(
     problems: &mut Problems,
 ) {
     for read in services {
-        let Service {
-            name,
-            frontends,
-            servers,
-            ..
-        } = &read.service;
+        let Service { name, frontends, servers, .. } = &read.service;
         let at_node = |address: IpAddr| nodes.iter().any(|(node, _)| node.address == address);
-        let is_frontend = frontends
-            .iter()
-            .any(|(_, endpoint)| endpoint.port == port && at_node(endpoint.address));
+        let is_frontend = frontends.iter().any(|(_, endpoint)| endpoint.port == port && at_node(endpoint.address));
         if is_frontend || servers.iter().any(|server| server.1 == port) {
             let message = format!("the overlay's port {port} is also a port of service `{name}`");
-            problems.error(
-                place,
-                message,
-                "choose a port that nothing else uses, such as 7400",
-            );
+            problems.error(place, message, "choose a port that nothing else uses, such as 7400");
             return;
         }
     }

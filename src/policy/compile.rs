@@ -61,30 +61,16 @@ impl ClusterFile {
             cluster: self.cluster.clone(),
             nodes: self.nodes.iter().map(|node| node.name.clone()).collect(),
         })?;
-        let services: Vec<Service> = self
-            .services
+        let services: Vec<Service> = self.services.iter().map(|service| seen_from(id, service)).collect();
+        let owners = services
             .iter()
-            .map(|service| seen_from(id, service))
-            .collect();
-        let owners = services.iter().enumerate().flat_map(|(index, service)| {
-            service
-                .frontends
-                .iter()
-                .map(move |(_, endpoint)| (*endpoint, index))
-        });
+            .enumerate()
+            .flat_map(|(index, service)| service.frontends.iter().map(move |(_, endpoint)| (*endpoint, index)));
         let owners: HashMap<Endpoint, usize, FixedState> = owners.collect();
         let numbered = alias::numbered(owners.keys().copied());
         let frontends = numbered
             .into_iter()
-            .filter_map(|(endpoint, number)| {
-                Some((
-                    endpoint,
-                    Frontend {
-                        service: *owners.get(&endpoint)?,
-                        number,
-                    },
-                ))
-            })
+            .filter_map(|(endpoint, number)| Some((endpoint, Frontend { service: *owners.get(&endpoint)?, number })))
             .collect();
         Ok(Policy {
             cluster: self.cluster.clone(),
@@ -119,15 +105,9 @@ impl Policy {
     /// The aliases of a front-end address on every node: `limits::ALIASES_PER_FRONTEND` addresses of the family's prefix,
     /// those of two front-end addresses never overlap. Empty for an address that is no front-end's.
     pub fn aliases_of(&self, frontend: Endpoint) -> Vec<IpAddr> {
-        let number = self
-            .frontends
-            .get(&frontend)
-            .map(|frontend| frontend.number);
+        let number = self.frontends.get(&frontend).map(|frontend| frontend.number);
         let prefix = alias::prefix_for(frontend.address, &self.aliases);
-        number
-            .zip(prefix)
-            .map(|(number, prefix)| alias::aliases(prefix, number))
-            .unwrap_or_default()
+        number.zip(prefix).map(|(number, prefix)| alias::aliases(prefix, number)).unwrap_or_default()
     }
 
     /// Whether the address lies in an alias prefix.
@@ -137,9 +117,7 @@ impl Policy {
 }
 
 fn node_id(nodes: &[Node], name: &str) -> Option<NodeId> {
-    let index = nodes
-        .binary_search_by(|node| node.name.as_str().cmp(name))
-        .ok()?;
+    let index = nodes.binary_search_by(|node| node.name.as_str().cmp(name)).ok()?;
     u16::try_from(index).ok().map(NodeId)
 }
 
@@ -148,11 +126,7 @@ fn seen_from(node: NodeId, service: &Service) -> Service {
     let localised = |targets: &[Target]| {
         let mut seen: Vec<Target> = Vec::with_capacity(targets.len());
         for target in targets {
-            let target = if *target == Target::Node(node) {
-                Target::Local
-            } else {
-                *target
-            };
+            let target = if *target == Target::Node(node) { Target::Local } else { *target };
             if !seen.contains(&target) {
                 seen.push(target);
             }
@@ -177,10 +151,7 @@ mod tests {
     #[test]
     fn an_unknown_node_is_told_the_names_there_are() {
         let error = file(SHOP).compile("d").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "there is no node `d` in cluster shop; its nodes are a, b, c"
-        );
+        assert_eq!(error.to_string(), "there is no node `d` in cluster shop; its nodes are a, b, c");
     }
 
     #[test]
@@ -195,12 +166,7 @@ mod tests {
     #[test]
     fn a_service_is_found_by_any_nodes_front_end_address() {
         let policy = shop("a");
-        assert_eq!(
-            policy
-                .service_of(endpoint("10.77.0.2:80"))
-                .map(|service| &*service.name),
-            Some("web")
-        );
+        assert_eq!(policy.service_of(endpoint("10.77.0.2:80")).map(|service| &*service.name), Some("web"));
         assert!(policy.service_of(endpoint("10.77.0.2:81")).is_none());
         assert!(policy.service_of(endpoint("10.77.0.3:80")).is_none());
         assert!(policy.service_named("web").is_some());
@@ -226,16 +192,9 @@ mod tests {
             let aliases = shop("a").aliases_of(frontend);
             assert_eq!(aliases, shop("c").aliases_of(frontend));
             assert_eq!(aliases.len(), ALIASES_PER_FRONTEND);
-            assert!(
-                aliases
-                    .iter()
-                    .all(|alias| shop("a").is_alias(*alias) && seen.insert(*alias))
-            );
+            assert!(aliases.iter().all(|alias| shop("a").is_alias(*alias) && seen.insert(*alias)));
         }
-        assert_eq!(
-            shop("a").aliases_of(frontends[0])[0].to_string(),
-            "198.18.0.1"
-        );
+        assert_eq!(shop("a").aliases_of(frontends[0])[0].to_string(), "198.18.0.1");
         assert!(shop("a").aliases_of(endpoint("10.77.0.3:80")).is_empty());
         assert!(!shop("a").is_alias(endpoint("10.77.0.1:80").address));
     }

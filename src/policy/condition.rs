@@ -50,11 +50,7 @@ fn alternatives<T>(
         return false;
     };
     if items.len() > ALTERNATIVES_MAX {
-        let message = format!(
-            "`{}` can have at most {ALTERNATIVES_MAX} values, here are {}",
-            field.name,
-            items.len()
-        );
+        let message = format!("`{}` can have at most {ALTERNATIVES_MAX} values, here are {}", field.name, items.len());
         problems.error(&field.place, message, "split the rule");
         return false;
     }
@@ -71,45 +67,23 @@ fn host(item: &Field<'_>, problems: &mut Problems) -> Option<String> {
         } else {
             "write a host name without port and scheme, such as `img.example.com`, or an IPv6 address in brackets"
         };
-        problems.error(
-            &item.place,
-            format!("\"{text}\" is not a host name"),
-            remedy,
-        );
+        problems.error(&item.place, format!("\"{text}\" is not a host name"), remedy);
     }
     host
 }
 
 fn path(item: &Field<'_>, problems: &mut Problems) -> Option<Pattern> {
     let text = item.text(problems)?;
-    let is_escape = |at: usize| {
-        text.as_bytes()
-            .get(at + 1..at + 3)
-            .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
-    };
+    let is_escape = |at: usize| text.as_bytes().get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     let wrong = if text.len() > PATTERN_BYTES_MAX {
-        Some((
-            format!("a path pattern can have at most {PATTERN_BYTES_MAX} bytes"),
-            "shorten it with `*`",
-        ))
+        Some((format!("a path pattern can have at most {PATTERN_BYTES_MAX} bytes"), "shorten it with `*`"))
     } else if !text.starts_with(['/', '*']) {
-        Some((
-            format!("path pattern \"{text}\" matches nothing: paths begin with `/`"),
-            "begin it with `/` or `*`",
-        ))
+        Some((format!("path pattern \"{text}\" matches nothing: paths begin with `/`"), "begin it with `/` or `*`"))
     } else if text.match_indices('%').any(|(at, _)| is_escape(at)) {
-        let message = format!(
-            "path pattern \"{text}\" has a percent-encoded character: paths are compared decoded"
-        );
-        Some((
-            message,
-            "write the character itself, or `?` for any character",
-        ))
+        let message = format!("path pattern \"{text}\" has a percent-encoded character: paths are compared decoded");
+        Some((message, "write the character itself, or `?` for any character"))
     } else if text.chars().any(char::is_control) {
-        Some((
-            "a path pattern cannot have control characters".to_owned(),
-            "remove them",
-        ))
+        Some(("a path pattern cannot have control characters".to_owned(), "remove them"))
     } else {
         None
     };
@@ -124,10 +98,7 @@ fn path(item: &Field<'_>, problems: &mut Problems) -> Option<Pattern> {
 
 fn method(item: &Field<'_>, problems: &mut Problems) -> Option<String> {
     let text = item.text(problems)?;
-    let is_method = !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'));
+    let is_method = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'));
     if !is_method {
         let remedy = "methods are in capital letters: GET, HEAD, POST, ...";
         problems.error(&item.place, format!("\"{text}\" is not a method"), remedy);
@@ -150,32 +121,21 @@ fn header(entry: &Field<'_>, problems: &mut Problems) -> Option<HeaderTest> {
     let mut is_complete = true;
     if entry.name.is_empty() || !entry.name.bytes().all(is_token) {
         let message = format!("\"{}\" is not the name of a header field", entry.name);
-        problems.error(
-            &entry.place.key(),
-            message,
-            "write it as it stands before the colon, such as `x-version`",
-        );
+        problems.error(&entry.place.key(), message, "write it as it stands before the colon, such as `x-version`");
         is_complete = false;
     }
     let mut values = Vec::new();
     if *entry.value != Value::Bool(true) {
         is_complete &= alternatives(entry, header_value, &mut values, problems);
     }
-    is_complete.then(|| HeaderTest {
-        name: entry.name.to_ascii_lowercase(),
-        values,
-    })
+    is_complete.then(|| HeaderTest { name: entry.name.to_ascii_lowercase(), values })
 }
 
 fn header_value(item: &Field<'_>, problems: &mut Problems) -> Option<String> {
     let text = item.text(problems)?;
     if text.trim_ascii() != text || text.chars().any(char::is_control) {
         let message = format!("header `{}` can never have this value", item.name);
-        problems.error(
-            &item.place,
-            message,
-            "leave out white space at both ends and control characters",
-        );
+        problems.error(&item.place, message, "leave out white space at both ends and control characters");
         return None;
     }
     Some(text.to_owned())

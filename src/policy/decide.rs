@@ -66,66 +66,37 @@ impl Service {
     pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination {
         match http::read(first_flight, self.inspect_bytes_max) {
             Head::Incomplete => Examination::NeedMore,
-            Head::Unclear(why) => Examination::Decided(Decision {
-                note: Some(why),
-                ..self.by_default()
-            }),
+            Head::Unclear(why) => Examination::Decided(Decision { note: Some(why), ..self.by_default() }),
             Head::Request(request) => Examination::Decided(self.decide(&request, client.address)),
         }
     }
 
     /// What the default says: for clients that say nothing, too much, or something unreadable.
     pub fn by_default(&self) -> Decision {
-        Decision {
-            rule: Rc::from(DEFAULT_RULE),
-            targets: self.default.clone(),
-            note: None,
-        }
+        Decision { rule: Rc::from(DEFAULT_RULE), targets: self.default.clone(), note: None }
     }
 
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], client: Endpoint) -> Explanation {
         let examination = self.examine(first_flight, client);
         let Head::Request(request) = http::read(first_flight, self.inspect_bytes_max) else {
-            return Explanation {
-                examination,
-                request: None,
-                tried: Vec::new(),
-            };
+            return Explanation { examination, request: None, tried: Vec::new() };
         };
         let matched = self.first_match(&request, client.address);
-        let tried = self
-            .rules
-            .iter()
-            .take(matched.map_or(self.rules.len(), |index| index + 1))
-            .map(|rule| Tried {
-                rule: Rc::clone(&rule.name),
-                conditions: rule.when.to_string(),
-                mismatch: rule
-                    .when
-                    .mismatch(&request, client.address)
-                    .map(|mismatch| mismatch.explain(&request, client.address)),
-            });
+        let tried = self.rules.iter().take(matched.map_or(self.rules.len(), |index| index + 1)).map(|rule| Tried {
+            rule: Rc::clone(&rule.name),
+            conditions: rule.when.to_string(),
+            mismatch: rule.when.mismatch(&request, client.address).map(|mismatch| mismatch.explain(&request, client.address)),
+        });
         let tried = tried.collect();
         let host = request.host.as_deref().unwrap_or("-");
-        let line = format!(
-            "method={} host={host} path={}",
-            request.method,
-            String::from_utf8_lossy(&request.path)
-        );
-        Explanation {
-            examination,
-            request: Some(line),
-            tried,
-        }
+        let line = format!("method={} host={host} path={}", request.method, String::from_utf8_lossy(&request.path));
+        Explanation { examination, request: Some(line), tried }
     }
 
     /// The port this node's application listens on for handed-off connections.
     pub fn server_port(&self, node: NodeId) -> Option<u16> {
-        let index = self
-            .servers
-            .binary_search_by_key(&node, |server| server.0)
-            .ok()?;
+        let index = self.servers.binary_search_by_key(&node, |server| server.0).ok()?;
         self.servers.get(index).map(|server| server.1)
     }
 
@@ -135,23 +106,14 @@ impl Service {
     }
 
     fn decide(&self, request: &Request<'_>, client: IpAddr) -> Decision {
-        match self
-            .first_match(request, client)
-            .and_then(|index| self.rules.get(index))
-        {
-            Some(Rule { name, targets, .. }) => Decision {
-                rule: Rc::clone(name),
-                targets: targets.clone(),
-                note: None,
-            },
+        match self.first_match(request, client).and_then(|index| self.rules.get(index)) {
+            Some(Rule { name, targets, .. }) => Decision { rule: Rc::clone(name), targets: targets.clone(), note: None },
             None => self.by_default(),
         }
     }
 
     fn first_match(&self, request: &Request<'_>, client: IpAddr) -> Option<usize> {
-        self.rules
-            .iter()
-            .position(|rule| rule.when.mismatch(request, client).is_none())
+        self.rules.iter().position(|rule| rule.when.mismatch(request, client).is_none())
     }
 }
 
@@ -180,14 +142,8 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_decides() {
-        assert_eq!(
-            rule("GET /images/1 HTTP/1.1\nHost: img.example.com", FAR),
-            "images"
-        );
-        assert_eq!(
-            rule("PUT /images/1 HTTP/1.1\nHost: img.example.com", FAR),
-            "image host"
-        );
+        assert_eq!(rule("GET /images/1 HTTP/1.1\nHost: img.example.com", FAR), "images");
+        assert_eq!(rule("PUT /images/1 HTTP/1.1\nHost: img.example.com", FAR), "image host");
     }
 
     #[test]
@@ -199,23 +155,14 @@ mod tests {
 
     #[test]
     fn hosts_match_without_case_and_port() {
-        assert_eq!(
-            rule("GET / HTTP/1.1\nHost: IMG.Example.com:8080", FAR),
-            "image host"
-        );
+        assert_eq!(rule("GET / HTTP/1.1\nHost: IMG.Example.com:8080", FAR), "image host");
         assert_eq!(rule("GET / HTTP/1.1\nHost: example.com", FAR), "default");
-        assert_eq!(
-            rule("GET http://img.example.com/ HTTP/1.0", FAR),
-            "image host"
-        );
+        assert_eq!(rule("GET http://img.example.com/ HTTP/1.0", FAR), "image host");
     }
 
     #[test]
     fn one_of_several_header_fields_of_a_name_is_enough() {
-        assert_eq!(
-            rule("GET / HTTP/1.0\nX-Shard: 8\nx-shard: 7", FAR),
-            "sharded"
-        );
+        assert_eq!(rule("GET / HTTP/1.0\nX-Shard: 8\nx-shard: 7", FAR), "sharded");
         assert_eq!(rule("GET / HTTP/1.0\nX-Shard: 77", FAR), "default");
     }
 
@@ -229,49 +176,27 @@ mod tests {
     #[test]
     fn an_unclear_request_goes_to_the_default_and_says_why() {
         let decision = decide("GET /images/../x HTTP/1.0", FAR);
-        assert_eq!(
-            (&*decision.rule, decision.note),
-            ("default", Some(Ambiguity::PathDots))
-        );
+        assert_eq!((&*decision.rule, decision.note), ("default", Some(Ambiguity::PathDots)));
         assert_eq!(decision.targets, [Target::Local]);
         let clear = decide("GET / HTTP/1.0", FAR);
-        assert_eq!(
-            (clear.note, &clear),
-            (None, &shop("a").services[0].by_default())
-        );
+        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default()));
     }
 
     #[test]
     fn an_incomplete_request_needs_more() {
         let shop = shop("a");
-        assert_eq!(
-            shop.services[0].examine(b"GET / HTTP/1.0\r\n", endpoint(FAR)),
-            Examination::NeedMore
-        );
-        assert_eq!(
-            shop.services[0].examine(b"", endpoint(FAR)),
-            Examination::NeedMore
-        );
+        assert_eq!(shop.services[0].examine(b"GET / HTTP/1.0\r\n", endpoint(FAR)), Examination::NeedMore);
+        assert_eq!(shop.services[0].examine(b"", endpoint(FAR)), Examination::NeedMore);
     }
 
     #[test]
     fn an_explanation_says_why_each_earlier_rule_did_not_match() {
         let explanation = explain("GET /a%20b HTTP/1.1\nHost: X\nX-Shard: 7", FAR);
-        assert_eq!(
-            explanation.request.as_deref(),
-            Some("method=GET host=x path=/a b")
-        );
+        assert_eq!(explanation.request.as_deref(), Some("method=GET host=x path=/a b"));
         let lines: Vec<String> = explanation
             .tried
             .iter()
-            .map(|tried| {
-                format!(
-                    "{} ({}): {:?}",
-                    tried.rule,
-                    tried.conditions,
-                    tried.mismatch.as_deref()
-                )
-            })
+            .map(|tried| format!("{} ({}): {:?}", tried.rule, tried.conditions, tried.mismatch.as_deref()))
             .collect();
         let expected = [
             "images (path /images/*, method GET or HEAD): Some(\"path /a b fits none of its patterns\")",
@@ -284,11 +209,7 @@ mod tests {
     #[test]
     fn an_explanation_of_no_match_shows_every_rule() {
         let explanation = explain("GET / HTTP/1.0", FAR);
-        let why: Vec<String> = explanation
-            .tried
-            .into_iter()
-            .filter_map(|tried| tried.mismatch)
-            .collect();
+        let why: Vec<String> = explanation.tried.into_iter().filter_map(|tried| tried.mismatch).collect();
         let expected = [
             "path / fits none of its patterns",
             "the request names no host",

@@ -35,19 +35,11 @@ impl ClusterFile {
         match read_bytes(path) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Self::parse(&name, &text),
-                Err(_) => Err(Report::unreadable(
-                    &name,
-                    "the file is not UTF-8 text".to_owned(),
-                    "save it as UTF-8",
-                )),
+                Err(_) => Err(Report::unreadable(&name, "the file is not UTF-8 text".to_owned(), "save it as UTF-8")),
             },
             Err(error) => {
                 let message = format!("the file cannot be read: {error}");
-                Err(Report::unreadable(
-                    &name,
-                    message,
-                    "check the path and the file's permissions",
-                ))
+                Err(Report::unreadable(&name, message, "check the path and the file's permissions"))
             }
         }
     }
@@ -56,43 +48,26 @@ impl ClusterFile {
     /// report, in the order of the file, or there is none.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Report> {
         if text.len() > bounds::FILE_BYTES_MAX {
-            let message = format!(
-                "the file has more than {}",
-                units::format_bytes(bounds::FILE_BYTES_MAX as u64)
-            );
-            return Err(Report::unreadable(
-                file_name,
-                message,
-                "is this the cluster file?",
-            ));
+            let message = format!("the file has more than {}", units::format_bytes(bounds::FILE_BYTES_MAX as u64));
+            return Err(Report::unreadable(file_name, message, "is this the cluster file?"));
         }
-        let tree = yaml::parse(text)
-            .map_err(|error| syntax_report(file_name, text, error.position, error.message))?;
+        let tree = yaml::parse(text).map_err(|error| syntax_report(file_name, text, error.position, error.message))?;
         let mut problems = Problems::default();
         let file = read_root(&Field::root(&tree), &mut problems);
         let report = problems.into_report(file_name, text);
         match file {
-            Some(file) if !report.has_errors() => Ok(Self {
-                warnings: report,
-                ..file
-            }),
+            Some(file) if !report.has_errors() => Ok(Self { warnings: report, ..file }),
             _ => Err(report),
         }
     }
 
     /// One line for `baton check`.
     pub fn summary(&self) -> String {
-        let count = |number: usize, thing: &str| {
-            format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-        };
+        let count = |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
         let rules = self.services.iter().map(Service::rule_count).sum();
         let nodes = count(self.nodes.len(), "node");
         let services = count(self.services.len(), "service");
-        format!(
-            "cluster {}: {nodes}, {services}, {}",
-            self.cluster,
-            count(rules, "rule")
-        )
+        format!("cluster {}: {nodes}, {services}, {}", self.cluster, count(rules, "rule"))
     }
 
     /// The hash of the meaning. It covers everything that changes what any node does.
@@ -105,51 +80,31 @@ impl ClusterFile {
 fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let bytes_max = bounds::FILE_BYTES_MAX as u64 + 1;
-    std::fs::File::open(path)?
-        .take(bytes_max)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 fn syntax_report(file_name: &str, text: &str, position: Position, message: String) -> Report {
-    let remedy =
-        "the file cannot be read as YAML; look at this line and at the one before it".to_owned();
+    let remedy = "the file cannot be read as YAML; look at this line and at the one before it".to_owned();
     let problem = report::problem_at(file_name, text, Severity::Error, position, message, remedy);
-    Report {
-        problems: vec![problem],
-    }
+    Report { problems: vec![problem] }
 }
 
 fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
-    let fields = root.mapping(
-        &["cluster", "overlay", "nodes", "services", "limits"],
-        problems,
-    )?;
-    let cluster = fields
-        .required("cluster", problems)
-        .and_then(|field| cluster::cluster_name(&field, problems));
+    let fields = root.mapping(&["cluster", "overlay", "nodes", "services", "limits"], problems)?;
+    let cluster = fields.required("cluster", problems).and_then(|field| cluster::cluster_name(&field, problems));
     let overlay_field = fields.required("overlay", problems);
-    let overlay = overlay_field
-        .as_ref()
-        .and_then(|field| cluster::overlay(field, problems));
+    let overlay = overlay_field.as_ref().and_then(|field| cluster::overlay(field, problems));
     let nodes_field = fields.required("nodes", problems)?;
     let (names, nodes) = cluster::nodes(&nodes_field, problems);
     let mut services: Vec<ReadService> = Vec::new();
     if let Some(field) = fields.required("services", problems) {
         let entries = field.entries(problems).unwrap_or_default();
         if entries.len() > bounds::SERVICES_MAX {
-            let message = format!(
-                "there can be at most {} services, here are {}",
-                bounds::SERVICES_MAX,
-                entries.len()
-            );
+            let message = format!("there can be at most {} services, here are {}", bounds::SERVICES_MAX, entries.len());
             problems.error(&field.place.key(), message, "split the cluster");
         }
-        services.extend(
-            entries
-                .iter()
-                .filter_map(|entry| service::service(entry, &names, problems)),
-        );
+        services.extend(entries.iter().filter_map(|entry| service::service(entry, &names, problems)));
     }
     let limits_field = fields.optional("limits");
     let limits = cluster::limits(limits_field.as_ref(), problems);
@@ -183,10 +138,7 @@ mod tests {
 
     #[test]
     fn the_summary_counts() {
-        assert_eq!(
-            file(SHOP).summary(),
-            "cluster shop: 3 nodes, 1 service, 4 rules"
-        );
+        assert_eq!(file(SHOP).summary(), "cluster shop: 3 nodes, 1 service, 4 rules");
     }
 
     #[test]
@@ -203,18 +155,9 @@ mod tests {
 
     #[test]
     fn without_servers_a_node_serves_on_the_port_of_its_front_end_address() {
-        let text = SHOP.replace(
-            "servers: { a: { port: 80 }, b: { port: 80 }, c: { port: 8080 } }",
-            "",
-        );
-        let text = text
-            .replace("[c, b, local]", "b")
-            .replace("b: \"10.77.0.2:80\"", "b: \"10.77.0.2:81\"");
-        let ports: Vec<u16> = file(&text).services[0]
-            .servers
-            .iter()
-            .map(|server| server.1)
-            .collect();
+        let text = SHOP.replace("servers: { a: { port: 80 }, b: { port: 80 }, c: { port: 8080 } }", "");
+        let text = text.replace("[c, b, local]", "b").replace("b: \"10.77.0.2:80\"", "b: \"10.77.0.2:81\"");
+        let ports: Vec<u16> = file(&text).services[0].servers.iter().map(|server| server.1).collect();
         assert_eq!(ports, [80, 81]);
     }
 
@@ -222,20 +165,12 @@ mod tests {
     fn a_file_that_is_not_there_says_so() {
         let report = ClusterFile::read(Path::new("/nonexistent/shop.yaml")).unwrap_err();
         let first = report.to_string();
-        assert!(
-            first.starts_with("/nonexistent/shop.yaml: the file cannot be read: "),
-            "{first}"
-        );
+        assert!(first.starts_with("/nonexistent/shop.yaml: the file cannot be read: "), "{first}");
     }
 
     #[test]
     fn a_file_too_large_is_not_read_as_yaml() {
         let report = ClusterFile::parse("large.yaml", &"# x\n".repeat(1 << 19)).unwrap_err();
-        assert!(
-            report
-                .to_string()
-                .starts_with("large.yaml: the file has more than 1MiB"),
-            "{report}"
-        );
+        assert!(report.to_string().starts_with("large.yaml: the file has more than 1MiB"), "{report}");
     }
 }

@@ -26,44 +26,23 @@ pub(super) fn of(file: &ClusterFile) -> PolicyHash {
 }
 
 fn write_meaning(file: &ClusterFile, text: &mut String) -> fmt::Result {
-    writeln!(
-        text,
-        "cluster {:?} port {}",
-        file.cluster, file.overlay_port
-    )?;
+    writeln!(text, "cluster {:?} port {}", file.cluster, file.overlay_port)?;
     for prefix in &file.aliases {
         writeln!(text, "aliases {prefix}")?;
     }
     for node in &file.nodes {
-        writeln!(
-            text,
-            "node {:?} {} {:?}",
-            node.name, node.address, node.public_key
-        )?;
+        writeln!(text, "node {:?} {} {:?}", node.name, node.address, node.public_key)?;
     }
     for service in &file.services {
         write_service(file, service, text)?;
     }
     let limits = &file.limits;
-    writeln!(
-        text,
-        "limits {} {}",
-        limits.connections, limits.first_flight_bytes
-    )?;
-    writeln!(
-        text,
-        "times {} {}",
-        limits.linger.as_nanos(),
-        limits.drain_timeout.as_nanos()
-    )
+    writeln!(text, "limits {} {}", limits.connections, limits.first_flight_bytes)?;
+    writeln!(text, "times {} {}", limits.linger.as_nanos(), limits.drain_timeout.as_nanos())
 }
 
 fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fmt::Result {
-    let name = |id: crate::flow::NodeId| {
-        file.nodes
-            .get(usize::from(id.0))
-            .map_or("", |node| &node.name)
-    };
+    let name = |id: crate::flow::NodeId| file.nodes.get(usize::from(id.0)).map_or("", |node| &node.name);
     let targets = |targets: &[Target]| -> Vec<String> {
         let target = |target: &Target| match target {
             Target::Local => "local".to_owned(),
@@ -72,11 +51,7 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
         targets.iter().map(target).collect()
     };
     writeln!(text, "service {:?}", service.name)?;
-    for time in [
-        service.inspect_timeout,
-        service.silence_timeout,
-        service.handoff_timeout,
-    ] {
+    for time in [service.inspect_timeout, service.silence_timeout, service.handoff_timeout] {
         writeln!(text, "time {}", time.as_nanos())?;
     }
     writeln!(text, "bytes {}", service.inspect_bytes_max)?;
@@ -95,26 +70,12 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
 
 fn write_when(when: &When, text: &mut String) -> fmt::Result {
     writeln!(text, "host {:?}", when.hosts)?;
-    writeln!(
-        text,
-        "path {:?}",
-        when.paths
-            .iter()
-            .map(|path| path.text())
-            .collect::<Vec<_>>()
-    )?;
+    writeln!(text, "path {:?}", when.paths.iter().map(|path| path.text()).collect::<Vec<_>>())?;
     writeln!(text, "method {:?}", when.methods)?;
     for test in &when.headers {
         writeln!(text, "header {:?} {:?}", test.name, test.values)?;
     }
-    writeln!(
-        text,
-        "client {:?}",
-        when.clients
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-    )
+    writeln!(text, "client {:?}", when.clients.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 impl fmt::Display for PolicyHash {
@@ -139,10 +100,7 @@ mod tests {
             .replace("cluster:", "# a comment\ncluster:")
             .replace("inspect_timeout: 5s", "inspect_timeout: 5000ms")
             .replace("path: \"/images/*\"", "path: ['/images/*']")
-            .replace(
-                "a: \"10.77.0.1:80\", b: \"10.77.0.2:80\"",
-                "b: \"10.77.0.2:80\", a: \"10.77.0.1:80\"",
-            );
+            .replace("a: \"10.77.0.1:80\", b: \"10.77.0.2:80\"", "b: \"10.77.0.2:80\", a: \"10.77.0.1:80\"");
         assert_ne!(SHOP, written_otherwise);
         assert_eq!(file(SHOP).hash(), file(&written_otherwise).hash());
     }
@@ -170,18 +128,12 @@ mod tests {
         let mut hashes = std::collections::HashSet::from([file(SHOP).hash()]);
         for (from, to) in changes {
             assert!(SHOP.contains(from), "{from}");
-            assert!(
-                hashes.insert(file(&SHOP.replace(from, to)).hash()),
-                "{from} -> {to}"
-            );
+            assert!(hashes.insert(file(&SHOP.replace(from, to)).hash()), "{from} -> {to}");
         }
     }
 
     #[test]
     fn the_hash_stays_the_same_between_versions() {
-        assert_eq!(
-            file(SHOP).hash().to_string(),
-            "c5aeae2533e34ca9bf39c9251475c3d3cbe3195813ab70d76aea071a5341e20d"
-        );
+        assert_eq!(file(SHOP).hash().to_string(), "c5aeae2533e34ca9bf39c9251475c3d3cbe3195813ab70d76aea071a5341e20d");
     }
 }

@@ -29,13 +29,9 @@ pub(super) fn read(bytes: &[u8], bytes_max: usize) -> Head<'_> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut fields);
     match head.parse(seen) {
-        Ok(httparse::Status::Partial) if seen.len() == bytes_max => {
-            Head::Unclear(Ambiguity::TooLong)
-        }
+        Ok(httparse::Status::Partial) if seen.len() == bytes_max => Head::Unclear(Ambiguity::TooLong),
         Ok(httparse::Status::Partial) => Head::Incomplete,
-        Ok(httparse::Status::Complete(_)) => {
-            request(&head).map_or_else(Head::Unclear, Head::Request)
-        }
+        Ok(httparse::Status::Complete(_)) => request(&head).map_or_else(Head::Unclear, Head::Request),
         Err(_) => Head::Unclear(blame(seen)),
     }
 }
@@ -45,17 +41,8 @@ fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguit
     let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
         return Err(Ambiguity::NotHttp);
     };
-    let headers = head
-        .headers
-        .iter()
-        .map(|header| (header.name, header.value.trim_ascii()))
-        .collect();
-    let mut request = Request {
-        method,
-        path: Cow::Borrowed(b"*"),
-        host: None,
-        headers,
-    };
+    let headers = head.headers.iter().map(|header| (header.name, header.value.trim_ascii())).collect();
+    let mut request = Request { method, path: Cow::Borrowed(b"*"), host: None, headers };
     check_framing(&request, version)?;
     let named = host_field(&request, version)?;
     if target == "*" {
@@ -77,11 +64,7 @@ fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguit
         if named.is_some_and(|named| !agrees(&named)) {
             return Err(Ambiguity::HostContradicted);
         }
-        request.path = if path.is_empty() || path.starts_with('?') {
-            Cow::Borrowed(b"/")
-        } else {
-            normal_path(path)?
-        };
+        request.path = if path.is_empty() || path.starts_with('?') { Cow::Borrowed(b"/") } else { normal_path(path)? };
         request.host = Some(target_authority.host);
     }
     Ok(request)
@@ -125,9 +108,7 @@ fn host_field(request: &Request<'_>, version: u8) -> Result<Option<Authority>, A
 
 /// Splits an absolute URI into authority, the port its scheme implies, and the rest.
 fn absolute_form(target: &str) -> Result<(Authority, u16, &str), Ambiguity> {
-    let (scheme, rest) = target
-        .split_once("://")
-        .ok_or(Ambiguity::TargetUnreadable)?;
+    let (scheme, rest) = target.split_once("://").ok_or(Ambiguity::TargetUnreadable)?;
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "http" => 80,
         "https" => 443,
@@ -145,23 +126,15 @@ fn absolute_form(target: &str) -> Result<(Authority, u16, &str), Ambiguity> {
 fn blame(bytes: &[u8]) -> Ambiguity {
     let refusal = |length: usize| {
         let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        httparse::Request::new(&mut fields)
-            .parse(&bytes[..length])
-            .err()
+        httparse::Request::new(&mut fields).parse(&bytes[..length]).err()
     };
     let (mut accepted, mut refused) = (0, bytes.len());
     while refused - accepted > 1 {
         let middle = accepted + (refused - accepted) / 2;
-        if refusal(middle).is_some() {
-            refused = middle
-        } else {
-            accepted = middle
-        }
+        if refusal(middle).is_some() { refused = middle } else { accepted = middle }
     }
     let byte_back = |back: usize| refused.checked_sub(back).and_then(|index| bytes.get(index));
-    let is_in_first_line = !bytes[..refused.saturating_sub(1)]
-        .trim_ascii_start()
-        .contains(&b'\n');
+    let is_in_first_line = !bytes[..refused.saturating_sub(1)].trim_ascii_start().contains(&b'\n');
     match (refusal(refused), byte_back(2), byte_back(1)) {
         (Some(httparse::Error::TooManyHeaders), ..) => Ambiguity::TooManyHeaders,
         (Some(httparse::Error::Version), ..) => Ambiguity::Version,
@@ -204,27 +177,16 @@ mod tests {
     fn a_request_is_read_once_its_head_is_complete() {
         let whole = head("GET /a?b HTTP/1.1\nHost: Example.com:80\nX: y ");
         for length in 0..whole.len() {
-            assert_eq!(
-                read(&whole.as_bytes()[..length], 16_384),
-                Head::Incomplete,
-                "{length}"
-            );
+            assert_eq!(read(&whole.as_bytes()[..length], 16_384), Head::Incomplete, "{length}");
         }
         assert_request(&whole, "GET", Some("example.com"), "/a");
-        assert_request(
-            whole + "\0body\r\n folded",
-            "GET",
-            Some("example.com"),
-            "/a",
-        );
+        assert_request(whole + "\0body\r\n folded", "GET", Some("example.com"), "/a");
     }
 
     #[test]
     fn header_names_have_no_case_and_values_no_surrounding_space() {
         let whole = head("GET / HTTP/1.1\nhOsT:x\nX-Shard: \t 7 \t");
-        let Head::Request(request) = read(whole.as_bytes(), 16_384) else {
-            panic!()
-        };
+        let Head::Request(request) = read(whole.as_bytes(), 16_384) else { panic!() };
         assert_eq!(request.header("x-sHard").collect::<Vec<_>>(), [b"7"]);
     }
 
@@ -237,25 +199,14 @@ mod tests {
     #[test]
     fn http_1_1_needs_exactly_one_host() {
         assert_eq!(kind(head("GET / HTTP/1.1")), Ambiguity::HostMissing);
-        assert_eq!(
-            kind(head("GET / HTTP/1.1\nHost: a\nHost: a")),
-            Ambiguity::HostRepeated
-        );
-        assert_eq!(
-            kind(head("GET / HTTP/1.1\nHost: a/b")),
-            Ambiguity::HostUnreadable
-        );
+        assert_eq!(kind(head("GET / HTTP/1.1\nHost: a\nHost: a")), Ambiguity::HostRepeated);
+        assert_eq!(kind(head("GET / HTTP/1.1\nHost: a/b")), Ambiguity::HostUnreadable);
         assert_request(head("GET / HTTP/1.1\nHost:"), "GET", None, "/");
     }
 
     #[test]
     fn empty_lines_before_the_request_are_skipped() {
-        assert_request(
-            "\r\n\r\n".to_owned() + &head("GET / HTTP/1.1\nHost: a"),
-            "GET",
-            Some("a"),
-            "/",
-        );
+        assert_request("\r\n\r\n".to_owned() + &head("GET / HTTP/1.1\nHost: a"), "GET", Some("a"), "/");
     }
 
     #[test]
@@ -265,156 +216,56 @@ mod tests {
 
     #[test]
     fn an_absolute_target_must_agree_with_host() {
-        assert_request(
-            head("GET http://A.example/x?y HTTP/1.1\nHost: a.example"),
-            "GET",
-            Some("a.example"),
-            "/x",
-        );
-        assert_request(
-            head("GET http://a:80 HTTP/1.1\nHost: a"),
-            "GET",
-            Some("a"),
-            "/",
-        );
-        assert_request(
-            head("GET http://a?q HTTP/1.1\nHost: a:80"),
-            "GET",
-            Some("a"),
-            "/",
-        );
+        assert_request(head("GET http://A.example/x?y HTTP/1.1\nHost: a.example"), "GET", Some("a.example"), "/x");
+        assert_request(head("GET http://a:80 HTTP/1.1\nHost: a"), "GET", Some("a"), "/");
+        assert_request(head("GET http://a?q HTTP/1.1\nHost: a:80"), "GET", Some("a"), "/");
         assert_request(head("GET HTTP://a/x HTTP/1.0"), "GET", Some("a"), "/x");
-        assert_eq!(
-            kind(head("GET http://a/x HTTP/1.1\nHost: b")),
-            Ambiguity::HostContradicted
-        );
-        assert_eq!(
-            kind(head("GET http://a:81/x HTTP/1.1\nHost: a")),
-            Ambiguity::HostContradicted
-        );
-        assert_eq!(
-            kind(head("GET http:///x HTTP/1.1\nHost: b")),
-            Ambiguity::HostUnreadable
-        );
-        assert_eq!(
-            kind(head("GET http://u@a/x HTTP/1.1\nHost: a")),
-            Ambiguity::HostUnreadable
-        );
+        assert_eq!(kind(head("GET http://a/x HTTP/1.1\nHost: b")), Ambiguity::HostContradicted);
+        assert_eq!(kind(head("GET http://a:81/x HTTP/1.1\nHost: a")), Ambiguity::HostContradicted);
+        assert_eq!(kind(head("GET http:///x HTTP/1.1\nHost: b")), Ambiguity::HostUnreadable);
+        assert_eq!(kind(head("GET http://u@a/x HTTP/1.1\nHost: a")), Ambiguity::HostUnreadable);
     }
 
     #[test]
     fn other_targets_are_left_to_the_default() {
-        assert_request(
-            head("OPTIONS * HTTP/1.1\nHost: a"),
-            "OPTIONS",
-            Some("a"),
-            "*",
-        );
-        assert_eq!(
-            kind(head("GET * HTTP/1.1\nHost: a")),
-            Ambiguity::TargetUnreadable
-        );
-        assert_eq!(
-            kind(head("CONNECT a:443 HTTP/1.1\nHost: a")),
-            Ambiguity::TargetUnreadable
-        );
-        assert_eq!(
-            kind(head("GET ftp://a/ HTTP/1.1\nHost: a")),
-            Ambiguity::TargetUnreadable
-        );
-        assert_eq!(
-            kind(head("GET images HTTP/1.1\nHost: a")),
-            Ambiguity::TargetUnreadable
-        );
+        assert_request(head("OPTIONS * HTTP/1.1\nHost: a"), "OPTIONS", Some("a"), "*");
+        assert_eq!(kind(head("GET * HTTP/1.1\nHost: a")), Ambiguity::TargetUnreadable);
+        assert_eq!(kind(head("CONNECT a:443 HTTP/1.1\nHost: a")), Ambiguity::TargetUnreadable);
+        assert_eq!(kind(head("GET ftp://a/ HTTP/1.1\nHost: a")), Ambiguity::TargetUnreadable);
+        assert_eq!(kind(head("GET images HTTP/1.1\nHost: a")), Ambiguity::TargetUnreadable);
     }
 
     #[test]
     fn paths_that_servers_read_differently_are_left_to_the_default() {
-        assert_eq!(
-            kind(head("GET /a%2fb HTTP/1.1\nHost: a")),
-            Ambiguity::PathSeparator
-        );
-        assert_eq!(
-            kind(head("GET /a/%2e%2e/b HTTP/1.1\nHost: a")),
-            Ambiguity::PathDots
-        );
-        assert_eq!(
-            kind(head("GET /a%zz HTTP/1.1\nHost: a")),
-            Ambiguity::PathUnreadable
-        );
+        assert_eq!(kind(head("GET /a%2fb HTTP/1.1\nHost: a")), Ambiguity::PathSeparator);
+        assert_eq!(kind(head("GET /a/%2e%2e/b HTTP/1.1\nHost: a")), Ambiguity::PathDots);
+        assert_eq!(kind(head("GET /a%zz HTTP/1.1\nHost: a")), Ambiguity::PathUnreadable);
     }
 
     #[test]
     fn a_body_of_disputable_length_is_left_to_the_default() {
         let with = |fields: &str| head(&format!("POST / HTTP/1.1\nHost: a\n{fields}"));
-        assert_eq!(
-            kind(with("Content-Length: 5\nTransfer-Encoding: chunked")),
-            Ambiguity::LengthAndEncoding
-        );
-        assert_eq!(
-            kind(with("Content-Length: 5\nContent-Length: 6")),
-            Ambiguity::LengthContradicted
-        );
-        assert_eq!(
-            kind(with("Content-Length: 5, 5")),
-            Ambiguity::LengthUnreadable
-        );
-        assert_eq!(
-            kind(with("Content-Length: +5")),
-            Ambiguity::LengthUnreadable
-        );
+        assert_eq!(kind(with("Content-Length: 5\nTransfer-Encoding: chunked")), Ambiguity::LengthAndEncoding);
+        assert_eq!(kind(with("Content-Length: 5\nContent-Length: 6")), Ambiguity::LengthContradicted);
+        assert_eq!(kind(with("Content-Length: 5, 5")), Ambiguity::LengthUnreadable);
+        assert_eq!(kind(with("Content-Length: +5")), Ambiguity::LengthUnreadable);
         assert_eq!(kind(with("Content-Length:")), Ambiguity::LengthUnreadable);
-        assert_eq!(
-            kind(with("Transfer-Encoding: chunked, identity")),
-            Ambiguity::EncodingUnreadable
-        );
-        assert_eq!(
-            kind(with("Transfer-Encoding: chunked\nTransfer-Encoding: x")),
-            Ambiguity::EncodingUnreadable
-        );
-        assert_eq!(
-            kind(head("POST / HTTP/1.0\nTransfer-Encoding: chunked")),
-            Ambiguity::EncodingUnreadable
-        );
-        assert_request(
-            with("Content-Length: 5\nContent-Length: 5"),
-            "POST",
-            Some("a"),
-            "/",
-        );
+        assert_eq!(kind(with("Transfer-Encoding: chunked, identity")), Ambiguity::EncodingUnreadable);
+        assert_eq!(kind(with("Transfer-Encoding: chunked\nTransfer-Encoding: x")), Ambiguity::EncodingUnreadable);
+        assert_eq!(kind(head("POST / HTTP/1.0\nTransfer-Encoding: chunked")), Ambiguity::EncodingUnreadable);
+        assert_request(with("Content-Length: 5\nContent-Length: 5"), "POST", Some("a"), "/");
         assert_request(with("Transfer-Encoding: Chunked"), "POST", Some("a"), "/");
     }
 
     #[test]
     fn bytes_at_fault_are_named() {
-        assert_eq!(
-            kind("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n"),
-            Ambiguity::BareCarriageReturn
-        );
-        assert_eq!(
-            kind("GET / HTTP/1.1\rHost: a"),
-            Ambiguity::BareCarriageReturn
-        );
-        assert_eq!(
-            kind("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"),
-            Ambiguity::Nul
-        );
-        assert_eq!(
-            kind("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"),
-            Ambiguity::FoldedHeader
-        );
-        assert_eq!(
-            kind("GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n"),
-            Ambiguity::FoldedHeader
-        );
-        assert_eq!(
-            kind("GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
-            Ambiguity::FoldedHeader
-        );
-        assert_eq!(
-            kind("GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
-            Ambiguity::NotHttp
-        );
+        assert_eq!(kind("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n"), Ambiguity::BareCarriageReturn);
+        assert_eq!(kind("GET / HTTP/1.1\rHost: a"), Ambiguity::BareCarriageReturn);
+        assert_eq!(kind("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"), Ambiguity::Nul);
+        assert_eq!(kind("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"), Ambiguity::FoldedHeader);
+        assert_eq!(kind("GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n"), Ambiguity::FoldedHeader);
+        assert_eq!(kind("GET / HTTP/1.1\r\n Host: a\r\n\r\n"), Ambiguity::FoldedHeader);
+        assert_eq!(kind("GET / HTTP/1.1\r\nHost : a\r\n\r\n"), Ambiguity::NotHttp);
         assert_eq!(kind("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Ambiguity::Version);
         assert_eq!(kind("GET / HTTP/1.2\r\n"), Ambiguity::Version);
     }
@@ -431,29 +282,15 @@ mod tests {
     #[test]
     fn a_head_must_fit_into_the_bytes_looked_at() {
         let whole = head("GET / HTTP/1.1\nHost: a");
-        assert!(matches!(
-            read(whole.as_bytes(), whole.len()),
-            Head::Request(_)
-        ));
-        assert_eq!(
-            read(whole.as_bytes(), whole.len() - 1),
-            Head::Unclear(Ambiguity::TooLong)
-        );
-        assert_eq!(
-            read(&whole.as_bytes()[..10], 10),
-            Head::Unclear(Ambiguity::TooLong)
-        );
+        assert!(matches!(read(whole.as_bytes(), whole.len()), Head::Request(_)));
+        assert_eq!(read(whole.as_bytes(), whole.len() - 1), Head::Unclear(Ambiguity::TooLong));
+        assert_eq!(read(&whole.as_bytes()[..10], 10), Head::Unclear(Ambiguity::TooLong));
         assert_eq!(read(&whole.as_bytes()[..9], 10), Head::Incomplete);
     }
 
     #[test]
     fn header_fields_are_counted() {
-        let fields = |count: usize| {
-            head(&format!(
-                "GET / HTTP/1.1\nHost: a{}",
-                "\nX: y".repeat(count)
-            ))
-        };
+        let fields = |count: usize| head(&format!("GET / HTTP/1.1\nHost: a{}", "\nX: y".repeat(count)));
         assert_request(fields(HEADERS_MAX - 1), "GET", Some("a"), "/");
         assert_eq!(kind(fields(HEADERS_MAX)), Ambiguity::TooManyHeaders);
     }

@@ -27,11 +27,7 @@ pub(super) struct Mapping<'a> {
 impl<'a> Field<'a> {
     /// The whole file.
     pub(super) fn root(value: &'a Value) -> Self {
-        Self {
-            value,
-            place: Place::root(),
-            name: "the cluster file",
-        }
+        Self { value, place: Place::root(), name: "the cluster file" }
     }
 
     /// The entries under their keys, each key once and at least one.
@@ -47,19 +43,11 @@ impl<'a> Field<'a> {
         let mut fields: Vec<Field<'a>> = Vec::with_capacity(entries.len());
         let mut keys = std::collections::HashSet::new();
         for (index, (key, value)) in entries.iter().enumerate() {
-            let field = Field {
-                value,
-                place: self.place.child(index),
-                name: key,
-            };
+            let field = Field { value, place: self.place.child(index), name: key };
             if keys.insert(key.as_str()) {
                 fields.push(field);
             } else {
-                problems.error(
-                    &field.place.key(),
-                    format!("`{key}` is here twice"),
-                    "remove or rename one of them",
-                );
+                problems.error(&field.place.key(), format!("`{key}` is here twice"), "remove or rename one of them");
             }
         }
         Some(fields)
@@ -81,11 +69,7 @@ impl<'a> Field<'a> {
             }
             is_known
         });
-        Some(Mapping {
-            entries,
-            place: self.place.clone(),
-            name: self.name,
-        })
+        Some(Mapping { entries, place: self.place.clone(), name: self.name })
     }
 
     /// One value or a list of them, at least one.
@@ -106,11 +90,7 @@ impl<'a> Field<'a> {
             self.empty(problems);
             return None;
         }
-        let item = |(index, value)| Field {
-            value,
-            place: self.place.child(index),
-            name: self.name,
-        };
+        let item = |(index, value)| Field { value, place: self.place.child(index), name: self.name };
         Some(items.iter().enumerate().map(item).collect())
     }
 
@@ -119,11 +99,7 @@ impl<'a> Field<'a> {
         match self.value {
             Value::Text(text) => Some(text),
             Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
-                let message = format!(
-                    "{} must be a text, here is {}",
-                    self.title(),
-                    self.value.describe()
-                );
+                let message = format!("{} must be a text, here is {}", self.title(), self.value.describe());
                 problems.error(&self.place, message, "put it in quotes");
                 None
             }
@@ -135,102 +111,59 @@ impl<'a> Field<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn integer(
-        &self,
-        bounds: RangeInclusive<u64>,
-        problems: &mut Problems,
-    ) -> Option<u64> {
+    pub(super) fn integer(&self, bounds: RangeInclusive<u64>, problems: &mut Problems) -> Option<u64> {
         let Value::Integer(value) = *self.value else {
             self.expected("a whole number", problems);
             return None;
         };
-        let within = u64::try_from(value)
-            .ok()
-            .filter(|value| bounds.contains(value));
+        let within = u64::try_from(value).ok().filter(|value| bounds.contains(value));
         if within.is_none() {
-            self.out_of_bounds(
-                &value.to_string(),
-                &bounds.start().to_string(),
-                &bounds.end().to_string(),
-                problems,
-            );
+            self.out_of_bounds(&value.to_string(), &bounds.start().to_string(), &bounds.end().to_string(), problems);
         }
         within
     }
 
     /// A TCP or UDP port.
     pub(super) fn port(&self, problems: &mut Problems) -> Option<u16> {
-        self.integer(1..=u16::MAX.into(), problems)
-            .and_then(|port| u16::try_from(port).ok())
+        self.integer(1..=u16::MAX.into(), problems).and_then(|port| u16::try_from(port).ok())
     }
 
     /// A duration with its unit, within bounds.
-    pub(super) fn duration(
-        &self,
-        bounds: RangeInclusive<Duration>,
-        problems: &mut Problems,
-    ) -> Option<Duration> {
+    pub(super) fn duration(&self, bounds: RangeInclusive<Duration>, problems: &mut Problems) -> Option<Duration> {
         let parsed = match self.value {
             Value::Text(text) => humantime::parse_duration(text).ok(),
             _ => None,
         };
         let Some(duration) = parsed else {
-            let message = format!(
-                "{} must be a duration, here is {}",
-                self.title(),
-                self.value.describe()
-            );
-            problems.error(
-                &self.place,
-                message,
-                "write a number with its unit: `500ms`, `5s`, `1m 30s`, `2h`",
-            );
+            let message = format!("{} must be a duration, here is {}", self.title(), self.value.describe());
+            problems.error(&self.place, message, "write a number with its unit: `500ms`, `5s`, `1m 30s`, `2h`");
             return None;
         };
         if !bounds.contains(&duration) {
             let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
-            self.out_of_bounds(
-                &show(&duration),
-                &show(bounds.start()),
-                &show(bounds.end()),
-                problems,
-            );
+            self.out_of_bounds(&show(&duration), &show(bounds.start()), &show(bounds.end()), problems);
             return None;
         }
         Some(duration)
     }
 
     /// A number of octets, plain or with KiB, MiB or GiB, within bounds.
-    pub(super) fn bytes(
-        &self,
-        bounds: RangeInclusive<u64>,
-        problems: &mut Problems,
-    ) -> Option<u64> {
-        let (least, most) = (
-            units::format_bytes(*bounds.start()),
-            units::format_bytes(*bounds.end()),
-        );
+    pub(super) fn bytes(&self, bounds: RangeInclusive<u64>, problems: &mut Problems) -> Option<u64> {
+        let (least, most) = (units::format_bytes(*bounds.start()), units::format_bytes(*bounds.end()));
         let parsed = match self.value {
             Value::Integer(number) => Some(*number),
             Value::Text(text) => units::parse_bytes(text).map(i128::from),
             _ => None,
         };
         let Some(bytes) = parsed else {
-            let message = format!(
-                "{} must be a size, here is {}",
-                self.title(),
-                self.value.describe()
-            );
+            let message = format!("{} must be a size, here is {}", self.title(), self.value.describe());
             let remedy = "write a number of bytes, or one with its unit: `16KiB`, `64MiB`, `1GiB`";
             problems.error(&self.place, message, remedy);
             return None;
         };
-        let within = u64::try_from(bytes)
-            .ok()
-            .filter(|bytes| bounds.contains(bytes));
+        let within = u64::try_from(bytes).ok().filter(|bytes| bounds.contains(bytes));
         if within.is_none() {
-            let shown =
-                u64::try_from(bytes).map_or_else(|_| bytes.to_string(), units::format_bytes);
+            let shown = u64::try_from(bytes).map_or_else(|_| bytes.to_string(), units::format_bytes);
             self.out_of_bounds(&shown, &least, &most, problems);
         }
         within
@@ -242,18 +175,10 @@ impl<'a> Field<'a> {
         match self.value {
             Value::Text(text) if text == supported => {}
             Value::Text(text) if later.contains(&text.as_str()) => {
-                problems.error(
-                    &self.place,
-                    format!("`{}: {text}` is not supported yet", self.name),
-                    remedy,
-                );
+                problems.error(&self.place, format!("`{}: {text}` is not supported yet", self.name), remedy);
             }
             other => {
-                problems.error(
-                    &self.place,
-                    format!("`{}` cannot be {}", self.name, other.describe()),
-                    remedy,
-                );
+                problems.error(&self.place, format!("`{}` cannot be {}", self.name, other.describe()), remedy);
             }
         }
     }
@@ -261,20 +186,12 @@ impl<'a> Field<'a> {
     /// Says that the whole field is not supported yet.
     pub(super) fn not_supported(&self, problems: &mut Problems) {
         let remedy = format!("leave `{}` out", self.name);
-        problems.error(
-            &self.place.key(),
-            format!("`{}` is not supported yet", self.name),
-            remedy,
-        );
+        problems.error(&self.place.key(), format!("`{}` is not supported yet", self.name), remedy);
     }
 
     /// Says what was expected here instead of what is here.
     pub(super) fn expected(&self, what: &str, problems: &mut Problems) {
-        let message = format!(
-            "{} must be {what}, here is {}",
-            self.title(),
-            self.value.describe()
-        );
+        let message = format!("{} must be {what}, here is {}", self.title(), self.value.describe());
         let remedy = match self.value {
             _ if self.place.steps.is_empty() => {
                 "begin with `cluster: NAME`, then say `overlay`, `nodes` and `services`".to_owned()
@@ -286,58 +203,32 @@ impl<'a> Field<'a> {
     }
 
     fn empty(&self, problems: &mut Problems) {
-        problems.error(
-            &self.place,
-            format!("{} is empty", self.title()),
-            "name at least one, or remove the field",
-        );
+        problems.error(&self.place, format!("{} is empty", self.title()), "name at least one, or remove the field");
     }
 
     fn out_of_bounds(&self, value: &str, least: &str, most: &str, problems: &mut Problems) {
-        let message = format!(
-            "{} must be from {least} to {most}, here is {value}",
-            self.title()
-        );
-        problems.error(
-            &self.place,
-            message,
-            format!("write a value from {least} to {most}"),
-        );
+        let message = format!("{} must be from {least} to {most}, here is {value}", self.title());
+        problems.error(&self.place, message, format!("write a value from {least} to {most}"));
     }
 
     /// The field's name as a message begins with it.
     fn title(&self) -> String {
-        if self.place.steps.is_empty() {
-            self.name.to_owned()
-        } else {
-            format!("`{}`", self.name)
-        }
+        if self.place.steps.is_empty() { self.name.to_owned() } else { format!("`{}`", self.name) }
     }
 }
 
 impl<'a> Mapping<'a> {
     /// The field of this name, if it is there.
     pub(super) fn optional(&self, name: &str) -> Option<Field<'a>> {
-        self.entries
-            .iter()
-            .find(|field| field.name == name)
-            .cloned()
+        self.entries.iter().find(|field| field.name == name).cloned()
     }
 
     /// The field of this name, which must be there.
     pub(super) fn required(&self, name: &str, problems: &mut Problems) -> Option<Field<'a>> {
         let field = self.optional(name);
         if field.is_none() {
-            let owner = if self.place.steps.is_empty() {
-                self.name.to_owned()
-            } else {
-                format!("`{}`", self.name)
-            };
-            problems.error(
-                &self.place.key(),
-                format!("{owner} has no `{name}`"),
-                format!("add `{name}:`"),
-            );
+            let owner = if self.place.steps.is_empty() { self.name.to_owned() } else { format!("`{}`", self.name) };
+            problems.error(&self.place.key(), format!("{owner} has no `{name}`"), format!("add `{name}:`"));
         }
         field
     }
@@ -345,10 +236,7 @@ impl<'a> Mapping<'a> {
 
 /// What to say about an unknown field: the one probably meant, else all there are.
 fn suggestion(unknown: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|name| (edit_distance(unknown, name), name))
-        .min();
+    let nearest = known.iter().map(|name| (edit_distance(unknown, name), name)).min();
     match nearest {
         Some((distance, name)) if distance <= 2 && distance < name.len() => {
             format!("did you mean `{name}`?")
@@ -378,18 +266,9 @@ mod tests {
 
     #[test]
     fn a_misspelled_field_is_recognised() {
-        assert_eq!(
-            suggestion("frontend", &["servers", "frontends"]),
-            "did you mean `frontends`?"
-        );
-        assert_eq!(
-            suggestion("sendto", &["name", "send_to"]),
-            "did you mean `send_to`?"
-        );
-        assert_eq!(
-            suggestion("colour", &["name", "when"]),
-            "the fields here are name, when"
-        );
+        assert_eq!(suggestion("frontend", &["servers", "frontends"]), "did you mean `frontends`?");
+        assert_eq!(suggestion("sendto", &["name", "send_to"]), "did you mean `send_to`?");
+        assert_eq!(suggestion("colour", &["name", "when"]), "the fields here are name, when");
     }
 
     #[test]

@@ -64,16 +64,12 @@ impl Report {
             remedy: remedy.to_owned(),
             line_text: String::new(),
         };
-        Self {
-            problems: vec![problem],
-        }
+        Self { problems: vec![problem] }
     }
 
     /// Whether the file cannot be used.
     pub fn has_errors(&self) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
     /// Whether nothing is wrong at all.
@@ -96,12 +92,7 @@ impl fmt::Display for Report {
         }
         match (self.problems.len() - shown.len(), shown.first()) {
             (1.., Some(problem)) => {
-                writeln!(
-                    f,
-                    "{}: and {} more",
-                    problem.file,
-                    self.problems.len() - shown.len()
-                )
+                writeln!(f, "{}: and {} more", problem.file, self.problems.len() - shown.len())
             }
             _ => Ok(()),
         }
@@ -118,20 +109,11 @@ impl fmt::Display for Problem {
             writeln!(f, "{}: {warning}{}", self.file, self.message)?;
             return writeln!(f, "  = {}", self.remedy);
         };
-        writeln!(
-            f,
-            "{}:{line}:{column}: {warning}{}",
-            self.file, self.message
-        )?;
+        writeln!(f, "{}:{line}:{column}: {warning}{}", self.file, self.message)?;
         let number = line.to_string();
         let margin = " ".repeat(number.len());
         // A tab stays a tab in front of the caret, so that both lines indent alike.
-        let indent: String = self
-            .line_text
-            .chars()
-            .take(column - 1)
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let indent: String = self.line_text.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let width = token_width(&self.line_text, column);
         writeln!(f, "{margin} |")?;
         writeln!(f, "{number} | {}", printable(&self.line_text))?;
@@ -143,28 +125,16 @@ impl fmt::Display for Problem {
 /// A text as it may be printed on a terminal.
 fn printable(text: &str) -> String {
     let shown = |c: char| {
-        if c.is_control() && c != '\t' {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
+        if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
     };
     text.chars().take(LINE_PRINTED_MAX).map(shown).collect()
 }
 
 /// How many characters from `column` on belong together, for the caret. A guess: it only has to look right.
 fn token_width(line: &str, column: usize) -> usize {
-    let rest: Vec<char> = line
-        .chars()
-        .take(LINE_PRINTED_MAX)
-        .skip(column - 1)
-        .collect();
+    let rest: Vec<char> = line.chars().take(LINE_PRINTED_MAX).skip(column - 1).collect();
     let width = match rest.first() {
-        Some(&quote @ ('"' | '\'')) => rest
-            .iter()
-            .skip(1)
-            .position(|&c| c == quote)
-            .map_or(rest.len(), |end| end + 2),
+        Some(&quote @ ('"' | '\'')) => rest.iter().skip(1).position(|&c| c == quote).map_or(rest.len(), |end| end + 2),
         Some('[' | '{') | None => 1,
         Some(_) => (0..rest.len())
             .find(|&i| {
@@ -189,33 +159,13 @@ pub(super) struct Problems {
 
 impl Problems {
     /// The file cannot be used because of what is at `place`.
-    pub(super) fn error(
-        &mut self,
-        place: &Place,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.found.push((
-            Severity::Error,
-            place.clone(),
-            message.into(),
-            remedy.into(),
-        ));
+    pub(super) fn error(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.found.push((Severity::Error, place.clone(), message.into(), remedy.into()));
     }
 
     /// What is at `place` is probably not meant.
-    pub(super) fn warning(
-        &mut self,
-        place: &Place,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.found.push((
-            Severity::Warning,
-            place.clone(),
-            message.into(),
-            remedy.into(),
-        ));
+    pub(super) fn warning(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.found.push((Severity::Warning, place.clone(), message.into(), remedy.into()));
     }
 
     /// Finds every place in the text, and sorts by position.
@@ -228,14 +178,7 @@ impl Problems {
             .into_iter()
             .take(PROBLEMS_LOCATED_MAX)
             .map(|(severity, place, message, remedy)| {
-                problem_at(
-                    file,
-                    text,
-                    severity,
-                    yaml::locate(text, &place),
-                    message,
-                    remedy,
-                )
+                problem_at(file, text, severity, yaml::locate(text, &place), message, remedy)
             })
             .collect();
         problems.sort_by_key(|problem| (problem.position, problem.severity));
@@ -255,26 +198,12 @@ pub(super) fn problem_at(
 ) -> Problem {
     // libyaml places what it misses at the end of the file one line behind the last.
     let last = text.lines().count().max(1);
-    let behind_last = text
-        .lines()
-        .last()
-        .map_or(1, |line| line.chars().count() + 1);
-    let (line, column) = if position.line > last {
-        (last, behind_last)
-    } else {
-        (position.line.max(1), position.column.max(1))
-    };
+    let behind_last = text.lines().last().map_or(1, |line| line.chars().count() + 1);
+    let (line, column) = if position.line > last { (last, behind_last) } else { (position.line.max(1), position.column.max(1)) };
     let line_text = text.lines().nth(line - 1).unwrap_or_default().to_owned();
     // A message may repeat what the file says, escapes included.
     let (message, remedy) = (printable(&message), printable(&remedy));
-    Problem {
-        severity,
-        file: file.to_owned(),
-        position: Some((line, column)),
-        message,
-        remedy,
-        line_text,
-    }
+    Problem { severity, file: file.to_owned(), position: Some((line, column)), message, remedy, line_text }
 }
 
 #[cfg(test)]
@@ -285,10 +214,7 @@ mod tests {
     #[test]
     fn a_problem_shows_its_line_with_a_caret_and_a_remedy() {
         let mut problems = Problems::default();
-        let place = Place {
-            steps: vec![1, 0],
-            part: Part::Value,
-        };
+        let place = Place { steps: vec![1, 0], part: Part::Value };
         problems.error(&place, "there is no node `dd`", "the nodes are a, b, c");
         let report = problems.into_report("shop.yaml", "x: 1\nsend_to: { n: dd, m: c }\n");
         let expected = "shop.yaml:2:15: there is no node `dd`\n  |\n2 | send_to: { n: dd, m: c }\n  |               ^^\n  = the nodes are a, b, c\n";
@@ -302,11 +228,7 @@ mod tests {
         problems.warning(&Place::root().child(0), "first", "");
         problems.error(&Place::root().child(1), "second", "");
         let report = problems.into_report("f", "a: 1\nb: 2\n");
-        let messages: Vec<&str> = report
-            .problems
-            .iter()
-            .map(|problem| problem.message.as_str())
-            .collect();
+        let messages: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(messages, ["first", "second"]);
         assert!(report.has_errors());
     }

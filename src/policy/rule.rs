@@ -33,11 +33,7 @@ pub(super) struct Recipients<'a> {
 }
 
 /// Reads the list of rules of a service.
-pub(super) fn rules(
-    field: &Field<'_>,
-    recipients: &Recipients<'_>,
-    problems: &mut Problems,
-) -> Vec<Rule> {
+pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Vec<Rule> {
     if matches!(field.value, Value::List(items) if items.is_empty()) {
         return Vec::new();
     }
@@ -45,15 +41,8 @@ pub(super) fn rules(
         return Vec::new();
     };
     if items.len() > RULES_MAX {
-        let message = format!(
-            "a service can have at most {RULES_MAX} rules, here are {}",
-            items.len()
-        );
-        problems.error(
-            &field.place.key(),
-            message,
-            "let one rule have several values, or split the service",
-        );
+        let message = format!("a service can have at most {RULES_MAX} rules, here are {}", items.len());
+        problems.error(&field.place.key(), message, "let one rule have several values, or split the service");
         return Vec::new();
     }
     let mut rules: Vec<Rule> = Vec::with_capacity(items.len());
@@ -65,47 +54,23 @@ pub(super) fn rules(
             let message = format!("another rule is already named \"{}\"", rule.name);
             problems.error(&name_place, message, "give every rule a name of its own");
         }
-        let shadow = rules
-            .iter()
-            .find(|earlier| earlier.when.always() || earlier.when == rule.when);
+        let shadow = rules.iter().find(|earlier| earlier.when.always() || earlier.when == rule.when);
         if let Some(earlier) = shadow {
-            let why = if earlier.when.always() {
-                "matches everything"
-            } else {
-                "has the same conditions"
-            };
-            let message = format!(
-                "rule \"{}\" can never match: rule \"{}\" before it {why}",
-                rule.name, earlier.name
-            );
-            problems.warning(
-                &item.place,
-                message,
-                "put it before that rule, or remove it",
-            );
+            let why = if earlier.when.always() { "matches everything" } else { "has the same conditions" };
+            let message = format!("rule \"{}\" can never match: rule \"{}\" before it {why}", rule.name, earlier.name);
+            problems.warning(&item.place, message, "put it before that rule, or remove it");
         }
         rules.push(rule);
     }
     rules
 }
 
-fn rule(
-    item: &Field<'_>,
-    number: usize,
-    recipients: &Recipients<'_>,
-    problems: &mut Problems,
-) -> Option<(Rule, Place)> {
+fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<(Rule, Place)> {
     let generated = format!("rule {number}");
-    let item = &Field {
-        value: item.value,
-        place: item.place.clone(),
-        name: &generated,
-    };
+    let item = &Field { value: item.value, place: item.place.clone(), name: &generated };
     let fields = item.mapping(&["name", "when", "send_to"], problems)?;
     let name_field = fields.optional("name");
-    let name_place = name_field
-        .as_ref()
-        .map_or(item.place.clone(), |field| field.place.clone());
+    let name_place = name_field.as_ref().map_or(item.place.clone(), |field| field.place.clone());
     let name = match &name_field {
         Some(field) => rule_name(field, problems),
         None => Some(generated.clone()),
@@ -114,32 +79,20 @@ fn rule(
         Some(field) => condition::when(&field, problems),
         None => Some(When::default()),
     };
-    let targets = fields
-        .required("send_to", problems)
-        .and_then(|field| send_to(&field, recipients, problems));
-    let rule = Rule {
-        name: Rc::from(name?),
-        when: when?,
-        targets: targets?,
-    };
+    let targets = fields.required("send_to", problems).and_then(|field| send_to(&field, recipients, problems));
+    let rule = Rule { name: Rc::from(name?), when: when?, targets: targets? };
     Some((rule, name_place))
 }
 
 fn rule_name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     let name = field.text(problems)?;
-    if name.trim().is_empty()
-        || name.len() > RULE_NAME_BYTES_MAX
-        || name.chars().any(char::is_control)
-    {
-        let message =
-            format!("a rule's name must have from 1 to {RULE_NAME_BYTES_MAX} printable characters");
+    if name.trim().is_empty() || name.len() > RULE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let message = format!("a rule's name must have from 1 to {RULE_NAME_BYTES_MAX} printable characters");
         problems.error(&field.place, message, "shorten it, or leave `name` out");
         return None;
     }
     if name == DEFAULT_RULE {
-        let message = format!(
-            "no rule can be named \"{DEFAULT_RULE}\": the log calls the service's default so"
-        );
+        let message = format!("no rule can be named \"{DEFAULT_RULE}\": the log calls the service's default so");
         problems.error(&field.place, message, "choose another name");
         return None;
     }
@@ -147,11 +100,7 @@ fn rule_name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
 }
 
 /// Reads `send_to` or `default`: `local`, a node, a list of them, or `{ nodes: [..] }`.
-pub(super) fn send_to(
-    field: &Field<'_>,
-    recipients: &Recipients<'_>,
-    problems: &mut Problems,
-) -> Option<Vec<Target>> {
+pub(super) fn send_to(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<Vec<Target>> {
     let items = match field.value {
         Value::Mapping(_) => {
             let fields = field.mapping(&["nodes", "by", "otherwise"], problems)?;
@@ -165,16 +114,8 @@ pub(super) fn send_to(
         _ => field.one_or_more(problems)?,
     };
     if items.len() > TARGETS_MAX {
-        let message = format!(
-            "`{}` can name at most {TARGETS_MAX} nodes, here are {}",
-            field.name,
-            items.len()
-        );
-        problems.error(
-            &field.place,
-            message,
-            "name those that should be tried first",
-        );
+        let message = format!("`{}` can name at most {TARGETS_MAX} nodes, here are {}", field.name, items.len());
+        problems.error(&field.place, message, "name those that should be tried first");
         return None;
     }
     let mut targets = Vec::with_capacity(items.len());
@@ -183,18 +124,11 @@ pub(super) fn send_to(
         match target(item, recipients, problems) {
             Some(target) if targets.contains(&target) => {
                 let message = format!("{} is named twice", item.value.describe());
-                problems.error(
-                    &item.place,
-                    message,
-                    "a server is tried once; remove one of them",
-                );
+                problems.error(&item.place, message, "a server is tried once; remove one of them");
             }
             Some(target) => {
                 if targets.last() == Some(&Target::Local) {
-                    let message = format!(
-                        "{} is never tried: the local server before it always answers",
-                        item.value.describe()
-                    );
+                    let message = format!("{} is never tried: the local server before it always answers", item.value.describe());
                     problems.warning(&item.place, message, "put `local` last");
                 }
                 targets.push(target);
@@ -205,26 +139,16 @@ pub(super) fn send_to(
     is_complete.then_some(targets)
 }
 
-fn target(
-    item: &Field<'_>,
-    recipients: &Recipients<'_>,
-    problems: &mut Problems,
-) -> Option<Target> {
+fn target(item: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<Target> {
     let name = item.text(problems)?;
     if name == LOCAL {
         return Some(Target::Local);
     }
     let node = recipients.names.resolve(name, &item.place, problems)?;
-    let serves = recipients
-        .servers
-        .is_none_or(|servers| servers.iter().any(|server| server.0 == node));
+    let serves = recipients.servers.is_none_or(|servers| servers.iter().any(|server| server.0 == node));
     if !serves {
         let message = format!("node `{name}` does not serve `{}`", recipients.service);
-        problems.error(
-            &item.place,
-            message,
-            format!("add `{name}` to `servers` of `{}`", recipients.service),
-        );
+        problems.error(&item.place, message, format!("add `{name}` to `servers` of `{}`", recipients.service));
         return None;
     }
     Some(Target::Node(node))

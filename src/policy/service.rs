@@ -35,22 +35,13 @@ const KNOWN: [&str; 14] = [
 ];
 
 /// Reads one service; what could be read of it even if something is wrong.
-pub(super) fn service(
-    entry: &Field<'_>,
-    names: &NodeNames<'_>,
-    problems: &mut Problems,
-) -> Option<ReadService> {
+pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
     let fields = entry.mapping(&KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
-    let frontend_places = fields
-        .required("frontends", problems)
-        .map(|field| frontends(&field, names, problems))
-        .unwrap_or_default();
-    let mut frontends: Vec<(NodeId, Endpoint)> = frontend_places
-        .iter()
-        .map(|(node, endpoint, _)| (*node, *endpoint))
-        .collect();
+    let frontend_places =
+        fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
+    let mut frontends: Vec<(NodeId, Endpoint)> = frontend_places.iter().map(|(node, endpoint, _)| (*node, *endpoint)).collect();
     frontends.sort_unstable();
     let servers = match fields.optional("servers") {
         Some(field) => servers(&field, names, problems),
@@ -59,11 +50,7 @@ pub(super) fn service(
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
         check_local_servers(&frontends, servers, names, &field, problems);
     }
-    let recipients = Recipients {
-        service: entry.name,
-        names,
-        servers: servers.as_deref(),
-    };
+    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref() };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),
@@ -77,42 +64,21 @@ pub(super) fn service(
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
         .and_then(|bytes| usize::try_from(bytes).ok());
     let mut duration = |name: &str, bounds: RangeInclusive<Duration>, default: Duration| {
-        fields
-            .optional(name)
-            .and_then(|field| field.duration(bounds, problems))
-            .unwrap_or(default)
+        fields.optional(name).and_then(|field| field.duration(bounds, problems)).unwrap_or(default)
     };
     let service = Service {
         name: entry.name.to_owned(),
         frontends,
         servers: servers.unwrap_or_default(),
-        inspect_timeout: duration(
-            "inspect_timeout",
-            bounds::INSPECT_TIMEOUT,
-            bounds::INSPECT_TIMEOUT_DEFAULT,
-        ),
+        inspect_timeout: duration("inspect_timeout", bounds::INSPECT_TIMEOUT, bounds::INSPECT_TIMEOUT_DEFAULT),
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
-        silence_timeout: duration(
-            "silence_timeout",
-            bounds::SILENCE_TIMEOUT,
-            bounds::SILENCE_TIMEOUT_DEFAULT,
-        ),
-        handoff_timeout: duration(
-            "handoff_timeout",
-            bounds::HANDOFF_TIMEOUT,
-            bounds::HANDOFF_TIMEOUT_DEFAULT,
-        ),
+        silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
+        handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
         rules,
         default: default.unwrap_or_else(|| vec![Target::Local]),
     };
-    let frontend_places = frontend_places
-        .into_iter()
-        .map(|(_, endpoint, place)| (endpoint, place))
-        .collect();
-    Some(ReadService {
-        service,
-        frontend_places,
-    })
+    let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
+    Some(ReadService { service, frontend_places })
 }
 
 /// The choices of which one works today.
@@ -134,11 +100,7 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
     }
 }
 
-fn frontends(
-    field: &Field<'_>,
-    names: &NodeNames<'_>,
-    problems: &mut Problems,
-) -> Vec<(NodeId, Endpoint, Place)> {
+fn frontends(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Vec<(NodeId, Endpoint, Place)> {
     let mut frontends = Vec::new();
     for entry in field.entries(problems).unwrap_or_default() {
         let node = names.resolve(entry.name, &entry.place.key(), problems);
@@ -156,30 +118,18 @@ fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
     let parsed = text.parse::<SocketAddr>().ok();
     let Some(address) = parsed.filter(|address| address.port() != 0) else {
         let remedy = "write address and port, such as `10.77.0.1:80` or `\"[fd77::1]:80\"`";
-        problems.error(
-            &item.place,
-            format!("\"{text}\" is not an address with a port"),
-            remedy,
-        );
+        problems.error(&item.place, format!("\"{text}\" is not an address with a port"), remedy);
         return None;
     };
     if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
-        problems.error(
-            &item.place,
-            format!("{address} has an interface in it"),
-            "leave out `%` and what follows it",
-        );
+        problems.error(&item.place, format!("{address} has an interface in it"), "leave out `%` and what follows it");
         return None;
     }
     check_unicast(address.ip(), item, problems).then(|| address.into())
 }
 
 /// Reads `servers`; `None` if any of it is wrong, so that nobody is told that a node cannot serve.
-fn servers(
-    field: &Field<'_>,
-    names: &NodeNames<'_>,
-    problems: &mut Problems,
-) -> Option<Vec<(NodeId, u16)>> {
+fn servers(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<Vec<(NodeId, u16)>> {
     let mut servers = Vec::new();
     let entries = field.entries(problems)?;
     for entry in &entries {
@@ -190,9 +140,7 @@ fn servers(
         if let Some(weight) = fields.optional("weight") {
             weight.not_supported(problems);
         }
-        let port = fields
-            .required("port", problems)
-            .and_then(|field| field.port(problems));
+        let port = fields.required("port", problems).and_then(|field| field.port(problems));
         if let (Some(node), Some(port)) = (node, port) {
             servers.push((node, port));
         }
@@ -202,20 +150,14 @@ fn servers(
 }
 
 /// Without `servers`, every node with a front-end address serves on the port of that address.
-fn servers_of_frontends(
-    frontends: &[(NodeId, Endpoint, Place)],
-    problems: &mut Problems,
-) -> Option<Vec<(NodeId, u16)>> {
+fn servers_of_frontends(frontends: &[(NodeId, Endpoint, Place)], problems: &mut Problems) -> Option<Vec<(NodeId, u16)>> {
     let mut servers: Vec<(NodeId, u16)> = Vec::new();
     for (node, endpoint, place) in frontends {
         match servers.iter().find(|server| server.0 == *node) {
             None => servers.push((*node, endpoint.port)),
             Some((_, port)) if *port == endpoint.port => {}
             Some((_, port)) => {
-                let message = format!(
-                    "this node has the front-end ports {port} and {}",
-                    endpoint.port
-                );
+                let message = format!("this node has the front-end ports {port} and {}", endpoint.port);
                 let remedy = "say in `servers` on which port each node's application takes handed-off connections";
                 problems.error(place, message, remedy);
                 return None;
@@ -239,19 +181,14 @@ fn check_local_servers(
         let server = servers.iter().find(|server| server.0 == *node);
         if server.is_none() && last != Some(*node) {
             let name = names.name(*node);
-            let message = format!(
-                "node `{name}` has the front-end address {endpoint}, but is not among the servers"
-            );
+            let message = format!("node `{name}` has the front-end address {endpoint}, but is not among the servers");
             let remedy = "add it: it answers when a rule says `local` and when no other server can";
             problems.error(&field.place.key(), message, remedy);
         }
         if let Some((_, port)) = server.filter(|(_, port)| *port != endpoint.port) {
-            let message = format!(
-                "connections to {endpoint} that stay local go to port {}, handed-off ones to port {port}",
-                endpoint.port
-            );
-            let remedy =
-                "make sure the application listens on both ports, or use one port for both";
+            let message =
+                format!("connections to {endpoint} that stay local go to port {}, handed-off ones to port {port}", endpoint.port);
+            let remedy = "make sure the application listens on both ports, or use one port for both";
             problems.warning(&field.place.key(), message, remedy);
         }
         last = Some(*node);

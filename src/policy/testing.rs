@@ -40,14 +40,10 @@ pub(super) fn file(text: &str) -> ClusterFile {
 
 /// What [`SHOP`] means for a node.
 pub(super) fn shop(node: &str) -> Policy {
-    file(SHOP)
-        .compile(node)
-        .unwrap_or_else(|error| panic!("{error}"))
+    file(SHOP).compile(node).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// An endpoint from its text.
 pub(super) fn endpoint(text: &str) -> Endpoint {
-    text.parse::<std::net::SocketAddr>()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
-        .into()
+    text.parse::<std::net::SocketAddr>().unwrap_or_else(|error| panic!("{text}: {error}")).into()
 }

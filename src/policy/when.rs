@@ -40,11 +40,7 @@ impl When {
     /// Whether the conditions hold for anything whatever.
     pub(super) fn always(&self) -> bool {
         let no_paths = self.paths.is_empty() || self.paths.iter().any(Pattern::matches_all);
-        no_paths
-            && self.hosts.is_empty()
-            && self.methods.is_empty()
-            && self.headers.is_empty()
-            && self.clients.is_empty()
+        no_paths && self.hosts.is_empty() && self.methods.is_empty() && self.headers.is_empty() && self.clients.is_empty()
     }
 
     /// The first matcher that does not hold, the cheap ones tried first; `None` when the rule matches.
@@ -55,29 +51,19 @@ impl When {
         if !self.methods.is_empty() && !self.methods.iter().any(|method| method == request.method) {
             return Some(Mismatch::Method);
         }
-        if !self.hosts.is_empty()
-            && !request
-                .host
-                .as_ref()
-                .is_some_and(|host| self.hosts.contains(host))
-        {
+        if !self.hosts.is_empty() && !request.host.as_ref().is_some_and(|host| self.hosts.contains(host)) {
             return Some(Mismatch::Host);
         }
         if !self.paths.is_empty() && !self.paths.iter().any(|path| path.matches(&request.path)) {
             return Some(Mismatch::Path);
         }
-        self.headers
-            .iter()
-            .find(|test| !test.holds(request))
-            .map(|test| Mismatch::Header(&test.name))
+        self.headers.iter().find(|test| !test.holds(request)).map(|test| Mismatch::Header(&test.name))
     }
 }
 
 impl HeaderTest {
     fn holds(&self, request: &Request<'_>) -> bool {
-        let is_wanted = |value: &[u8]| {
-            self.values.is_empty() || self.values.iter().any(|want| want.as_bytes() == value)
-        };
+        let is_wanted = |value: &[u8]| self.values.is_empty() || self.values.iter().any(|want| want.as_bytes() == value);
         request.header(&self.name).any(is_wanted)
     }
 }
@@ -92,10 +78,7 @@ impl Mismatch<'_> {
                 Some(host) => format!("host {host} is not among its hosts"),
                 None => "the request names no host".to_owned(),
             },
-            Self::Path => format!(
-                "path {} fits none of its patterns",
-                String::from_utf8_lossy(&request.path)
-            ),
+            Self::Path => format!("path {} fits none of its patterns", String::from_utf8_lossy(&request.path)),
             Self::Header(name) => match request.header(name).next() {
                 Some(_) => format!("header {name} has another value"),
                 None => format!("the request has no header {name}"),
@@ -117,21 +100,10 @@ impl fmt::Display for When {
         part("path", self.paths.iter().map(Pattern::text).collect());
         part("method", self.methods.clone());
         for test in &self.headers {
-            let values = if test.values.is_empty() {
-                vec!["present".to_owned()]
-            } else {
-                test.values.clone()
-            };
+            let values = if test.values.is_empty() { vec!["present".to_owned()] } else { test.values.clone() };
             part(&format!("header {}", test.name), values);
         }
-        part(
-            "client",
-            self.clients.iter().map(ToString::to_string).collect(),
-        );
-        if parts.is_empty() {
-            f.write_str("always")
-        } else {
-            f.write_str(&parts.join(", "))
-        }
+        part("client", self.clients.iter().map(ToString::to_string).collect());
+        if parts.is_empty() { f.write_str("always") } else { f.write_str(&parts.join(", ")) }
     }
 }

@@ -61,28 +61,19 @@ pub(super) struct Place {
 impl Place {
     /// The whole file.
     pub(super) fn root() -> Self {
-        Self {
-            steps: Vec::new(),
-            part: Part::Value,
-        }
+        Self { steps: Vec::new(), part: Part::Value }
     }
 
     /// The value of entry or item `index` of the container here.
     pub(super) fn child(&self, index: usize) -> Self {
         let mut steps = self.steps.clone();
         steps.push(index);
-        Self {
-            steps,
-            part: Part::Value,
-        }
+        Self { steps, part: Part::Value }
     }
 
     /// The key this value stands under; meaningful for values of a mapping only.
     pub(super) fn key(&self) -> Self {
-        Self {
-            steps: self.steps.clone(),
-            part: Part::Key,
-        }
+        Self { steps: self.steps.clone(), part: Part::Key }
     }
 }
 
@@ -102,60 +93,36 @@ pub(super) struct SyntaxError {
 
 /// Reads the text of one YAML document.
 pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
-    Tree.deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(|error| match error.location() {
-            Some(at) => SyntaxError {
-                position: Position {
-                    line: at.line(),
-                    column: at.column(),
-                },
-                message: without_position(&error.to_string()),
-            },
-            None => match later_document(text) {
-                Some(line) => {
-                    let message =
-                        "a second YAML document begins here; a cluster file is one".to_owned();
-                    SyntaxError {
-                        position: Position { line, column: 1 },
-                        message,
-                    }
-                }
-                None => SyntaxError {
-                    position: Position { line: 1, column: 1 },
-                    message: error.to_string(),
-                },
-            },
-        })
+    Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| match error.location() {
+        Some(at) => SyntaxError {
+            position: Position { line: at.line(), column: at.column() },
+            message: without_position(&error.to_string()),
+        },
+        None => match later_document(text) {
+            Some(line) => {
+                let message = "a second YAML document begins here; a cluster file is one".to_owned();
+                SyntaxError { position: Position { line, column: 1 }, message }
+            }
+            None => SyntaxError { position: Position { line: 1, column: 1 }, message: error.to_string() },
+        },
+    })
 }
 
 /// The line on which another document begins, for the one error of many documents that has no position.
 fn later_document(text: &str) -> Option<usize> {
-    let has_content =
-        |line: &str| !line.trim().is_empty() && !line.starts_with('#') && !line.starts_with("---");
+    let has_content = |line: &str| !line.trim().is_empty() && !line.starts_with('#') && !line.starts_with("---");
     let first = text.lines().position(has_content)?;
     let begins = |(_, line): &(usize, &str)| line.starts_with("---");
-    text.lines()
-        .enumerate()
-        .skip(first)
-        .find(begins)
-        .map(|(index, _)| index + 1)
+    text.lines().enumerate().skip(first).find(begins).map(|(index, _)| index + 1)
 }
 
 /// Where `place` is in `text`. The beginning of the file if it is nowhere.
 pub(super) fn locate(text: &str, place: &Place) -> Position {
-    let seek = Seek {
-        steps: &place.steps,
-        part: place.part,
-    };
-    let found = seek
-        .deserialize(serde_yaml::Deserializer::from_str(text))
-        .err();
+    let seek = Seek { steps: &place.steps, part: place.part };
+    let found = seek.deserialize(serde_yaml::Deserializer::from_str(text)).err();
     found
         .and_then(|error| error.location())
-        .map_or(Position { line: 1, column: 1 }, |at| Position {
-            line: at.line(),
-            column: at.column(),
-        })
+        .map_or(Position { line: 1, column: 1 }, |at| Position { line: at.line(), column: at.column() })
 }
 
 /// serde_yaml's sentence without the position and path it adds: the report prints those itself.
@@ -296,10 +263,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         for _ in 0..step {
             items.next_element::<IgnoredAny>()?;
         }
-        items.next_element_seed(Seek {
-            steps,
-            part: self.part,
-        })?;
+        items.next_element_seed(Seek { steps, part: self.part })?;
         Ok(())
     }
 
@@ -311,15 +275,9 @@ impl<'de> Visitor<'de> for Seek<'_> {
             entries.next_entry::<IgnoredAny, IgnoredAny>()?;
         }
         if steps.is_empty() && self.part == Part::Key {
-            entries.next_key_seed(Seek {
-                steps,
-                part: Part::Value,
-            })?;
+            entries.next_key_seed(Seek { steps, part: Part::Value })?;
         } else if entries.next_key::<IgnoredAny>()?.is_some() {
-            entries.next_value_seed(Seek {
-                steps,
-                part: self.part,
-            })?;
+            entries.next_value_seed(Seek { steps, part: self.part })?;
         }
         Ok(())
     }
@@ -330,13 +288,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str, steps: &[usize], part: Part) -> (usize, usize) {
-        let position = locate(
-            text,
-            &Place {
-                steps: steps.to_vec(),
-                part,
-            },
-        );
+        let position = locate(text, &Place { steps: steps.to_vec(), part });
         (position.line, position.column)
     }
 
@@ -365,25 +317,15 @@ mod tests {
     #[test]
     fn duplicate_keys_survive_with_both_positions() {
         let text = "a: 1\na: 2\n";
-        let Value::Mapping(entries) = parse(text).unwrap() else {
-            panic!()
-        };
+        let Value::Mapping(entries) = parse(text).unwrap() else { panic!() };
         assert_eq!(entries.len(), 2);
         assert_eq!(at(text, &[1], Part::Key), (2, 1));
     }
 
     #[test]
     fn keys_keep_their_spelling() {
-        let Value::Mapping(entries) = parse("007: a\nno: b\n1.0: c\n~: d\n").unwrap() else {
-            panic!()
-        };
-        assert_eq!(
-            entries
-                .iter()
-                .map(|entry| entry.0.as_str())
-                .collect::<Vec<_>>(),
-            ["007", "no", "1.0", "~"]
-        );
+        let Value::Mapping(entries) = parse("007: a\nno: b\n1.0: c\n~: d\n").unwrap() else { panic!() };
+        assert_eq!(entries.iter().map(|entry| entry.0.as_str()).collect::<Vec<_>>(), ["007", "no", "1.0", "~"]);
     }
 
     #[test]
@@ -391,12 +333,7 @@ mod tests {
         let error = parse("a: [1, 2\nb: 3\n").unwrap_err();
         assert_eq!(error.position.line, 2, "{}", error.message);
         let error = parse("a: !secret x\n").unwrap_err();
-        assert_eq!(
-            (error.position.line, error.position.column),
-            (1, 4),
-            "{}",
-            error.message
-        );
+        assert_eq!((error.position.line, error.position.column), (1, 4), "{}", error.message);
         parse("a: 1\n---\nb: 2\n").unwrap_err();
         parse("{ [a]: 1 }").unwrap_err();
     }

@@ -51,15 +51,11 @@ impl<L: Leg> SegmentSpec<'_, L> {
     /// When the endpoints are of different families or the payload is longer than an IP packet: both are the caller's
     /// own numbers, never ones that came from the network.
     pub fn build(&self) -> Segment<Vec<u8>, L> {
-        let mut packet =
-            Vec::with_capacity(IPV6_HEADER + field::OPTIONS + OPTIONS_MAX + self.payload.len());
+        let mut packet = Vec::with_capacity(IPV6_HEADER + field::OPTIONS + OPTIONS_MAX + self.payload.len());
         let transport = match (self.source.address, self.destination.address) {
             (IpAddr::V4(_), IpAddr::V4(_)) => IPV4_HEADER,
             (IpAddr::V6(_), IpAddr::V6(_)) => IPV6_HEADER,
-            _ => panic!(
-                "a segment from {} to {} mixes IP families",
-                self.source, self.destination
-            ),
+            _ => panic!("a segment from {} to {} mixes IP families", self.source, self.destination),
         };
         packet.resize(transport, 0);
         self.append_tcp_header(&mut packet);
@@ -67,31 +63,19 @@ impl<L: Leg> SegmentSpec<'_, L> {
 
         let (source, destination) = (self.source.address, self.destination.address);
         let tcp = &mut packet[transport..];
-        let sum =
-            checksum::with_pseudo_header(source, destination, Upper::Tcp.number(Family::V4), tcp);
+        let sum = checksum::with_pseudo_header(source, destination, Upper::Tcp.number(Family::V4), tcp);
         tcp[field::CHECKSUM..field::CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
 
         let Ok(length) = u16::try_from(packet.len()) else {
-            panic!(
-                "a payload of {} octets does not fit an IP packet",
-                self.payload.len()
-            );
+            panic!("a payload of {} octets does not fit an IP packet", self.payload.len());
         };
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                packet[..IPV4_HEADER].copy_from_slice(&self.ipv4_header(
-                    source,
-                    destination,
-                    length,
-                ));
+                packet[..IPV4_HEADER].copy_from_slice(&self.ipv4_header(source, destination, length));
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let length = length - IPV6_HEADER as u16;
-                packet[..IPV6_HEADER].copy_from_slice(&self.ipv6_header(
-                    source,
-                    destination,
-                    length,
-                ));
+                packet[..IPV6_HEADER].copy_from_slice(&self.ipv6_header(source, destination, length));
             }
             _ => unreachable!("families were compared above"),
         }
@@ -101,12 +85,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
         }
     }
 
-    fn ipv4_header(
-        &self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        total_length: u16,
-    ) -> [u8; IPV4_HEADER] {
+    fn ipv4_header(&self, source: Ipv4Addr, destination: Ipv4Addr, total_length: u16) -> [u8; IPV4_HEADER] {
         let mut header = [0; IPV4_HEADER];
         header[0] = 0x45;
         header[1] = self.traffic_class;
@@ -122,12 +101,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
         header
     }
 
-    fn ipv6_header(
-        &self,
-        source: Ipv6Addr,
-        destination: Ipv6Addr,
-        payload_length: u16,
-    ) -> [u8; IPV6_HEADER] {
+    fn ipv6_header(&self, source: Ipv6Addr, destination: Ipv6Addr, payload_length: u16) -> [u8; IPV6_HEADER] {
         let mut header = [0; IPV6_HEADER];
         header[0] = 0x60 | self.traffic_class >> 4;
         header[1] = self.traffic_class << 4;
@@ -142,11 +116,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
     /// Header and options, checksum 0.
     fn append_tcp_header(&self, packet: &mut Vec<u8>) {
         let start = packet.len();
-        let ack = if self.flags.contains(Flags::ACK) {
-            self.ack.raw()
-        } else {
-            0
-        };
+        let ack = if self.flags.contains(Flags::ACK) { self.ack.raw() } else { 0 };
         packet.extend_from_slice(&self.source.port.to_be_bytes());
         packet.extend_from_slice(&self.destination.port.to_be_bytes());
         packet.extend_from_slice(&self.seq.raw().to_be_bytes());
@@ -208,52 +178,23 @@ mod tests {
 
     #[test]
     fn options_lie_where_linux_puts_them() {
-        assert_eq!(
-            options(&syn()),
-            [
-                2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7
-            ]
-        );
-        let without_timestamps = SegmentSpec {
-            timestamps: None,
-            ..syn()
-        };
-        assert_eq!(
-            options(&without_timestamps),
-            [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]
-        );
-        let without_sack = SegmentSpec {
-            sack_permitted: false,
-            mss: None,
-            ..syn()
-        };
-        assert_eq!(
-            options(&without_sack),
-            [1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]
-        );
+        assert_eq!(options(&syn()), [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]);
+        let without_timestamps = SegmentSpec { timestamps: None, ..syn() };
+        assert_eq!(options(&without_timestamps), [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]);
+        let without_sack = SegmentSpec { sack_permitted: false, mss: None, ..syn() };
+        assert_eq!(options(&without_sack), [1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]);
         assert_eq!(options(&spec(client(), server())), Vec::<u8>::new());
     }
 
     #[test]
     fn what_was_asked_for_reads_back() {
         for (source, destination) in [(client(), server()), (client_v6(), server_v6())] {
-            let asked = SegmentSpec {
-                source,
-                destination,
-                traffic_class: 0xb9,
-                ..syn()
-            };
+            let asked = SegmentSpec { source, destination, traffic_class: 0xb9, ..syn() };
             let built = asked.build();
             assert_eq!((built.source(), built.destination()), (source, destination));
             assert_eq!((built.seq(), built.flags()), (asked.seq, asked.flags));
-            assert_eq!(
-                (built.mss(), built.window_scale()),
-                (asked.mss, asked.window_scale)
-            );
-            assert_eq!(
-                (built.timestamps(), built.sack_permitted()),
-                (asked.timestamps, true)
-            );
+            assert_eq!((built.mss(), built.window_scale()), (asked.mss, asked.window_scale));
+            assert_eq!((built.timestamps(), built.sack_permitted()), (asked.timestamps, true));
             assert_eq!((built.window(), built.traffic_class()), (502, 0xb9));
             assert!(built.checksums_are_right());
         }
@@ -262,10 +203,7 @@ mod tests {
     #[test]
     fn without_the_ack_flag_the_acknowledgement_number_is_zero() {
         assert_eq!(syn().build().ack(), Seq::new(0));
-        let ack = SegmentSpec {
-            flags: Flags::ACK,
-            ..syn()
-        };
+        let ack = SegmentSpec { flags: Flags::ACK, ..syn() };
         assert_eq!(ack.build().ack(), Seq::new(5_000));
     }
 
@@ -278,10 +216,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "mixes IP families")]
     fn mixing_families_is_a_bug_of_the_caller() {
-        let _ = SegmentSpec {
-            destination: server_v6(),
-            ..syn()
-        }
-        .build();
+        let _ = SegmentSpec { destination: server_v6(), ..syn() }.build();
     }
 }

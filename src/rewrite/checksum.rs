@@ -16,19 +16,12 @@ pub struct Change(u16);
 impl Change {
     /// `old` becomes `new`, the first octet being `offset` octets into what is summed.
     pub fn at<const N: usize>(offset: usize, old: [u8; N], new: [u8; N]) -> Self {
-        let sum = old
-            .chunks(2)
-            .map(|word| u32::from(!word_of(word)))
-            .chain(new.chunks(2).map(|word| u32::from(word_of(word))))
-            .sum();
+        let sum =
+            old.chunks(2).map(|word| u32::from(!word_of(word))).chain(new.chunks(2).map(|word| u32::from(word_of(word)))).sum();
         let change = fold(sum);
         // Octets that start in the middle of a word contribute the same sum with its halves exchanged
         // (RFC 1071, section 2 B). TCP options may lie anywhere.
-        Self(if offset.is_multiple_of(2) {
-            change
-        } else {
-            change.swap_bytes()
-        })
+        Self(if offset.is_multiple_of(2) { change } else { change.swap_bytes() })
     }
 
     /// Both changes.
@@ -77,12 +70,7 @@ pub fn of(bytes: &[u8]) -> u16 {
 ///
 /// `message` is at most 65,535 octets, as IP has it; addresses are of one family.
 #[must_use]
-pub fn with_pseudo_header(
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    message: &[u8],
-) -> u16 {
+pub fn with_pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, message: &[u8]) -> u16 {
     let length = message.len() as u32;
     // The halves of a 32-bit length are summed like two words, so one pseudo-header serves both families.
     let sum = add_address(add_address(Sum16BitWords::new(), source), destination)
@@ -120,10 +108,7 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1071_sums_as_printed_there() {
-        assert_eq!(
-            of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
-            !0xddf2
-        );
+        assert_eq!(of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
     }
 
     #[test]
@@ -156,10 +141,7 @@ mod tests {
             packet[2..4].copy_from_slice(&old.to_be_bytes());
             let before = of(&packet);
             packet[2..4].copy_from_slice(&new.to_be_bytes());
-            assert_eq!(
-                Change::at(2, old.to_be_bytes(), new.to_be_bytes()).apply(before),
-                of(&packet)
-            );
+            assert_eq!(Change::at(2, old.to_be_bytes(), new.to_be_bytes()).apply(before), of(&packet));
         }
     }
 
@@ -175,19 +157,13 @@ mod tests {
     #[test]
     fn a_single_octet_at_an_odd_place_is_the_low_half() {
         let before = of(&[0x45, 0x10]);
-        assert_eq!(
-            Change::at(1, [0x10], [0xfe]).apply(before),
-            of(&[0x45, 0xfe])
-        );
+        assert_eq!(Change::at(1, [0x10], [0xfe]).apply(before), of(&[0x45, 0xfe]));
     }
 
     #[test]
     fn two_changes_together_are_one_change() {
         let first = Change::at(0, [1, 2], [3, 4]);
         let second = Change::at(0, [5, 6], [7, 8]);
-        assert_eq!(
-            first.and(second).apply(0x1234),
-            second.apply(first.apply(0x1234))
-        );
+        assert_eq!(first.and(second).apply(0x1234), second.apply(first.apply(0x1234)));
     }
 }

@@ -182,10 +182,7 @@ mod tests {
 
     #[test]
     fn timestamps_that_advance_locally_advance_for_the_client_also_when_they_wrap() {
-        let (wire, local) = (
-            Timestamp::<Wire>::new(u32::MAX - 1),
-            Timestamp::<Local>::new(1_000),
-        );
+        let (wire, local) = (Timestamp::<Wire>::new(u32::MAX - 1), Timestamp::<Local>::new(1_000));
         let shift = TimestampShift::between(wire, local);
         let later = shift.to_wire(local.plus(10));
         assert_eq!(later.raw(), 8);
@@ -199,11 +196,7 @@ mod tests {
     }
 
     fn rescale(kernel: u8, promised: u8) -> WindowRescale {
-        WindowRescale {
-            kernel: WindowScale::new(kernel),
-            promised: WindowScale::new(promised),
-            mss: 1460,
-        }
+        WindowRescale { kernel: WindowScale::new(kernel), promised: WindowScale::new(promised), mss: 1460 }
     }
 
     #[test]
@@ -234,14 +227,7 @@ mod tests {
     fn a_window_too_small_for_a_segment_may_become_zero() {
         assert_eq!(rescale(0, 14).rescale(1_459), 0);
         assert_eq!(rescale(0, 14).rescale(0), 0);
-        assert_eq!(
-            WindowRescale {
-                mss: 0,
-                ..rescale(0, 14)
-            }
-            .rescale(0),
-            0
-        );
+        assert_eq!(WindowRescale { mss: 0, ..rescale(0, 14) }.rescale(0), 0);
     }
 
     #[test]

@@ -6,13 +6,7 @@ use std::fmt;
 impl<B: AsRef<[u8]>, L: Leg> fmt::Display for Segment<B, L> {
     /// Sequence numbers are absolute and in the space of the segment's leg.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} > {} [{}]",
-            self.source(),
-            self.destination(),
-            self.flags()
-        )?;
+        write!(f, "{} > {} [{}]", self.source(), self.destination(), self.flags())?;
         write!(f, " seq {}", self.seq().raw())?;
         if self.seq_len() > 0 {
             write!(f, ":{}", self.seq_end().raw())?;
@@ -71,9 +65,6 @@ mod tests {
             payload: b"GET /",
             ..spec(client(), server())
         };
-        assert_eq!(
-            request.build().to_string(),
-            "192.0.2.7:40000 > 198.51.100.1:80 [P.] seq 1000:1005 ack 7 win 502 length 5"
-        );
+        assert_eq!(request.build().to_string(), "192.0.2.7:40000 > 198.51.100.1:80 [P.] seq 1000:1005 ack 7 win 502 length 5");
     }
 }

@@ -41,15 +41,11 @@ pub(super) fn spec<L: Leg>(source: Endpoint, destination: Endpoint) -> SegmentSp
 }
 
 pub(super) fn packet() -> Vec<u8> {
-    spec::<ToServerWire>(client(), server())
-        .build()
-        .into_inner()
+    spec::<ToServerWire>(client(), server()).build().into_inner()
 }
 
 pub(super) fn packet_v6() -> Vec<u8> {
-    spec::<ToServerWire>(client_v6(), server_v6())
-        .build()
-        .into_inner()
+    spec::<ToServerWire>(client_v6(), server_v6()).build().into_inner()
 }
 
 /// `packet_v6()` with extension headers in front of TCP; `first` announces them.
@@ -74,12 +70,7 @@ pub(super) fn with_options(options: &[u8]) -> Vec<u8> {
     let sum = checksum::of(&bytes[..20]).to_be_bytes();
     bytes[10..12].copy_from_slice(&sum);
     bytes[36..38].fill(0);
-    let sum = checksum::with_pseudo_header(
-        client().address,
-        server().address,
-        Upper::Tcp.number(Family::V4),
-        &bytes[20..],
-    );
+    let sum = checksum::with_pseudo_header(client().address, server().address, Upper::Tcp.number(Family::V4), &bytes[20..]);
     bytes[36..38].copy_from_slice(&sum.to_be_bytes());
     bytes
 }

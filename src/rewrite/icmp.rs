@@ -29,10 +29,7 @@ pub fn quoted_flow(packet: &[u8]) -> Result<FlowKey, Malformed> {
     let tcp = &quote[error.inner.transport()..];
     Ok(FlowKey {
         frontend: Endpoint::new(error.inner.source(quote), u16_at(tcp, field::SOURCE_PORT)),
-        client: Endpoint::new(
-            error.inner.destination(quote),
-            u16_at(tcp, field::DESTINATION_PORT),
-        ),
+        client: Endpoint::new(error.inner.destination(quote), u16_at(tcp, field::DESTINATION_PORT)),
     })
 }
 
@@ -46,23 +43,14 @@ pub fn translate_quoted(packet: &mut [u8], shifts: &Shifts) -> Result<(), Malfor
     let (outer, inner) = (error.outer, error.inner);
     let alias = shifts.alias;
 
-    let destination = outer
-        .set_destination(packet, alias.address)
-        .ok_or(Malformed::Version)?;
+    let destination = outer.set_destination(packet, alias.address).ok_or(Malformed::Version)?;
     let quote = &mut packet[error.quote_at()..outer.end()];
-    let source = inner
-        .set_source(quote, alias.address)
-        .ok_or(Malformed::Version)?;
+    let source = inner.set_source(quote, alias.address).ok_or(Malformed::Version)?;
 
     let tcp = &mut quote[inner.transport()..inner.end()];
-    let seq = shifts
-        .seq
-        .to_local(Seq::<Wire>::new(u32_at(tcp, field::SEQ)));
-    let header = replace(tcp, field::SOURCE_PORT, alias.port.to_be_bytes()).and(replace(
-        tcp,
-        field::SEQ,
-        seq.raw().to_be_bytes(),
-    ));
+    let seq = shifts.seq.to_local(Seq::<Wire>::new(u32_at(tcp, field::SEQ)));
+    let header =
+        replace(tcp, field::SOURCE_PORT, alias.port.to_be_bytes()).and(replace(tcp, field::SEQ, seq.raw().to_be_bytes()));
     let mut quoted = source.header.and(header);
     if tcp.len() >= field::CHECKSUM + 2 {
         let sum = checksum::updated(u16_at(tcp, field::CHECKSUM), header, Coverage::Segment);
@@ -92,9 +80,7 @@ impl QuotingError {
     fn locate(packet: &[u8]) -> Result<Self, Malformed> {
         let outer = IpLayout::locate(packet, Upper::Icmp, Extent::Whole)?;
         let message = &packet[outer.transport()..outer.end()];
-        let (header, quote) = message
-            .split_first_chunk::<ICMP_HEADER>()
-            .ok_or(Malformed::Truncated)?;
+        let (header, quote) = message.split_first_chunk::<ICMP_HEADER>().ok_or(Malformed::Truncated)?;
         if !is_error(outer.family, header[0]) {
             return Err(Malformed::Protocol);
         }
@@ -158,9 +144,7 @@ mod tests {
             let mut packet = vec![0x60, 0, 0, 0, 0, 0, 58, 64];
             packet[4..6].copy_from_slice(&(message.len() as u16).to_be_bytes());
             for address in [source, destination] {
-                let IpAddr::V6(address) = address else {
-                    unreachable!()
-                };
+                let IpAddr::V6(address) = address else { unreachable!() };
                 packet.extend_from_slice(&address.octets());
             }
             [packet, message].concat()
@@ -173,12 +157,7 @@ mod tests {
         ip.header_checksum_is_right(packet)
             && 0 == match ip.family {
                 Family::V4 => checksum::of(message),
-                Family::V6 => checksum::with_pseudo_header(
-                    ip.source(packet),
-                    ip.destination(packet),
-                    58,
-                    message,
-                ),
+                Family::V6 => checksum::with_pseudo_header(ip.source(packet), ip.destination(packet), 58, message),
             }
     }
 
@@ -186,21 +165,13 @@ mod tests {
     fn sent() -> [(Shifts, Vec<u8>, Vec<u8>, Endpoint); 2] {
         let alias = Endpoint::new([198, 18, 0, 1].into(), 8080);
         let alias_v6 = Endpoint::new([0xfd00, 0xba70, 0, 0, 0, 0, 0, 1].into(), 8080);
-        [
-            (alias, server(), client()),
-            (alias_v6, server_v6(), client_v6()),
-        ]
-        .map(|(alias, frontend, client)| {
+        [(alias, server(), client()), (alias_v6, server_v6(), client_v6())].map(|(alias, frontend, client)| {
             let shifts = Shifts {
                 frontend,
                 alias,
                 seq: SeqShift::between(Seq::new(7), Seq::<Local>::new(0x8000_0000)),
                 timestamps: None,
-                window: WindowRescale {
-                    kernel: WindowScale::new(7),
-                    promised: WindowScale::new(7),
-                    mss: 1460,
-                },
+                window: WindowRescale { kernel: WindowScale::new(7), promised: WindowScale::new(7), mss: 1460 },
             };
             let local = spec::<ToClientLocal>(alias, client).build();
             let wire = shifts.to_client(local.clone());
@@ -216,13 +187,7 @@ mod tests {
     fn a_quote_tells_the_connection() {
         for (shifts, _, wire, client) in sent() {
             let flow = quoted_flow(&error(too_big(&wire), &wire)).unwrap();
-            assert_eq!(
-                flow,
-                FlowKey {
-                    client,
-                    frontend: shifts.frontend
-                }
-            );
+            assert_eq!(flow, FlowKey { client, frontend: shifts.frontend });
         }
     }
 
@@ -234,11 +199,7 @@ mod tests {
             assert_eq!(packet, error(too_big(&wire), &local));
             assert!(icmp_checksums_are_right(&packet));
             let quote = &packet[packet.len() - local.len()..];
-            assert!(
-                Segment::<_, ToClientWire>::parse(quote)
-                    .unwrap()
-                    .checksums_are_right()
-            );
+            assert!(Segment::<_, ToClientWire>::parse(quote).unwrap().checksums_are_right());
         }
     }
 
@@ -251,10 +212,7 @@ mod tests {
                 assert_eq!(quoted_flow(&packet).unwrap().client, client);
                 translate_quoted(&mut packet, &shifts).unwrap();
                 assert!(icmp_checksums_are_right(&packet));
-                assert_eq!(
-                    packet[packet.len() - quoted..][..header + 8],
-                    local[..header + 8]
-                );
+                assert_eq!(packet[packet.len() - quoted..][..header + 8], local[..header + 8]);
             }
             let packet = error(too_big(&wire), &wire[..header + 7]);
             assert_eq!(quoted_flow(&packet).unwrap_err(), Malformed::Truncated);
@@ -277,10 +235,7 @@ mod tests {
         wire[6] = 0x20;
         assert_eq!(quoted_flow(&error(11, &wire)).unwrap().client, client);
         wire[7] = 1;
-        assert_eq!(
-            quoted_flow(&error(11, &wire)).unwrap_err(),
-            Malformed::Fragment
-        );
+        assert_eq!(quoted_flow(&error(11, &wire)).unwrap_err(), Malformed::Fragment);
     }
 
     #[test]
@@ -300,10 +255,7 @@ mod tests {
     fn an_error_about_something_else_than_tcp_is_not_ours() {
         let [(_, _, mut wire, _), _] = sent();
         wire[9] = 17;
-        assert_eq!(
-            quoted_flow(&error(3, &wire)).unwrap_err(),
-            Malformed::Protocol
-        );
+        assert_eq!(quoted_flow(&error(3, &wire)).unwrap_err(), Malformed::Protocol);
     }
 
     #[test]
@@ -311,10 +263,7 @@ mod tests {
         let [(shifts, ..), (_, _, wire_v6, _)] = sent();
         let before = error(2, &wire_v6);
         let mut packet = before.clone();
-        assert_eq!(
-            translate_quoted(&mut packet, &shifts),
-            Err(Malformed::Version)
-        );
+        assert_eq!(translate_quoted(&mut packet, &shifts), Err(Malformed::Version));
         assert_eq!(packet, before);
     }
 
@@ -324,10 +273,7 @@ mod tests {
             let packet = error(too_big(&wire), &wire);
             for length in 0..packet.len() {
                 let mut short = packet[..length].to_vec();
-                assert_eq!(
-                    translate_quoted(&mut short, &shifts),
-                    Err(Malformed::Truncated)
-                );
+                assert_eq!(translate_quoted(&mut short, &shifts), Err(Malformed::Truncated));
             }
         }
     }

@@ -95,11 +95,7 @@ impl IpLayout {
         }
         let fragment = u16_at(fixed, 6);
         extent.accept_fragment(fragment & 0x1fff, fragment & 0x2000 != 0)?;
-        Ok(Self {
-            family: Family::V4,
-            transport: transport as u16,
-            end: end as u32,
-        })
+        Ok(Self { family: Family::V4, transport: transport as u16, end: end as u32 })
     }
 
     fn locate_v6(bytes: &[u8], upper: Upper, extent: Extent) -> Result<Self, Malformed> {
@@ -109,19 +105,12 @@ impl IpLayout {
         let (mut header, mut at) = (fixed[6], IPV6_HEADER);
         for _ in 0..=EXTENSION_HEADERS_MAX {
             if header == wanted {
-                return Ok(Self {
-                    family: Family::V6,
-                    transport: at as u16,
-                    end: end as u32,
-                });
+                return Ok(Self { family: Family::V6, transport: at as u16, end: end as u32 });
             }
             if !is_walkable(header) {
                 return Err(Malformed::Protocol);
             }
-            let extension: &[u8; 8] = bytes[..end]
-                .get(at..)
-                .and_then(<[u8]>::first_chunk)
-                .ok_or(Malformed::Truncated)?;
+            let extension: &[u8; 8] = bytes[..end].get(at..).and_then(<[u8]>::first_chunk).ok_or(Malformed::Truncated)?;
             let following = extension[0];
             at += match header {
                 FRAGMENT => {
@@ -217,19 +206,12 @@ impl IpLayout {
             (Family::V4, IpAddr::V4(to)) => {
                 let pseudo_header = replace(bytes, at, to.octets());
                 let checksum = pseudo_header.apply(u16_at(bytes, IPV4_HEADER_CHECKSUM));
-                let header =
-                    pseudo_header.and(replace(bytes, IPV4_HEADER_CHECKSUM, checksum.to_be_bytes()));
-                Some(AddressChange {
-                    pseudo_header,
-                    header,
-                })
+                let header = pseudo_header.and(replace(bytes, IPV4_HEADER_CHECKSUM, checksum.to_be_bytes()));
+                Some(AddressChange { pseudo_header, header })
             }
             (Family::V6, IpAddr::V6(to)) => {
                 let change = replace(bytes, at, to.octets());
-                Some(AddressChange {
-                    pseudo_header: change,
-                    header: change,
-                })
+                Some(AddressChange { pseudo_header: change, header: change })
             }
             (Family::V4, IpAddr::V6(_)) | (Family::V6, IpAddr::V4(_)) => None,
         }
@@ -256,10 +238,7 @@ impl Extent {
 
 /// Extension headers one can look behind. Not those of IPsec: what they authenticate or hide cannot be rewritten.
 const fn is_walkable(header: u8) -> bool {
-    matches!(
-        header,
-        HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT
-    )
+    matches!(header, HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT)
 }
 
 #[cfg(test)]
@@ -288,14 +267,8 @@ mod tests {
             assert_eq!(parse(&fragment).unwrap_err(), Malformed::Fragment);
         }
         // A later fragment that begins with destination options may be TCP; one of UDP is not.
-        assert_eq!(
-            parse(&extended(44, &[60, 0, 0, 8, 0, 0, 0, 1])).unwrap_err(),
-            Malformed::Fragment
-        );
-        assert_eq!(
-            parse(&extended(44, &[17, 0, 0, 8, 0, 0, 0, 1])).unwrap_err(),
-            Malformed::Protocol
-        );
+        assert_eq!(parse(&extended(44, &[60, 0, 0, 8, 0, 0, 0, 1])).unwrap_err(), Malformed::Fragment);
+        assert_eq!(parse(&extended(44, &[17, 0, 0, 8, 0, 0, 0, 1])).unwrap_err(), Malformed::Protocol);
     }
 
     #[test]
@@ -309,17 +282,14 @@ mod tests {
     #[test]
     fn extension_headers_are_walked() {
         let headers = [
-            &[60, 0, 1, 4, 0, 0, 0, 0][..], // hop-by-hop, then
+            &[60, 0, 1, 4, 0, 0, 0, 0][..],                      // hop-by-hop, then
             &[43, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // destination options, then
-            &[6, 0, 0, 0, 0, 0, 0, 0],      // a routing header with nothing left, then TCP
+            &[6, 0, 0, 0, 0, 0, 0, 0],                           // a routing header with nothing left, then TCP
         ]
         .concat();
         let bytes = extended(0, &headers);
         let segment = parse(&bytes).unwrap();
-        assert_eq!(
-            (segment.source(), segment.destination()),
-            (client_v6(), server_v6())
-        );
+        assert_eq!((segment.source(), segment.destination()), (client_v6(), server_v6()));
         assert_eq!(segment.payload(), b"hello");
         assert!(segment.checksums_are_right());
     }

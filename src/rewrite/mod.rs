@@ -23,11 +23,6 @@ pub mod segment;
 pub mod translate;
 
 pub use build::SegmentSpec;
-pub use coordinates::{
-    Client, Local, Seq, SeqShift, Timestamp, TimestampShift, WindowRescale, WindowScale, Wire,
-};
-pub use segment::{
-    Flags, Leg, Malformed, Segment, TimestampPair, ToClientLocal, ToClientWire, ToServerLocal,
-    ToServerWire,
-};
+pub use coordinates::{Client, Local, Seq, SeqShift, Timestamp, TimestampShift, WindowRescale, WindowScale, Wire};
+pub use segment::{Flags, Leg, Malformed, Segment, TimestampPair, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 pub use translate::Shifts;

@@ -64,22 +64,14 @@ impl Place {
 
 /// The first option at or after `at`, NO_OPERATION octets skipped; `None` at the end of the list.
 pub fn next(list: &[u8], at: usize) -> Option<Result<Place, Malformed>> {
-    let start = at
-        + list
-            .get(at..)?
-            .iter()
-            .position(|&octet| octet != kind::NO_OPERATION)?;
+    let start = at + list.get(at..)?.iter().position(|&octet| octet != kind::NO_OPERATION)?;
     let kind = list[start];
     if kind == kind::END {
         return None;
     }
     let length = usize::from(list.get(start + 1).copied().unwrap_or(0));
     let end = start + length;
-    Some(if length < 2 || end > list.len() {
-        Err(Malformed::Options)
-    } else {
-        Ok(Place { kind, start, end })
-    })
+    Some(if length < 2 || end > list.len() { Err(Malformed::Options) } else { Ok(Place { kind, start, end }) })
 }
 
 /// All options of a list in order. Ends after the first error.
@@ -114,9 +106,7 @@ mod tests {
     use super::*;
 
     fn kinds(list: &[u8]) -> Result<Vec<u8>, Malformed> {
-        Options::new(list)
-            .map(|option| option.map(|place| place.kind))
-            .collect()
+        Options::new(list).map(|option| option.map(|place| place.kind)).collect()
     }
 
     #[test]
@@ -133,10 +123,7 @@ mod tests {
     #[test]
     fn an_option_behind_unknown_kinds_is_found() {
         let list = [253, 4, 0xaa, 0xbb, 34, 2, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
-        assert_eq!(
-            kinds(&list),
-            Ok(vec![253, kind::FAST_OPEN, kind::TIMESTAMPS])
-        );
+        assert_eq!(kinds(&list), Ok(vec![253, kind::FAST_OPEN, kind::TIMESTAMPS]));
         let timestamps = Options::new(&list).last().unwrap().unwrap();
         assert!(timestamps.is(kind::TIMESTAMPS, length::TIMESTAMPS));
         assert_eq!(timestamps.body(), 9..17);

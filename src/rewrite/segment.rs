@@ -72,12 +72,7 @@ impl Layout {
         if usize::from(header) < field::OPTIONS || usize::from(header) > tcp.len() {
             return Err(Malformed::Truncated);
         }
-        let mut layout = Self {
-            ip,
-            header,
-            timestamps: None,
-            has_sack: false,
-        };
+        let mut layout = Self { ip, header, timestamps: None, has_sack: false };
         for option in Options::new(&tcp[field::OPTIONS..usize::from(header)]) {
             let option = option?;
             if option.is(kind::TIMESTAMPS, length::TIMESTAMPS) {
@@ -94,10 +89,7 @@ impl Layout {
 }
 
 /// TSval and TSecr of a segment on leg `L`.
-pub type TimestampPair<L> = (
-    Timestamp<<L as Leg>::Sender>,
-    Timestamp<<L as Leg>::Receiver>,
-);
+pub type TimestampPair<L> = (Timestamp<<L as Leg>::Sender>, Timestamp<<L as Leg>::Receiver>);
 
 /// A TCP segment inside its IP packet, validated once; `B` is `&[u8]`, `&mut [u8]` or `Vec<u8>`.
 #[derive(Debug, Clone)]
@@ -114,20 +106,12 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
     /// its destination yet, and its pseudo-header is not about the addresses in its IP header.
     pub fn parse(bytes: B) -> Result<Self, Malformed> {
         let layout = Layout::locate(bytes.as_ref())?;
-        Ok(Self {
-            bytes,
-            layout,
-            leg: PhantomData,
-        })
+        Ok(Self { bytes, layout, leg: PhantomData })
     }
 
     /// Reads the same bytes as another leg, for packets whose direction is known only after a look-up.
     pub fn reinterpret<M: Leg>(self) -> Segment<B, M> {
-        Segment {
-            bytes: self.bytes,
-            layout: self.layout,
-            leg: PhantomData,
-        }
+        Segment { bytes: self.bytes, layout: self.layout, leg: PhantomData }
     }
 
     /// The packet, exactly IP total length long.
@@ -142,18 +126,12 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
 
     /// Sender's end.
     pub fn source(&self) -> Endpoint {
-        Endpoint::new(
-            self.layout.ip.source(self.packet()),
-            u16_at(self.tcp(), field::SOURCE_PORT),
-        )
+        Endpoint::new(self.layout.ip.source(self.packet()), u16_at(self.tcp(), field::SOURCE_PORT))
     }
 
     /// Receiver's end.
     pub fn destination(&self) -> Endpoint {
-        Endpoint::new(
-            self.layout.ip.destination(self.packet()),
-            u16_at(self.tcp(), field::DESTINATION_PORT),
-        )
+        Endpoint::new(self.layout.ip.destination(self.packet()), u16_at(self.tcp(), field::DESTINATION_PORT))
     }
 
     /// Flags, without AE.
@@ -189,9 +167,7 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
     /// Octets of sequence space: payload, plus one each for SYN and FIN.
     pub fn seq_len(&self) -> u32 {
         let flags = self.flags();
-        self.payload().len() as u32
-            + u32::from(flags.contains(Flags::SYN))
-            + u32::from(flags.contains(Flags::FIN))
+        self.payload().len() as u32 + u32::from(flags.contains(Flags::SYN)) + u32::from(flags.contains(Flags::FIN))
     }
 
     /// Sequence number after this segment.
@@ -201,8 +177,7 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
 
     /// MSS option.
     pub fn mss(&self) -> Option<u16> {
-        self.last_option(kind::MSS, length::MSS)
-            .map(|option| u16_at(self.options(), option.body().start))
+        self.last_option(kind::MSS, length::MSS).map(|option| u16_at(self.options(), option.body().start))
     }
 
     /// Window scale option.
@@ -213,18 +188,12 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
 
     /// SACK-permitted option.
     pub fn sack_permitted(&self) -> bool {
-        self.last_option(kind::SACK_PERMITTED, length::SACK_PERMITTED)
-            .is_some()
+        self.last_option(kind::SACK_PERMITTED, length::SACK_PERMITTED).is_some()
     }
 
     /// The blocks of the SACK option as left and right edge (RFC 2018, section 3); the edge after the last octet.
     pub fn sack_blocks(&self) -> impl Iterator<Item = (Seq<L::Receiver>, Seq<L::Receiver>)> {
-        let places = self
-            .layout
-            .has_sack
-            .then(|| self.places())
-            .into_iter()
-            .flatten();
+        let places = self.layout.has_sack.then(|| self.places()).into_iter().flatten();
         places.filter(|option| is_sack(*option)).flat_map(|option| {
             self.options()[option.body()]
                 .chunks_exact(length::SACK_BLOCK)
@@ -255,12 +224,7 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
         let (packet, ip) = (self.packet(), self.layout.ip);
         let tcp = Upper::Tcp.number(ip.family);
         ip.header_checksum_is_right(packet)
-            && checksum::with_pseudo_header(
-                ip.source(packet),
-                ip.destination(packet),
-                tcp,
-                self.tcp(),
-            ) == 0
+            && checksum::with_pseudo_header(ip.source(packet), ip.destination(packet), tcp, self.tcp()) == 0
     }
 
     /// TCP header and payload.
@@ -280,9 +244,7 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
 
     /// The last option of this kind and length, which is the one that counts.
     fn last_option(&self, kind: u8, length: usize) -> Option<Place> {
-        self.places()
-            .filter(|option| option.is(kind, length))
-            .last()
+        self.places().filter(|option| option.is(kind, length)).last()
     }
 }
 
@@ -308,18 +270,10 @@ mod tests {
 
     #[test]
     fn every_shortened_packet_is_truncated() {
-        for whole in [
-            packet(),
-            packet_v6(),
-            extended(60, &[6, 0, 1, 4, 0, 0, 0, 0]),
-        ] {
+        for whole in [packet(), packet_v6(), extended(60, &[6, 0, 1, 4, 0, 0, 0, 0])] {
             assert!(parse(&whole).is_ok());
             for length in 0..whole.len() {
-                assert_eq!(
-                    parse(&whole[..length]).unwrap_err(),
-                    Malformed::Truncated,
-                    "{length}"
-                );
+                assert_eq!(parse(&whole[..length]).unwrap_err(), Malformed::Truncated, "{length}");
             }
         }
     }
@@ -351,13 +305,7 @@ mod tests {
 
     #[test]
     fn syn_and_fin_take_sequence_space() {
-        let with = |flags| {
-            SegmentSpec::<ToServerWire> {
-                flags,
-                ..spec(client(), server())
-            }
-            .build()
-        };
+        let with = |flags| SegmentSpec::<ToServerWire> { flags, ..spec(client(), server()) }.build();
         assert_eq!(with(Flags::ACK).seq_len(), 5);
         assert_eq!(with(Flags::SYN).seq_len(), 6);
         assert_eq!(with(Flags::SYN.with(Flags::FIN)).seq_len(), 7);
@@ -373,10 +321,7 @@ mod tests {
 
     #[test]
     fn an_option_list_that_runs_over_its_end_is_malformed() {
-        assert_eq!(
-            parse(&with_options(&[1, 1, 8, 10])).unwrap_err(),
-            Malformed::Options
-        );
+        assert_eq!(parse(&with_options(&[1, 1, 8, 10])).unwrap_err(), Malformed::Options);
     }
 
     #[test]

@@ -13,9 +13,7 @@
 
 use crate::flow::Endpoint;
 use crate::rewrite::coordinates::{Seq, SeqShift, TimestampShift, WindowRescale};
-use crate::rewrite::segment::{
-    Flags, Segment, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire,
-};
+use crate::rewrite::segment::{Flags, Segment, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 
 /// Everything needed to translate a connection's segments; constant for the connection's life at one owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,10 +32,7 @@ pub struct Shifts {
 
 impl Shifts {
     /// What the owner's kernel sent becomes what the client must see.
-    pub fn to_client<B: AsRef<[u8]> + AsMut<[u8]>>(
-        &self,
-        segment: Segment<B, ToClientLocal>,
-    ) -> Segment<B, ToClientWire> {
+    pub fn to_client<B: AsRef<[u8]> + AsMut<[u8]>>(&self, segment: Segment<B, ToClientLocal>) -> Segment<B, ToClientWire> {
         let seq = self.seq.to_wire(segment.seq());
         let timestamps = self.timestamps.zip(segment.timestamps());
         let window = segment.window();
@@ -60,10 +55,7 @@ impl Shifts {
     ///
     /// Without ACK, as in an RST that answers no segment, the acknowledgement number, SACK blocks and TSecr mean
     /// nothing and stay as they are (RFC 9293, section 3.1; RFC 7323, section 3.2).
-    pub fn to_server<B: AsRef<[u8]> + AsMut<[u8]>>(
-        &self,
-        segment: Segment<B, ToServerWire>,
-    ) -> Segment<B, ToServerLocal> {
+    pub fn to_server<B: AsRef<[u8]> + AsMut<[u8]>>(&self, segment: Segment<B, ToServerWire>) -> Segment<B, ToServerLocal> {
         let ack = self.seq.to_local(segment.ack());
         let timestamps = self.timestamps.zip(segment.timestamps());
 
@@ -98,15 +90,8 @@ mod tests {
             frontend: server(),
             alias: alias(),
             seq: SeqShift::between(Seq::<Wire>::new(100), Seq::<Local>::new(0xffff_ff00)),
-            timestamps: Some(TimestampShift::between(
-                Timestamp::<Wire>::new(9_000),
-                Timestamp::<Local>::new(1_000),
-            )),
-            window: WindowRescale {
-                kernel: WindowScale::new(7),
-                promised: WindowScale::new(9),
-                mss: 1460,
-            },
+            timestamps: Some(TimestampShift::between(Timestamp::<Wire>::new(9_000), Timestamp::<Local>::new(1_000))),
+            window: WindowRescale { kernel: WindowScale::new(7), promised: WindowScale::new(9), mss: 1460 },
         }
     }
 
@@ -128,24 +113,14 @@ mod tests {
     }
 
     fn as_sent<L: Leg>(segment: &Segment<Vec<u8>, L>) -> (u32, u32, Option<(u32, u32)>, u16) {
-        let timestamps = segment
-            .timestamps()
-            .map(|(tsval, tsecr)| (tsval.raw(), tsecr.raw()));
-        (
-            segment.seq().raw(),
-            segment.ack().raw(),
-            timestamps,
-            segment.window(),
-        )
+        let timestamps = segment.timestamps().map(|(tsval, tsecr)| (tsval.raw(), tsecr.raw()));
+        (segment.seq().raw(), segment.ack().raw(), timestamps, segment.window())
     }
 
     #[test]
     fn the_client_sees_the_front_ends_address_numbers_clock_and_scale() {
         let segment = shifts().to_client(from_kernel().build());
-        assert_eq!(
-            (segment.source(), segment.destination()),
-            (server(), client())
-        );
+        assert_eq!((segment.source(), segment.destination()), (server(), client()));
         assert_eq!(as_sent(&segment), (101, 1_001, Some((9_050, 77)), 502 >> 2));
         assert_eq!(segment.payload(), b"hello");
         assert!(segment.checksums_are_right());
@@ -154,14 +129,8 @@ mod tests {
     #[test]
     fn the_kernel_sees_its_own_address_numbers_and_clock() {
         let segment = shifts().to_server(from_client().build());
-        assert_eq!(
-            (segment.source(), segment.destination()),
-            (client(), alias())
-        );
-        assert_eq!(
-            as_sent(&segment),
-            (1_000, 0xffff_ff01, Some((78, 1_050)), 502)
-        );
+        assert_eq!((segment.source(), segment.destination()), (client(), alias()));
+        assert_eq!(as_sent(&segment), (1_000, 0xffff_ff01, Some((78, 1_050)), 502));
         assert_eq!(segment.payload(), b"hello");
         assert!(segment.checksums_are_right());
     }
@@ -169,68 +138,31 @@ mod tests {
     #[test]
     fn both_directions_work_alike_over_ipv6() {
         let alias = Endpoint::new([0xfd00, 0xba70, 0, 0, 0, 0, 0, 1].into(), 8080);
-        let shifts = Shifts {
-            frontend: server_v6(),
-            alias,
-            ..shifts()
-        };
-        let kernel = SegmentSpec {
-            source: alias,
-            destination: client_v6(),
-            ..from_kernel()
-        };
+        let shifts = Shifts { frontend: server_v6(), alias, ..shifts() };
+        let kernel = SegmentSpec { source: alias, destination: client_v6(), ..from_kernel() };
         let segment = shifts.to_client(kernel.build());
-        assert_eq!(
-            (segment.source(), segment.destination()),
-            (server_v6(), client_v6())
-        );
+        assert_eq!((segment.source(), segment.destination()), (server_v6(), client_v6()));
         assert_eq!(as_sent(&segment), (101, 1_001, Some((9_050, 77)), 502 >> 2));
         assert!(segment.checksums_are_right());
 
-        let client = SegmentSpec {
-            source: client_v6(),
-            destination: server_v6(),
-            ..from_client()
-        };
+        let client = SegmentSpec { source: client_v6(), destination: server_v6(), ..from_client() };
         let segment = shifts.to_server(client.build());
-        assert_eq!(
-            (segment.source(), segment.destination()),
-            (client_v6(), alias)
-        );
-        assert_eq!(
-            as_sent(&segment),
-            (1_000, 0xffff_ff01, Some((78, 1_050)), 502)
-        );
+        assert_eq!((segment.source(), segment.destination()), (client_v6(), alias));
+        assert_eq!(as_sent(&segment), (1_000, 0xffff_ff01, Some((78, 1_050)), 502));
         assert!(segment.checksums_are_right());
     }
 
     #[test]
     fn the_window_of_a_syn_or_an_rst_is_not_rescaled() {
-        for flags in [
-            Flags::SYN.with(Flags::ACK),
-            Flags::RST,
-            Flags::RST.with(Flags::ACK),
-        ] {
-            let segment = shifts().to_client(
-                SegmentSpec {
-                    flags,
-                    ..from_kernel()
-                }
-                .build(),
-            );
+        for flags in [Flags::SYN.with(Flags::ACK), Flags::RST, Flags::RST.with(Flags::ACK)] {
+            let segment = shifts().to_client(SegmentSpec { flags, ..from_kernel() }.build());
             assert_eq!(segment.window(), 502);
         }
     }
 
     #[test]
     fn an_rst_moves_into_the_clients_sequence_space_like_any_segment() {
-        let segment = shifts().to_client(
-            SegmentSpec {
-                flags: Flags::RST,
-                ..from_kernel()
-            }
-            .build(),
-        );
+        let segment = shifts().to_client(SegmentSpec { flags: Flags::RST, ..from_kernel() }.build());
         assert_eq!(segment.seq().raw(), 101);
         assert!(segment.checksums_are_right());
     }
@@ -238,19 +170,11 @@ mod tests {
     #[test]
     fn sack_blocks_of_the_client_move_with_its_ack() {
         // A D-SACK (RFC 2883): the first block lies below the acknowledgement number, and moves with the second.
-        let options = [
-            1, 1, 5, 18, 0, 0, 0, 101, 0, 0, 0, 111, 0, 0, 1, 1, 0, 0, 1, 2,
-        ];
+        let options = [1, 1, 5, 18, 0, 0, 0, 101, 0, 0, 0, 111, 0, 0, 1, 1, 0, 0, 1, 2];
         let segment = Segment::<_, ToServerWire>::parse(with_options(&options)).unwrap();
         let segment = shifts().to_server(segment);
-        let blocks: Vec<_> = segment
-            .sack_blocks()
-            .map(|(left, right)| (left.raw(), right.raw()))
-            .collect();
-        assert_eq!(
-            blocks,
-            [(0xffff_ff01, 0xffff_ff0b), (0xffff_ff9d, 0xffff_ff9e)]
-        );
+        let blocks: Vec<_> = segment.sack_blocks().map(|(left, right)| (left.raw(), right.raw())).collect();
+        assert_eq!(blocks, [(0xffff_ff01, 0xffff_ff0b), (0xffff_ff9d, 0xffff_ff9e)]);
         assert!(segment.checksums_are_right());
     }
 
@@ -264,10 +188,7 @@ mod tests {
 
     #[test]
     fn without_ack_there_is_nothing_to_acknowledge_with() {
-        let spec = SegmentSpec {
-            flags: Flags::RST,
-            ..from_client()
-        };
+        let spec = SegmentSpec { flags: Flags::RST, ..from_client() };
         let segment = shifts().to_server(spec.build());
         assert_eq!(segment.destination(), alias());
         assert_eq!(as_sent(&segment), (1_000, 0, Some((78, 9_050)), 502));
@@ -277,29 +198,14 @@ mod tests {
     #[test]
     fn a_tsecr_of_zero_echoes_nothing_and_stays_zero() {
         let timestamps = Some((Timestamp::new(78), Timestamp::new(0)));
-        let segment = shifts().to_server(
-            SegmentSpec {
-                timestamps,
-                ..from_client()
-            }
-            .build(),
-        );
-        assert_eq!(
-            segment.timestamps(),
-            Some((Timestamp::new(78), Timestamp::new(0)))
-        );
+        let segment = shifts().to_server(SegmentSpec { timestamps, ..from_client() }.build());
+        assert_eq!(segment.timestamps(), Some((Timestamp::new(78), Timestamp::new(0))));
     }
 
     #[test]
     fn timestamps_nobody_negotiated_are_left_alone() {
-        let shifts = Shifts {
-            timestamps: None,
-            ..shifts()
-        };
+        let shifts = Shifts { timestamps: None, ..shifts() };
         let segment = shifts.to_client(from_kernel().build());
-        assert_eq!(
-            segment.timestamps(),
-            Some((Timestamp::new(1_050), Timestamp::new(77)))
-        );
+        assert_eq!(segment.timestamps(), Some((Timestamp::new(1_050), Timestamp::new(77))));
     }
 }

@@ -98,7 +98,7 @@ impl Utcp {
         self.set_alarm(slot, now + limits::IDLE_CHECK_INTERVAL, ctx);
         for mut packet in delivering.overtaking.packets {
             if let Ok(segment) = Segment::parse(packet.as_mut_slice())
-                && self.to_kernel(slot, segment, ctx, now) == Verdict::Write
+                && self.translate_to_kernel(slot, segment, ctx, now) == Verdict::Write
             {
                 ctx.write(packet);
             }

@@ -37,13 +37,13 @@ impl Utcp {
                 if has_all || flags.intersects(Flags::RST.with(Flags::FIN)) {
                     // A kernel that ends before it has taken the whole flight will not take the rest.
                     self.establish(slot, ctx, now);
-                    return self.to_client(slot, segment, ctx);
+                    return self.translate_to_client(slot, segment, ctx);
                 }
                 let shifts = delivering.learned.shifts;
                 let _: Segment<_, ToClientWire> = shifts.to_client(segment);
                 Verdict::Write
             }
-            State::Established(_) => self.to_client(slot, segment, ctx),
+            State::Established(_) => self.translate_to_client(slot, segment, ctx),
             State::Over(shifts) => {
                 let _: Segment<_, ToClientWire> = shifts.to_client(segment);
                 Verdict::Write
@@ -54,7 +54,12 @@ impl Utcp {
     }
 
     /// Translates towards the client, and notes how the connection ends.
-    pub(super) fn to_client(&mut self, slot: usize, segment: Segment<&mut [u8], ToClientLocal>, ctx: &mut Context) -> Verdict {
+    pub(super) fn translate_to_client(
+        &mut self,
+        slot: usize,
+        segment: Segment<&mut [u8], ToClientLocal>,
+        ctx: &mut Context,
+    ) -> Verdict {
         let connection = &mut self.connections[slot];
         let State::Established(established) = &mut connection.state else { return ctx.drop(DropReason::UnexpectedFromKernel) };
         let segment = established.shifts.to_client(segment);
@@ -105,7 +110,7 @@ impl Utcp {
                 return Verdict::Consumed;
             }
             State::Delivering(delivering) => &mut delivering.overtaking,
-            State::Established(_) | State::Over(_) => return self.to_kernel(slot, segment, ctx, now),
+            State::Established(_) | State::Over(_) => return self.translate_to_kernel(slot, segment, ctx, now),
             State::Abandoned => return ctx.drop(DropReason::NoConnection),
             State::Returning(_) | State::Moving => return ctx.drop(DropReason::UnexpectedFromKernel),
         };
@@ -113,7 +118,7 @@ impl Utcp {
     }
 
     /// Translates towards the kernel, and notes how the connection ends.
-    pub(super) fn to_kernel(
+    pub(super) fn translate_to_kernel(
         &mut self,
         slot: usize,
         segment: Segment<&mut [u8], ToServerWire>,

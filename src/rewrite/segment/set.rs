@@ -125,10 +125,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, L: Leg> Segment<B, L> {
 
     /// Finishes an endpoint of which the address has been rewritten.
     fn set_endpoint(&mut self, address: Option<AddressChange>, port_at: usize, port: u16) {
-        debug_assert!(
-            address.is_some(),
-            "an endpoint of one IP family cannot go into a packet of the other"
-        );
+        debug_assert!(address.is_some(), "an endpoint of one IP family cannot go into a packet of the other");
         if let Some(address) = address {
             self.update_checksum(address.pseudo_header, Coverage::PseudoHeader);
             self.write(port_at, port.to_be_bytes());
@@ -164,10 +161,7 @@ mod tests {
     type Parsed = Segment<Vec<u8>, ToServerWire>;
 
     fn both_families() -> [Parsed; 2] {
-        [
-            spec(client(), server()).build(),
-            spec(client_v6(), server_v6()).build(),
-        ]
+        [spec(client(), server()).build(), spec(client_v6(), server_v6()).build()]
     }
 
     fn parse(bytes: Vec<u8>) -> Parsed {
@@ -194,18 +188,9 @@ mod tests {
     fn addresses_are_in_the_pseudo_header_too() {
         for mut segment in both_families() {
             let (source, destination) = (segment.source(), segment.destination());
-            segment.set_source(Endpoint {
-                port: 1,
-                ..destination
-            });
+            segment.set_source(Endpoint { port: 1, ..destination });
             segment.set_destination(Endpoint { port: 2, ..source });
-            assert_eq!(
-                segment.source(),
-                Endpoint {
-                    port: 1,
-                    ..destination
-                }
-            );
+            assert_eq!(segment.source(), Endpoint { port: 1, ..destination });
             assert_eq!(segment.destination(), Endpoint { port: 2, ..source });
             assert!(segment.checksums_are_right());
         }
@@ -217,10 +202,7 @@ mod tests {
             let mut bytes = segment.into_inner();
             *bytes.last_mut().unwrap() ^= 0x40;
             let mut segment = parse(bytes);
-            segment.set_source(Endpoint {
-                port: 9,
-                ..segment.source()
-            });
+            segment.set_source(Endpoint { port: 9, ..segment.source() });
             segment.set_seq(Seq::new(7));
             segment.set_window(1);
             assert!(!segment.checksums_are_right());
@@ -247,14 +229,9 @@ mod tests {
 
     #[test]
     fn timestamps_behind_an_unknown_option_at_an_odd_place_are_rewritten() {
-        let mut segment = parse(with_options(&[
-            34, 5, 9, 9, 9, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0,
-        ]));
+        let mut segment = parse(with_options(&[34, 5, 9, 9, 9, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0]));
         segment.set_timestamps(Timestamp::new(0x0102_0304), Timestamp::new(0xfffe_fdfc));
-        assert_eq!(
-            segment.timestamps(),
-            Some((Timestamp::new(0x0102_0304), Timestamp::new(0xfffe_fdfc)))
-        );
+        assert_eq!(segment.timestamps(), Some((Timestamp::new(0x0102_0304), Timestamp::new(0xfffe_fdfc))));
         assert!(segment.checksums_are_right());
     }
 
@@ -271,18 +248,13 @@ mod tests {
         let once = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
         let mut segment = parse(with_options(&once.repeat(2)));
         segment.set_timestamps(Timestamp::new(7), Timestamp::new(8));
-        assert_eq!(
-            segment.packet()[40..60],
-            [8, 10, 0, 0, 0, 7, 0, 0, 0, 8].repeat(2)
-        );
+        assert_eq!(segment.packet()[40..60], [8, 10, 0, 0, 0, 7, 0, 0, 0, 8].repeat(2));
         assert!(segment.checksums_are_right());
     }
 
     #[test]
     fn a_blanked_option_is_gone_and_its_neighbours_are_not() {
-        let mut segment = parse(with_options(&[
-            2, 4, 5, 180, 34, 6, 1, 2, 3, 4, 34, 2, 1, 3, 3, 7,
-        ]));
+        let mut segment = parse(with_options(&[2, 4, 5, 180, 34, 6, 1, 2, 3, 4, 34, 2, 1, 3, 3, 7]));
         assert!(segment.blank_option(kind::FAST_OPEN));
         assert!(!segment.has_option(kind::FAST_OPEN));
         assert!(!segment.blank_option(kind::FAST_OPEN));
@@ -304,15 +276,10 @@ mod tests {
 
     #[test]
     fn all_edges_of_all_sack_blocks_are_mapped() {
-        let options = [
-            1, 5, 18, 0, 0, 0, 1, 0, 0, 0, 5, 255, 255, 255, 254, 0, 0, 0, 3, 0,
-        ];
+        let options = [1, 5, 18, 0, 0, 0, 1, 0, 0, 0, 5, 255, 255, 255, 254, 0, 0, 0, 3, 0];
         let mut segment = parse(with_options(&options));
         segment.map_sack(|edge| edge.plus(10));
-        let blocks: Vec<_> = segment
-            .sack_blocks()
-            .map(|(left, right)| (left.raw(), right.raw()))
-            .collect();
+        let blocks: Vec<_> = segment.sack_blocks().map(|(left, right)| (left.raw(), right.raw())).collect();
         assert_eq!(blocks, [(11, 15), (8, 13)]);
         assert!(segment.checksums_are_right());
     }
