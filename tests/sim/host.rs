@@ -5,7 +5,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant as Moment;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -207,7 +207,7 @@ impl Client {
         let handle = host.add_socket(timestamp_of_client);
         let socket = host.sockets.get_mut::<Socket>(handle);
         socket.set_nagle_enabled(false);
-        let remote = (IpAddress::Ipv4(Ipv4Address::from(server)), 80);
+        let remote = (IpAddress::Ipv4(server), 80);
         socket.connect(host.interface.context(), remote, port).expect("a fresh socket connects");
         Self { handle, pieces: pieces.into(), received: Vec::new(), is_done: false }
     }

@@ -207,7 +207,7 @@ impl World {
     // ---- One node ---------------------------------------------------------------------------------------------------
 
     /// A packet for the TUN of a node, read by its engine.
-    fn into_engine(&mut self, node: usize, mut packet: Vec<u8>) {
+    fn tun_to_engine(&mut self, node: usize, mut packet: Vec<u8>) {
         let now = self.instant();
         let verdict = self.nodes[node].engine.handle_tun(&mut packet, now);
         self.obey(node, verdict, packet);
@@ -293,7 +293,7 @@ impl World {
             let is_syn_ack = Segment::<_, ToClientWire>::parse(packet.as_slice())
                 .is_ok_and(|segment| segment.flags().contains(Flags::SYN.with(Flags::ACK)));
             if is_alias(source) || is_syn_ack {
-                self.into_engine(node, packet);
+                self.tun_to_engine(node, packet);
             } else {
                 self.leave(node, packet);
             }
@@ -381,7 +381,7 @@ impl World {
                 self.to_client.push(segment);
                 self.client.wire.incoming.push_back(packet);
             }
-            Event::ToNode(node, packet) => self.into_engine(node, packet),
+            Event::ToNode(node, packet) => self.tun_to_engine(node, packet),
             Event::Overlay { from, to, mut packet } => {
                 let verdict = self.nodes[to].engine.handle_overlay(NodeId(from as u16), &mut packet, now);
                 self.obey(to, verdict, packet);
