@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn types_outside_the_version_are_refused() {
-        for type_octet in [0x00, 0x04, 0x0f, 0x1b, 0x7f, 0x80, 0xff] {
+        for type_octet in [0x00, 0x04, 0x0f, 0x1c, 0x7f, 0x80, 0xff] {
             assert_eq!(Message::decode(type_octet, &[]), Err(DecodeError::UnknownType(type_octet)));
         }
     }
