@@ -32,13 +32,13 @@ need_kernel
 # --- the table ----------------------------------------------------------------------------------------------------
 
 all_well=yes
-row='  %-36s %-10s %-9s %-16s %12s %8s %14s\n'
+row='  %-37s %-9s %-8s %-13s %12s %8s %14s\n'
 print_heading() {
     # shellcheck disable=SC2059 # the format is a constant
-    printf "\n$bold$row$plain" request 'connected' answered 'why' bytes 'time' 'answer through' ''
+    printf "\n$bold$row$plain" 'request' 'connected' 'answered' 'why' 'bytes' 'time' 'bytes through'
     # shellcheck disable=SC2059
-    printf "$bold$row$plain" '' to by '(rule)' '' '' 'the front-end'
-    printf '  %s\n' "$(printf '%.0s-' {1..106})"
+    printf "$bold$row$plain" '' 'to' 'by' '(rule)' '' '' 'the front-end'
+    printf '  %s\n' "$(printf '%.0s-' {1..107})"
 }
 
 # thousands N: 3145728 is hard to read, 3,145,728 is not.
@@ -74,7 +74,7 @@ ask() {
 
 print_row() {
     local text=$1 to=$2 by=$3 rule=$4 colour=$5 shown=$6 wrong=$7
-    printf '  %-36s %-10s %s%-9s%s %-16s %12s %5s ms %s%14s%s\n' "$text" "$to" "$colour" "${by:-nobody}" "$plain" "$rule" \
+    printf '  %-37s %-9s %s%-8s%s %-13s %12s %5s ms %s%14s%s\n' "$text" "$to" "$colour" "${by:-nobody}" "$plain" "$rule" \
         "$(thousands "${octets:-0}")" "$(awk -v s="${seconds:-0}" 'BEGIN { printf "%.0f", s * 1000 }')" "$colour" "$shown" "$plain"
     if [[ -n $wrong ]]; then
         all_well=no
