@@ -29,6 +29,7 @@ documentation        600  env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --docu
 tests                900  cargo test
 scripts              120  check_scripts
 build                900  cargo build --release
+host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
 scenario             120  netns-scripts/any-segmentation.sh
