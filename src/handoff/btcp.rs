@@ -43,7 +43,7 @@ use crate::policy::{Decision, Examination, Target};
 use crate::rewrite::{Flags, Segment, SegmentSpec, ToClientWire, ToServerWire};
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub struct Btcp {
     holds: Holds,
     /// Guarded in an earlier life; waiting for the owner to claim them.
     orphans: BTreeMap<FlowKey, Instant>,
+    /// Peers that have named what they own, in this life of ours.
+    heard_from: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -203,6 +205,7 @@ impl Btcp {
             by_handoff: HashMap::with_hasher(hasher.clone()),
             holds: Holds::default(),
             orphans: orphans.iter().map(|flow| (*flow, now + limits::ORPHAN_LIFETIME)).collect(),
+            heard_from: BTreeSet::new(),
         }
     }
 

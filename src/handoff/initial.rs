@@ -85,6 +85,11 @@ impl SynTable {
         self.by_flow.remove(flow)
     }
 
+    /// Forgets the SYN of a connection that is served: a SYN-ACK that comes late must not be taken for a new one's.
+    pub fn remove(&mut self, flow: &FlowKey) {
+        self.by_flow.remove(flow);
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.by_flow.clear();

@@ -186,7 +186,7 @@ fn a_commit_lost_with_its_session_is_repeated_and_applied_once() {
     world.run_until(200_000, |world| world.counter(0, "handoffs_committed_total") == 1);
     world.swallow = None;
     world.break_control();
-    world.connect_control(12);
+    world.connect_control();
     world.run_until(60 * SECOND, |world| world.clients[client].is_done);
     assert!(world.was_answered_by(client, "b", 5_000));
     assert_eq!(world.nodes[1].server.requests.len(), 1);
@@ -201,7 +201,7 @@ fn a_broken_session_does_not_disturb_a_connection_handed_off_before() {
     assert!(!world.clients[client].is_done);
     world.break_control();
     world.run_until(world.now + 2 * SECOND, |_| false);
-    world.connect_control(13);
+    world.connect_control();
     world.run_until(60 * SECOND, |world| world.clients[client].is_done);
     assert!(world.was_answered_by(client, "b", 2_000_000));
 }
@@ -271,12 +271,70 @@ fn an_owner_whose_ingress_gave_the_connection_up_sends_nothing_more_for_it() {
     // Both live, but the ingress must take the owner for dead.
     world.run_until(world.now + 31 * SECOND, |world| world.clients[client].is_done);
     assert_eq!(world.counter(0, "resets_total"), 1);
-    world.connect_control(23);
+    world.connect_control();
     world.run_until(world.now + SECOND, |_| false);
     assert_eq!(world.counter(1, "disowned_total"), 1);
     let sent = world.nodes[1].payload_sent;
     world.run_until(world.now + 10 * SECOND, |_| false);
     assert_eq!(world.nodes[1].payload_sent, sent);
+}
+
+#[test]
+fn a_front_end_born_anew_finds_its_handed_off_connections_again() {
+    let mut world = World::new(24, Network::default(), 3_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(200_000, |_| false);
+    world.rebirth(0);
+    world.run_until(world.now + SECOND, |_| false);
+    world.connect_control();
+    world.run_until(world.now + 60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 3_000_000));
+    assert_eq!(world.counter(0, "adopted_total"), 1);
+}
+
+#[test]
+fn a_back_end_born_anew_has_lost_its_connections_and_their_clients_are_told() {
+    let mut world = World::new(25, Network::default(), 3_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(200_000, |_| false);
+    world.rebirth(1);
+    world.connect_control();
+    world.run_until(world.now + SECOND, |world| world.clients[client].is_done);
+    assert!(world.clients[client].is_done, "reset, not left waiting");
+    assert_eq!(world.counter(0, "resets_total"), 1);
+}
+
+#[test]
+fn a_client_whose_connection_lost_all_its_nodes_begins_anew_at_once() {
+    let mut world = World::new(26, Network::default(), 3_000_000);
+    world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(200_000, |_| false);
+    world.rebirth(1);
+    world.rebirth(0);
+    let handle = world.clients[0].handle;
+    world.client.sockets.remove(handle);
+    world.clients.clear();
+    // The same port again, while nobody knows yet that the connection before is dead.
+    let client = world.connect_client(50_000, vec![(0, get("/"))]);
+    world.run_until(world.now + 100_000, |_| false);
+    assert!(world.counter(0, "drops_total{reason=\"orphan\"}") > 0);
+    world.connect_control();
+    let began = world.now;
+    world.run_until(began + 60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "a", 3_000_000));
+    assert!(world.now - began < 10 * SECOND, "as soon as the peers have said what they own");
+}
+
+#[test]
+fn a_late_syn_ack_of_a_released_connection_is_not_taken_for_a_new_one() {
+    let mut world = World::new(27, Network { client_delay: 700_000, ..Network::default() }, 3_000);
+    let client = world.connect_client(50_000, vec![(0, get("/"))]);
+    // With a round trip of 1.4 s both SYN and SYN-ACK are sent twice.
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "a", 3_000));
+    assert_eq!(world.fallbacks(0), []);
+    assert_eq!(world.counter(0, "connections_total"), 1);
+    assert_eq!(world.counter(0, "connections_front_end"), 0);
 }
 
 #[test]

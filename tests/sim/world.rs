@@ -10,7 +10,7 @@
 
 use crate::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
 use baton::control::message::{Epoch, Message};
-use baton::flow::{Endpoint, NodeId};
+use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, Verdict};
 use baton::policy::ClusterFile;
 use baton::rewrite::{Flags, Segment, Seq, ToClientWire};
@@ -51,12 +51,19 @@ enum Event {
 
 pub struct Node {
     pub engine: Engine,
+    epoch: Epoch,
     pub kernel: Host,
     pub server: Server,
-    pub guards: BTreeSet<String>,
+    pub guards: BTreeSet<FlowKey>,
     /// Payload octets this node sent to the client.
     pub payload_sent: u64,
     guards_fail: bool,
+}
+
+fn engine(file: &ClusterFile, node: usize, epoch: Epoch, orphans: Vec<FlowKey>, now: Instant) -> Engine {
+    let policy = Rc::new(file.compile(NAMES[node]).expect("the node is in the file"));
+    let config = EngineConfig { node: NodeId(node as u16), epoch, overlay_overhead: 56, mtu: 1_500, orphans };
+    Engine::new(config, policy, now)
 }
 
 /// SplitMix64: the same seed, the same world.
@@ -99,18 +106,12 @@ impl World {
         let file = ClusterFile::parse("cluster.yaml", CLUSTER).unwrap_or_else(|report| panic!("{report}"));
         let nodes = (0..2)
             .map(|index| {
-                let policy = Rc::new(file.compile(NAMES[index]).expect("the node is in the file"));
-                let config = EngineConfig {
-                    node: NodeId(index as u16),
-                    epoch: Epoch(seed * 2 + index as u64 + 1),
-                    overlay_overhead: 56,
-                    mtu: 1_500,
-                    orphans: Vec::new(),
-                };
+                let epoch = Epoch(seed * 2 + index as u64 + 1);
                 let mut kernel = Host::new(NODES[index], seed * 3 + index as u64);
                 let server = Server::new(&mut kernel, NAMES[index], 8, body_bytes);
                 Node {
-                    engine: Engine::new(config, policy, origin),
+                    engine: engine(&file, index, epoch, Vec::new(), origin),
+                    epoch,
                     kernel,
                     server,
                     guards: BTreeSet::new(),
@@ -136,19 +137,29 @@ impl World {
             swallow: None,
         };
         set_virtual_clock(0);
-        world.connect_control(seed);
+        world.connect_control();
         world
+    }
+
+    /// The process of a node dies and is born anew: what it knew is gone, the kernel and its guards stay.
+    pub fn rebirth(&mut self, node: usize) {
+        self.break_control();
+        let file = ClusterFile::parse("cluster.yaml", CLUSTER).expect("read before");
+        let epoch = Epoch(self.nodes[node].epoch.0 + 1_000);
+        let orphans = self.nodes[node].guards.iter().copied().collect();
+        self.nodes[node].epoch = epoch;
+        self.nodes[node].engine = engine(&file, node, epoch, orphans, self.instant());
     }
 
     fn instant(&self) -> Instant {
         self.origin + Duration::from_micros(self.now)
     }
 
-    pub fn connect_control(&mut self, seed: u64) {
+    pub fn connect_control(&mut self) {
         self.control_is_up = true;
         for index in 0..2 {
             let peer = 1 - index;
-            let up = PeerEvent::Up(Epoch(seed * 2 + peer as u64 + 1));
+            let up = PeerEvent::Up(self.nodes[peer].epoch);
             let now = self.instant();
             self.nodes[index].engine.handle_peer(NodeId(peer as u16), up, now);
             self.drain(index);
@@ -245,12 +256,12 @@ impl World {
                 Output::Guard(flow) => {
                     let written = !self.nodes[node].guards_fail;
                     if written {
-                        self.nodes[node].guards.insert(flow.to_string());
+                        self.nodes[node].guards.insert(flow);
                     }
                     self.nodes[node].engine.handle_guard(flow, written, now);
                 }
                 Output::Unguard(flow) => {
-                    self.nodes[node].guards.remove(&flow.to_string());
+                    self.nodes[node].guards.remove(&flow);
                 }
                 Output::AskSocket { local, remote } => {
                     self.nodes[node].kernel.poll(self.now);

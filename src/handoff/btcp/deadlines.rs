@@ -78,10 +78,15 @@ impl Btcp {
         connection.alarm.set(at, Owner::Btcp, slot, connection.serial, &mut ctx.timers);
     }
 
-    /// Guards of an earlier life that no owner has claimed in time: their clients are reset when they next speak. Only when
-    /// both have been silent for a linger may the kernel answer again.
+    /// Guards of an earlier life that no owner has claimed in time.
     pub fn expire_orphans(&mut self, ctx: &mut Context, now: Instant) {
-        let expired: Vec<_> = self.orphans.iter().filter(|(_, at)| **at <= now).map(|(flow, _)| *flow).collect();
+        self.give_up_orphans(|at| at <= now, ctx, now);
+    }
+
+    /// Orphans without an owner: their clients are reset when they next speak, or begin anew. Only when they have been silent
+    /// for a linger may the kernel answer again.
+    pub(super) fn give_up_orphans(&mut self, which: impl Fn(Instant) -> bool, ctx: &mut Context, now: Instant) {
+        let expired: Vec<_> = self.orphans.iter().filter(|(_, at)| which(**at)).map(|(flow, _)| *flow).collect();
         for flow in expired {
             self.orphans.remove(&flow);
             let slot = self.insert(flow, State::Lost, Guard::Written, ctx, now);

@@ -98,6 +98,7 @@ impl Btcp {
             ctx.write(packet);
         }
         self.holds.leave(flow.frontend);
+        self.syns.remove(&flow);
         self.forget(slot, ctx);
     }
 }

@@ -58,8 +58,14 @@ impl Btcp {
         ctx.counters.adopted += 1;
     }
 
-    /// The peer named all it owns: what it did not name, and had confirmed in an earlier session, is over.
+    /// The peer named all it owns. What it did not name, and had confirmed in an earlier session, is over. When all peers
+    /// have spoken, orphans that nobody named have no owner.
     pub fn handle_owned_end(&mut self, from: NodeId, ctx: &mut Context, now: Instant) {
+        self.heard_from.insert(from);
+        let others = ctx.policy.nodes.len().saturating_sub(1);
+        if self.heard_from.len() >= others {
+            self.give_up_orphans(|_| true, ctx, now);
+        }
         let session = ctx.peer(from).map_or(0, |peer| peer.sessions);
         for slot in self.slots_at(from) {
             if let State::HandedOff(handed_off) = &self.connections[slot].state
