@@ -107,3 +107,89 @@ pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Overlay datagrams rejected in a row before the loop turns to other work: a flood costs at most 1 ms a turn.
 pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;
+/// How often the engine tidies up.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// Segments kept beyond a hole: more than an initial window's worth is not a hole but an attack.
+pub const SEGMENTS_BEYOND_HOLE_MAX: usize = 64;
+/// Farthest a segment may lie ahead: the largest window a SYN-ACK can promise.
+pub const OCTETS_AHEAD_MAX: i32 = u16::MAX as i32;
+/// How long the client may take to acknowledge a SYN-ACK and still be followed.
+pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(10);
+/// A changed backlog or a restarted application is noticed this soon; one question costs some microseconds.
+pub const LISTENERS_INTERVAL: Duration = Duration::from_secs(1);
+/// While stopping the engine is asked this often whether anything still lives.
+pub const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// Packets read from the TUN at the very end: its queue (500 by default) and what the resets add.
+pub const LAST_PACKETS_MAX: usize = 2_048;
+/// A daemon that says nothing for this long hangs: its loop answers between two packets.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clients at once: people and a monitor or two.
+pub const ADMIN_CLIENTS_MAX: usize = 16;
+/// Longest request line: the longest request there is has two short fields.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// Longest reply line the command line accepts: `FLOWS_MAX` connections of at most 400 octets.
+pub const ADMIN_REPLY_BYTES_MAX: u64 = 40 << 20;
+/// Most connections one reply lists: more would hold up the loop for longer than a heartbeat.
+pub const ADMIN_FLOWS_MAX: usize = 100_000;
+/// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
+/// of a missing element is one), and a transaction must not hold up the loop.
+pub const GUARDS_PER_TRANSACTION_MAX: usize = 128;
+/// A key file is one line of 44 characters. What is longer is not one.
+pub const KEY_FILE_BYTES_MAX: u64 = 256;
+/// Extension headers walked before giving up. RFC 8200, section 4.1, recommends an order with at most four of those we
+/// walk; RFC 8504, section 5.3, allows a limit. It bounds what one hostile packet costs.
+pub const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// Bounds of everything a cluster file can say, and the defaults that are the policy's own.
+pub mod cluster_file {
+    use std::ops::RangeInclusive;
+    use std::time::Duration;
+
+    /// A cluster file is written by people; more than this is not one.
+    pub const FILE_BYTES_MAX: usize = 1 << 20;
+    /// A node is an index of 16 bits, and every node keeps a session with every other.
+    pub const NODES_MAX: usize = 512;
+    /// Services are looked up by address, so their number costs nothing but memory.
+    pub const SERVICES_MAX: usize = 256;
+    /// Rules are tried in turn: this many take some tens of microseconds.
+    pub const RULES_MAX: usize = 1_000;
+    /// Values of one matcher, likewise tried in turn.
+    pub const ALTERNATIVES_MAX: usize = 256;
+    /// Every failed candidate costs a round trip of the handoff's time.
+    pub const TARGETS_MAX: usize = 16;
+    /// Names of nodes travel in every control session's greeting.
+    pub const NAME_BYTES_MAX: usize = 63;
+    /// Rule names appear in log lines.
+    pub const RULE_NAME_BYTES_MAX: usize = 128;
+    /// Patterns are compared with every request.
+    pub const PATTERN_BYTES_MAX: usize = 1_024;
+    /// Header fields of a request; common servers stop at 100.
+    pub const HEADERS_MAX: usize = 128;
+
+    /// `inspect_timeout`: a request takes at least a round trip; the client's own patience ends soon after the other end.
+    pub const INSPECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+    /// From the client's first byte until the default decides.
+    pub const INSPECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+    /// `inspect_bytes_max`: room for a request line at least; at most what fits well into one control message.
+    pub const INSPECT_BYTES_MAX: RangeInclusive<u64> = 256..=256 << 10;
+    /// The largest request head common servers take by default is 8 to 16 KiB.
+    pub const INSPECT_BYTES_MAX_DEFAULT: usize = 16 << 10;
+    /// `silence_timeout`: parked connections are cheap but count against `limits.connections`.
+    pub const SILENCE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    /// How long a silent client is parked until the default decides.
+    pub const SILENCE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+    /// `handoff_timeout`: two round trips between servers at least; beyond 30 s clients have given up.
+    pub const HANDOFF_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30);
+    /// The bound of a whole handoff.
+    pub const HANDOFF_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+    /// `limits.connections`: about 300 octets each, so that the largest table takes some 5 GB.
+    pub const CONNECTIONS: RangeInclusive<u64> = 1..=16_000_000;
+    /// `limits.first_flight_bytes`: one largest request at least.
+    pub const FIRST_FLIGHT_BYTES: RangeInclusive<u64> = 256 << 10..=64 << 30;
+    /// `limits.linger`: below a second late packets of live connections meet a node that forgot them; an hour fills tables.
+    pub const LINGER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+    /// `limits.drain_timeout`: zero stops at once; more than a day is not a drain.
+    pub const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
+    /// How long `stop` waits for handed-off connections.
+    pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+}

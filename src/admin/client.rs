@@ -1,16 +1,12 @@
 //! The command line's end of the admin socket: one question, one answer, then the connection is over.
 
-use super::protocol::{self, REPLY_BYTES_MAX, Reply, Request};
+use super::protocol::{self, Reply, Request};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where daemons put their sockets unless told otherwise.
 pub const SOCKET_DIRECTORY: &str = "/run/baton";
-
-/// A daemon that says nothing for this long hangs: its loop answers between two packets.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -66,17 +62,17 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Reply, AskError> {
     let broken = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AskError::NoDaemon(format!(
             "the daemon at {place} does not answer within {}s: it hangs or is stopped; see its log",
-            ANSWER_TIMEOUT.as_secs()
+            crate::limits::ADMIN_ANSWER_TIMEOUT.as_secs()
         )),
         _ => AskError::Broken(format!("talking to the daemon at {place}: {error}")),
     };
-    let patience = (!matches!(request, Request::Stop { .. })).then_some(ANSWER_TIMEOUT);
+    let patience = (!matches!(request, Request::Stop { .. })).then_some(crate::limits::ADMIN_ANSWER_TIMEOUT);
     stream.set_read_timeout(patience).map_err(broken)?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(broken)?;
+    stream.set_write_timeout(Some(crate::limits::ADMIN_ANSWER_TIMEOUT)).map_err(broken)?;
     stream.write_all(&protocol::to_line(request)).map_err(broken)?;
 
     let mut line = Vec::new();
-    BufReader::new(stream.take(REPLY_BYTES_MAX)).read_until(b'\n', &mut line).map_err(broken)?;
+    BufReader::new(stream.take(crate::limits::ADMIN_REPLY_BYTES_MAX)).read_until(b'\n', &mut line).map_err(broken)?;
     if line.last() != Some(&b'\n') {
         return Err(AskError::Broken(format!("the daemon at {place} ended before it had answered; see its log")));
     }

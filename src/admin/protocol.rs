@@ -3,13 +3,6 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Longest request line: the longest request there is has two short fields.
-pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
-/// Longest reply line the command line accepts: `FLOWS_MAX` connections of at most 400 octets.
-pub const REPLY_BYTES_MAX: u64 = 40 << 20;
-/// Most connections one reply lists: more would hold up the loop for longer than a heartbeat.
-pub const FLOWS_MAX: usize = 100_000;
-
 /// One line from the command line: `{"command": "status"}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
@@ -313,7 +306,7 @@ mod tests {
             Request::Stop { timeout_seconds: Some(0.0) },
         ] {
             let line = to_line(&request);
-            assert!(line.len() < REQUEST_BYTES_MAX && line.ends_with(b"\n"));
+            assert!(line.len() < crate::limits::ADMIN_REQUEST_BYTES_MAX && line.ends_with(b"\n"));
             assert_eq!(parse_request(&line), Ok(request));
         }
     }

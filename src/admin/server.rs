@@ -1,7 +1,7 @@
 //! The daemon's end of the admin socket. Driven by the node's loop, never blocks it: a client that is slow to ask or to
 //! read is dropped.
 
-use super::protocol::{self, REQUEST_BYTES_MAX, Reply, Request};
+use super::protocol::{self, Reply, Request};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -11,13 +11,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Clients at once: people and a monitor or two.
-const CLIENTS_MAX: usize = 16;
 /// A client gets this long to send its line, and again to read the reply.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tokens the server uses from its first one.
-pub const TOKENS: usize = 1 + CLIENTS_MAX;
+pub const TOKENS: usize = 1 + crate::limits::ADMIN_CLIENTS_MAX;
 
 /// Names a client for the reply; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +47,7 @@ pub struct Server {
     /// None: removed already, and what is there now is somebody else's.
     path: Option<PathBuf>,
     first_token: usize,
-    clients: [Option<Client>; CLIENTS_MAX],
+    clients: [Option<Client>; crate::limits::ADMIN_CLIENTS_MAX],
     serial: u64,
     requests: VecDeque<(ClientId, Request)>,
 }
@@ -117,7 +115,7 @@ impl Server {
 
     /// Drops clients whose time is over.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
-        for slot in 0..CLIENTS_MAX {
+        for slot in 0..crate::limits::ADMIN_CLIENTS_MAX {
             if self.clients[slot].as_ref().and_then(Client::deadline).is_some_and(|deadline| deadline <= now) {
                 log::debug!("admin client dropped: too slow");
                 self.close(slot, registry);
@@ -171,7 +169,7 @@ impl Server {
                 }
             };
             let Some(slot) = self.clients.iter().position(Option::is_none) else {
-                let busy = Reply::Error(format!("{CLIENTS_MAX} others are asking already; try again"));
+                let busy = Reply::Error(format!("{} others are asking already; try again", crate::limits::ADMIN_CLIENTS_MAX));
                 let _ = stream.write(&protocol::to_line(&busy));
                 continue;
             };
@@ -281,7 +279,7 @@ fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> Line {
                 if line.ends_with(b"\n") {
                     return Line::Whole;
                 }
-                if line.len() > REQUEST_BYTES_MAX {
+                if line.len() > crate::limits::ADMIN_REQUEST_BYTES_MAX {
                     return Line::Over;
                 }
             }
@@ -297,7 +295,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    socket.listen(CLIENTS_MAX as i32)?;
+    socket.listen(crate::limits::ADMIN_CLIENTS_MAX as i32)?;
     socket.set_nonblocking(true)?;
     Ok(UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into()))
 }

@@ -91,7 +91,7 @@ fn a_wrong_request_is_answered_with_an_error() {
 fn a_client_that_says_too_much_or_nothing_is_dropped() {
     let mut node = Loop::new();
     let mut long = node.connect();
-    long.write_all(&[b'x'; REQUEST_BYTES_MAX + 2000]).unwrap();
+    long.write_all(&[b'x'; crate::limits::ADMIN_REQUEST_BYTES_MAX + 2000]).unwrap();
     let _silent = node.connect();
     for _ in 0..5 {
         node.turn();
@@ -146,8 +146,8 @@ fn a_client_that_hangs_up_while_it_waits_is_forgotten_and_its_reply_goes_to_nobo
 #[test]
 fn more_clients_than_slots_are_told_to_come_again() {
     let mut node = Loop::new();
-    let _waiting: Vec<_> = (0..CLIENTS_MAX).map(|_| node.connect()).collect();
-    while node.clients() < CLIENTS_MAX {
+    let _waiting: Vec<_> = (0..crate::limits::ADMIN_CLIENTS_MAX).map(|_| node.connect()).collect();
+    while node.clients() < crate::limits::ADMIN_CLIENTS_MAX {
         node.turn();
     }
     let mut late = node.connect();

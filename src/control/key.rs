@@ -10,8 +10,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-/// A key file is one line of 44 characters. What is longer is not one.
-const KEY_FILE_BYTES_MAX: u64 = 256;
 /// PKCS #8 version 1 around an Ed25519 seed (RFC 8410, section 7).
 const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
@@ -121,7 +119,7 @@ impl PrivateKey {
             return Err(KeyError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
         }
         let mut text = Vec::new();
-        file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut text).map_err(unreadable)?;
+        file.take(crate::limits::KEY_FILE_BYTES_MAX).read_to_end(&mut text).map_err(unreadable)?;
         let seed = key_octets(text.trim_ascii()).ok_or_else(|| KeyError::NotAKey { path: path.to_owned() });
         text.fill(0);
         std::hint::black_box(&text);

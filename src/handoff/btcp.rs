@@ -192,9 +192,6 @@ struct HandedOff {
     kept_syn: Option<(Instant, Vec<u8>)>,
 }
 
-/// How long the client may take to acknowledge a SYN-ACK and still be followed.
-const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(10);
-
 impl Btcp {
     pub fn new(seed: u64, orphans: &[FlowKey], now: Instant) -> Self {
         let hasher = foldhash::quality::FixedState::with_seed(seed);

@@ -97,9 +97,6 @@ pub struct Engine {
     utcp: Utcp,
 }
 
-/// How often the engine tidies up.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-
 impl Engine {
     /// An engine without connections.
     pub fn new(config: EngineConfig, policy: Rc<Policy>, now: Instant) -> Self {
@@ -327,7 +324,12 @@ impl Engine {
     }
 
     fn arm_housekeeping(&mut self, now: Instant) {
-        self.ctx.timers.push(Deadline { at: now + HOUSEKEEPING_INTERVAL, owner: Owner::Engine, slot: 0, serial: 0 });
+        self.ctx.timers.push(Deadline {
+            at: now + crate::limits::HOUSEKEEPING_INTERVAL,
+            owner: Owner::Engine,
+            slot: 0,
+            serial: 0,
+        });
     }
 
     // ---- The way out ------------------------------------------------------------------------------------------------

@@ -44,11 +44,6 @@ pub enum Arrival {
     OutOfWindow,
 }
 
-/// Segments kept beyond a hole: more than an initial window's worth is not a hole but an attack.
-const BEYOND_HOLE_MAX: usize = 64;
-/// Farthest a segment may lie ahead: the largest window a SYN-ACK can promise.
-const AHEAD_MAX: i32 = u16::MAX as i32;
-
 impl FirstFlight {
     /// Nothing yet, of a client with this ISN.
     pub fn new(client_isn: Seq<Client>) -> Self {
@@ -68,7 +63,7 @@ impl FirstFlight {
     /// Takes a segment of the client.
     pub fn insert<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>, bytes_max: usize) -> Arrival {
         let behind_origin = self.origin.since(&segment.seq());
-        if behind_origin > 1 || segment.seq().since(&self.next()) > AHEAD_MAX {
+        if behind_origin > 1 || segment.seq().since(&self.next()) > crate::limits::OCTETS_AHEAD_MAX {
             return Arrival::OutOfWindow;
         }
         let carries = segment.seq_len() > 0;
@@ -84,7 +79,7 @@ impl FirstFlight {
         let room = bytes_max.saturating_add(limits::FIRST_FLIGHT_SLACK_BYTES);
         if self.segments.len() >= limits::HELD_SEGMENTS_MAX
             || self.payload_bytes.saturating_add(segment.payload().len()) > room
-            || self.beyond_hole.len() >= BEYOND_HOLE_MAX
+            || self.beyond_hole.len() >= crate::limits::SEGMENTS_BEYOND_HOLE_MAX
         {
             return Arrival::Full;
         }
@@ -197,5 +192,121 @@ impl FirstFlight {
                     .is_ok_and(|segment| segment.seq_len() > 0 && segment.seq_end().since(&next).is_positive())
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Endpoint;
+    use crate::rewrite::SegmentSpec;
+    use proptest::prelude::*;
+
+    const ISN: u32 = u32::MAX - 10;
+    const ROOM: usize = 16 << 10;
+
+    fn segment(offset: u32, payload: &[u8], flags: Flags) -> Segment<Vec<u8>, ToServerWire> {
+        SegmentSpec {
+            source: Endpoint::new([192, 0, 2, 1].into(), 50_000),
+            destination: Endpoint::new([192, 0, 2, 2].into(), 80),
+            seq: Seq::new(ISN).plus(1 + offset),
+            ack: Seq::new(1),
+            flags: flags.with(Flags::ACK),
+            window: 1_000,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            traffic_class: 0,
+            payload,
+        }
+        .build()
+    }
+
+    fn data(offset: u32, payload: &[u8]) -> Segment<Vec<u8>, ToServerWire> {
+        segment(offset, payload, Flags(0))
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_across_the_wrap_of_sequence_numbers() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(8, b"ijkl"), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(4, b"efgh"), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(0, b"abcdef"), ROOM), Arrival::Progress);
+        assert_eq!(flight.bytes(), b"abcdefghijkl");
+        assert_eq!(flight.insert(&data(2, b"cd"), ROOM), Arrival::Old);
+    }
+
+    #[test]
+    fn only_the_first_bare_acknowledgement_is_kept() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(0, b""), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(0, b""), ROOM), Arrival::Old);
+        assert_eq!(flight.into_segments().len(), 1);
+    }
+
+    #[test]
+    fn a_fin_finishes_the_flight_only_when_everything_before_it_is_here() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&segment(3, b"def", Flags::FIN), ROOM), Arrival::Kept);
+        assert!(!flight.is_finished());
+        assert_eq!(flight.insert(&data(0, b"abc"), ROOM), Arrival::Progress);
+        assert!(flight.is_finished());
+        assert_eq!(flight.insert(&segment(3, b"def", Flags::FIN), ROOM), Arrival::Old, "a FIN sent again says nothing new");
+    }
+
+    #[test]
+    fn what_is_too_far_ahead_or_too_much_is_refused() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(70_000, b"x"), ROOM), Arrival::OutOfWindow);
+        assert_eq!(flight.insert(&data(u32::MAX - 5, b"x"), ROOM), Arrival::OutOfWindow);
+        for index in 0..crate::limits::SEGMENTS_BEYOND_HOLE_MAX as u32 {
+            assert_eq!(flight.insert(&data(10 + index * 2, b"x"), ROOM), Arrival::Kept);
+        }
+        assert_eq!(flight.insert(&data(10_000, b"x"), ROOM), Arrival::Full);
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(0, &[0; 40_000]), 0), Arrival::Progress);
+        assert_eq!(flight.insert(&data(40_000, &[0; 40_000]), 0), Arrival::Full);
+    }
+
+    #[test]
+    fn what_the_client_knows_is_counted_apart_from_what_arrived() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b"abc"), ROOM);
+        assert_eq!((flight.acknowledged(), flight.next()), (Seq::new(ISN).plus(1), Seq::new(ISN).plus(4)));
+        assert!(flight.owes_acknowledgement() && !flight.was_acknowledged());
+        flight.acknowledge_all();
+        assert_eq!(flight.acknowledged(), flight.next());
+        assert!(!flight.owes_acknowledgement() && flight.was_acknowledged());
+    }
+
+    #[test]
+    fn only_what_says_more_than_the_bytes_in_order_is_taken_out_to_be_forwarded() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b""), ROOM);
+        flight.insert(&data(0, b"abc"), ROOM);
+        flight.insert(&data(5, b"fgh"), ROOM);
+        let beyond = flight.take_segments_beyond();
+        assert_eq!(beyond, [data(5, b"fgh").packet().to_vec()]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_cutting_order_and_repetition_gives_the_same_bytes(
+            stream in proptest::collection::vec(any::<u8>(), 1..400),
+            cuts in proptest::collection::vec((any::<prop::sample::Index>(), 1usize..40), 0..60),
+        ) {
+            let mut flight = FirstFlight::new(Seq::new(ISN));
+            for (index, length) in cuts {
+                let start = index.index(stream.len());
+                let end = (start + length).min(stream.len());
+                flight.insert(&data(start as u32, &stream[start..end]), ROOM);
+            }
+            prop_assert!(stream.starts_with(flight.bytes()));
+            // Whatever was missing comes at last.
+            let have = flight.bytes().len();
+            flight.insert(&data(have as u32, &stream[have..]), ROOM);
+            prop_assert_eq!(flight.bytes(), &stream[..]);
+        }
     }
 }

@@ -64,3 +64,43 @@ impl Holds {
         hold.oldest.pop_front().map(|(slot, _)| slot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frontend() -> Endpoint {
+        Endpoint::new([192, 0, 2, 1].into(), 80)
+    }
+
+    #[test]
+    fn a_quarter_of_the_backlog_may_be_held_and_the_oldest_goes_first() {
+        let mut holds = Holds::default();
+        holds.set_backlog(frontend(), 8);
+        for slot in 0..2 {
+            holds.enter(frontend(), slot, 100 + slot as u64);
+            assert_eq!(holds.excess(frontend(), |_, _| true), None);
+        }
+        holds.enter(frontend(), 2, 102);
+        assert_eq!(holds.excess(frontend(), |_, _| true), Some(0));
+    }
+
+    #[test]
+    fn connections_that_are_held_no_longer_are_passed_over() {
+        let mut holds = Holds::default();
+        holds.set_backlog(frontend(), 4);
+        for slot in 0..3 {
+            holds.enter(frontend(), slot, slot as u64);
+        }
+        holds.leave(frontend());
+        assert_eq!(holds.excess(frontend(), |slot, _| slot != 0), Some(1), "slot 0 was released");
+    }
+
+    #[test]
+    fn one_connection_may_always_be_held() {
+        let mut holds = Holds::default();
+        holds.set_backlog(frontend(), 1);
+        holds.enter(frontend(), 0, 0);
+        assert_eq!(holds.excess(frontend(), |_, _| true), None);
+    }
+}

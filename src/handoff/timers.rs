@@ -90,3 +90,46 @@ impl Alarm {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Only differences to the origin are used.
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_deadline_that_moves_back_is_found_by_the_earlier_one() {
+        let (mut timers, mut alarm, origin) = (Timers::default(), Alarm::default(), Instant::now());
+        alarm.set(origin + MILLISECOND, Owner::Btcp, 3, 7, &mut timers);
+        alarm.set(origin + 5 * MILLISECOND, Owner::Btcp, 3, 7, &mut timers);
+        assert_eq!(timers.heap.len(), 1, "moving back queues nothing");
+        let early = timers.pop(origin + MILLISECOND).expect("the first");
+        assert!(!alarm.fires(early, origin + MILLISECOND, &mut timers));
+        let due = timers.pop(origin + 5 * MILLISECOND).expect("queued again");
+        assert!(alarm.fires(due, origin + 5 * MILLISECOND, &mut timers));
+        assert_eq!((due.slot, due.serial), (3, 7));
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn a_deadline_that_moves_forward_fires_early_and_only_once() {
+        let (mut timers, mut alarm, origin) = (Timers::default(), Alarm::default(), Instant::now());
+        alarm.set(origin + 9 * MILLISECOND, Owner::Utcp, 0, 1, &mut timers);
+        alarm.set(origin + MILLISECOND, Owner::Utcp, 0, 1, &mut timers);
+        let due = timers.pop(origin + MILLISECOND).expect("the earlier");
+        assert!(alarm.fires(due, origin + MILLISECOND, &mut timers));
+        let stale = timers.pop(origin + 9 * MILLISECOND).expect("the outdated one is still queued");
+        assert!(!alarm.fires(stale, origin + 9 * MILLISECOND, &mut timers));
+    }
+
+    #[test]
+    fn a_cleared_deadline_does_not_fire() {
+        let (mut timers, mut alarm, origin) = (Timers::default(), Alarm::default(), Instant::now());
+        alarm.set(origin, Owner::Btcp, 0, 1, &mut timers);
+        alarm.clear();
+        let popped = timers.pop(origin).expect("queued");
+        assert!(!alarm.fires(popped, origin, &mut timers));
+    }
+}

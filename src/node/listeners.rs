@@ -4,10 +4,7 @@ use super::Node;
 use crate::flow::{Endpoint, NodeId};
 use crate::policy::{Policy, Service};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
-
-/// A changed backlog or a restarted application is noticed this soon; one question costs some microseconds.
-const ASK_INTERVAL: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// What must listen on this host, and what the kernel last said about it.
 #[derive(Debug)]
@@ -87,7 +84,7 @@ impl Node {
         if self.listeners.due > now {
             return;
         }
-        self.listeners.due = now + ASK_INTERVAL;
+        self.listeners.due = now + crate::limits::LISTENERS_INTERVAL;
         for listener in &mut self.listeners.frontends {
             let at = listener.at;
             match self.host.sockets.backlog(at) {

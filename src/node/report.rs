@@ -1,7 +1,7 @@
 //! Answers to the command line.
 
 use super::{Node, process, stop::Phase};
-use crate::admin::protocol::{self, FLOWS_MAX, Reply, Request, State};
+use crate::admin::protocol::{self, Reply, Request, State};
 use crate::admin::server::ClientId;
 use crate::flow::NodeId;
 use crate::handoff::engine::FlowView;
@@ -138,7 +138,7 @@ impl Node {
 
     fn flows(&self, limit: usize, now: Instant) -> protocol::Flows {
         let views = self.engine.flows(now);
-        let flows = views.iter().take(limit.min(FLOWS_MAX)).map(|view| self.flow(view)).collect();
+        let flows = views.iter().take(limit.min(crate::limits::ADMIN_FLOWS_MAX)).map(|view| self.flow(view)).collect();
         protocol::Flows { total: views.len(), flows }
     }
 

@@ -6,11 +6,6 @@ use crate::admin::protocol::{Change, Reply, Stopped};
 use crate::admin::server::ClientId;
 use std::time::{Duration, Instant};
 
-/// While stopping the engine is asked this often whether anything still lives.
-const LIVE_INTERVAL: Duration = Duration::from_millis(100);
-/// Packets read from the TUN at the very end: its queue (500 by default) and what the resets add.
-const LAST_PACKETS_MAX: usize = 2_048;
-
 /// What the node is doing.
 #[derive(Debug)]
 pub enum Phase {
@@ -125,7 +120,7 @@ impl Node {
         if stopping.deadline > now && stopping.look > now {
             return false;
         }
-        stopping.look = now + LIVE_INTERVAL;
+        stopping.look = now + crate::limits::STOP_INTERVAL;
         stopping.deadline <= now || self.engine.live() == 0
     }
 
@@ -139,7 +134,7 @@ impl Node {
         self.settle(now);
         self.finish_wake(now);
         // What the resets made the local kernels say is still in the queue, and so may be a peer's packets.
-        self.read_tun(LAST_PACKETS_MAX, now);
+        self.read_tun(crate::limits::LAST_PACKETS_MAX, now);
         self.finish_wake(now);
         self.channel.close(self.poll.registry());
         log::info!("stop: sessions closed");

@@ -1,6 +1,5 @@
 //! The parts of the file that are about the cluster as a whole: name, nodes, overlay, limits.
 
-use super::bounds;
 use super::reader::Field;
 use super::report::Problems;
 use super::rule::LOCAL;
@@ -8,6 +7,7 @@ use super::yaml::Place;
 use super::{Limits, Node};
 use crate::flow::NodeId;
 use crate::limits;
+use crate::limits::cluster_file as bounds;
 use base64::Engine as _;
 use ipnet::IpNet;
 use std::collections::HashMap;

@@ -1,6 +1,5 @@
 //! The conditions of a rule as the file writes them: `when`, its matchers and their values.
 
-use super::bounds::{ALTERNATIVES_MAX, PATTERN_BYTES_MAX};
 use super::cluster;
 use super::pattern::Pattern;
 use super::reader::Field;
@@ -8,6 +7,7 @@ use super::report::Problems;
 use super::request::normal_host;
 use super::when::{HeaderTest, When};
 use super::yaml::Value;
+use crate::limits::cluster_file::{ALTERNATIVES_MAX, PATTERN_BYTES_MAX};
 use ipnet::IpNet;
 use std::net::IpAddr;
 

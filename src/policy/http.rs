@@ -7,8 +7,8 @@
 //! arrive. What follows the head is not looked at.
 
 use super::ambiguity::Ambiguity;
-use super::bounds::HEADERS_MAX;
 use super::request::{Authority, Request, authority, normal_path};
+use crate::limits::cluster_file::HEADERS_MAX;
 use std::borrow::Cow;
 
 /// What the bytes are.

@@ -6,7 +6,7 @@
 //! | module | knows |
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
-//! | `reader`, `units`, `bounds` | shapes, sizes and bounds of fields |
+//! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
@@ -16,7 +16,6 @@
 
 mod alias;
 mod ambiguity;
-mod bounds;
 mod check;
 mod cluster;
 mod compile;

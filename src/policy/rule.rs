@@ -1,7 +1,6 @@
 //! Rules as the file writes them: `name`, `when`, `send_to`.
 
 use super::Target;
-use super::bounds::{RULE_NAME_BYTES_MAX, RULES_MAX, TARGETS_MAX};
 use super::cluster::NodeNames;
 use super::condition;
 use super::reader::Field;
@@ -9,6 +8,7 @@ use super::report::Problems;
 use super::when::When;
 use super::yaml::{Place, Value};
 use crate::flow::NodeId;
+use crate::limits::cluster_file::{RULE_NAME_BYTES_MAX, RULES_MAX, TARGETS_MAX};
 use std::rc::Rc;
 
 /// What a decision says that no rule made. No rule may be called so.

@@ -9,10 +9,6 @@ use super::segment::Malformed;
 use etherparse::ip_number as number;
 use std::net::IpAddr;
 
-/// Extension headers walked before giving up. RFC 8200, section 4.1, recommends an order with at most four of those we
-/// walk; RFC 8504, section 5.3, allows a limit. It bounds what one hostile packet costs.
-const EXTENSION_HEADERS_MAX: usize = 8;
-
 // Extension headers (RFC 8200, section 4), by the number that announces them.
 const HOP_BY_HOP: u8 = number::IPV6_HOP_BY_HOP.0;
 const ROUTING: u8 = number::IPV6_ROUTE.0;
@@ -103,7 +99,7 @@ impl IpLayout {
         let end = extent.end(IPV6_HEADER + usize::from(u16_at(fixed, 4)), bytes)?;
         let wanted = upper.number(Family::V6);
         let (mut header, mut at) = (fixed[6], IPV6_HEADER);
-        for _ in 0..=EXTENSION_HEADERS_MAX {
+        for _ in 0..=crate::limits::EXTENSION_HEADERS_MAX {
             if header == wanted {
                 return Ok(Self { family: Family::V6, transport: at as u16, end: end as u32 });
             }

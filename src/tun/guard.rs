@@ -26,10 +26,6 @@ const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFPROTO_INET: u8 = 1;
 
-/// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
-/// of a missing element is one), and a transaction must not hold up the loop.
-const TRANSACTION_MAX: usize = 128;
-
 /// The guard sets of the kernel.
 #[derive(Debug)]
 pub(super) struct Guards {
@@ -56,16 +52,16 @@ impl Guards {
         Ok(guards)
     }
 
-    /// Removes, then adds. Up to `TRANSACTION_MAX` changes are one transaction; of more, each such part is.
+    /// Removes, then adds. Up to `crate::limits::GUARDS_PER_TRANSACTION_MAX` changes are one transaction; of more, each such part is.
     ///
     /// Adding what is there and removing what is missing are fine. When the set is full nothing of the transaction is
     /// applied, and the error is `StorageFull`.
     pub(super) fn change(&mut self, add: &[FlowKey], remove: &[FlowKey]) -> io::Result<()> {
         let (mut add, mut remove) = (add, remove);
         while !add.is_empty() || !remove.is_empty() {
-            let (removed, later) = remove.split_at(remove.len().min(TRANSACTION_MAX));
+            let (removed, later) = remove.split_at(remove.len().min(crate::limits::GUARDS_PER_TRANSACTION_MAX));
             remove = later;
-            let room = if remove.is_empty() { TRANSACTION_MAX - removed.len() } else { 0 };
+            let room = if remove.is_empty() { crate::limits::GUARDS_PER_TRANSACTION_MAX - removed.len() } else { 0 };
             let (added, later) = add.split_at(add.len().min(room));
             add = later;
             self.transact(added, removed)?;

@@ -238,7 +238,7 @@ impl Btcp {
         }
         let state = State::Handshake(InitialState::learn(&syn, &syn_ack, &flow, now));
         let slot = self.insert(flow, state, Guard::None, ctx, now);
-        self.set_alarm(slot, now + HANDSHAKE_LIFETIME, ctx);
+        self.set_alarm(slot, now + crate::limits::HANDSHAKE_LIFETIME, ctx);
         ctx.counters.connections += 1;
         syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
         Verdict::Write
