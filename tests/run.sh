@@ -46,6 +46,7 @@ scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/silent-clients.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
 scenario             120  netns-scripts/full-accept-queue.sh
+scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario             120  netns-scripts/host-is-restored.sh
 scenario             300  netns-scripts/many-connections.sh

@@ -73,12 +73,18 @@ impl Utcp {
         let connection = &mut self.connections[slot];
         let State::Delivering(delivering) = &connection.state else { return };
         let is_late = now >= delivering.began + limits::DELIVERY_DEADLINE;
-        // Under SYN cookies the kernel keeps no request, and refuses in silence while the accept queue is full. It takes
-        // the connection later, as from a client that repeats its request.
+        // Given back, the connection would find no server but this one, which has its kernel still to answer: under SYN
+        // cookies it keeps no request, and refuses in silence while the accept queue is full; a listener that defers
+        // takes an empty flight only after its own delay. Both take the connection later, as from a client that repeats.
         let may_wait = !delivering.has_left_syn_received && now < delivering.began + limits::DELIVERY_PATIENCE;
+        let cannot_return = connection.ingress == ctx.node;
         match socket {
             SocketState::Open if delivering.offer.first_flight.is_empty() => self.establish(slot, ctx, now),
-            SocketState::Absent if is_late && may_wait => self.deliver_again(slot, ctx, now),
+            SocketState::Absent | SocketState::SynReceived
+                if is_late && may_wait && (cannot_return || socket == SocketState::Absent) =>
+            {
+                self.deliver_again(slot, ctx, now);
+            }
             SocketState::SynReceived if is_late && !delivering.has_left_syn_received => {
                 // The handshake never completed, so no application can have seen it. Once the request is purged none will.
                 if let State::Delivering(delivering) = connection.state.take() {
