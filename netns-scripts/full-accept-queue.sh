@@ -17,6 +17,7 @@ for round in 1 2 3; do
         --expect /images/picture=b) || fail "errors: $answers"
     say "        $answers"
 done
+# shellcheck disable=SC2016 # the dollar is for awk
 assert_at_least "SYN cookies of b" 1 "$(in_ns b awk '/^TcpExt: [0-9]/ { print $2 }' /proc/net/netstat)"
 assert_eq "resets" 0 "$(stat_of b resets_total)"
 
