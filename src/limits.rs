@@ -30,6 +30,11 @@ pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
 pub const DELIVERY_INTERVAL: Duration = Duration::from_millis(50);
 /// After this long without an acknowledgement of the first flight the owner returns the connection, if it safely can.
 pub const DELIVERY_DEADLINE: Duration = Duration::from_millis(500);
+/// How long an owner goes on delivering to a kernel that took nothing when it cannot return the connection: about as long
+/// as a client repeats its request to a server whose accept queue is full (after 1, 3 and 7 s).
+pub const DELIVERY_PATIENCE: Duration = Duration::from_secs(8);
+/// Longest interval between these deliveries: each is one chance at an accept queue that is emptied quickly.
+pub const DELIVERY_INTERVAL_OF_NOTHING_TAKEN: Duration = Duration::from_millis(250);
 /// Segments a back-end keeps that overtook their commit.
 pub const OVERTAKING_SEGMENTS_MAX: usize = 64;
 /// Segments kept of one undecided connection (one-octet segments included).

@@ -44,6 +44,9 @@ scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/silent-clients.sh
+scenario             120  netns-scripts/narrow-route-to-the-client.sh
+scenario             120  netns-scripts/full-accept-queue.sh
+scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario             120  netns-scripts/host-is-restored.sh
 scenario             300  netns-scripts/many-connections.sh

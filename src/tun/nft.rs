@@ -241,10 +241,18 @@ impl Ruleset<'_> {
                  {notrack}meta mark set {MARK_CAPTURED:#x} return"
             );
         }
-        text.push_str(
-            "    jump capture\n  }\n  chain output {\n    type route hook output priority -300; policy accept;\n    \
-             oifname \"lo\" return\n",
-        );
+        text.push_str("    jump capture\n  }\n  chain output {\n    type route hook output priority -300; policy accept;\n");
+        // This host forwards what it serves for itself from an alias, and tells itself when that is too big for the way
+        // to the client. The error never comes in from outside.
+        for family in self.families() {
+            let Words { digit, ip, errors, quotes_tcp, .. } = words(family);
+            let _ = writeln!(
+                text,
+                "    oifname \"lo\" {errors} {quotes_tcp} {ip} daddr @addresses{digit} meta nfproto @beating \
+                 {notrack}meta mark set {MARK_CAPTURED:#x} return"
+            );
+        }
+        text.push_str("    oifname \"lo\" return\n");
         if self.tracking == Tracking::Bypassed {
             for family in self.families() {
                 let Words { digit, ip, .. } = words(family);

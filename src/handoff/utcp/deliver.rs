@@ -59,18 +59,32 @@ impl Utcp {
 
     /// Writes what the kernel has not acknowledged of the first flight. The first segment completes the handshake.
     pub(super) fn deliver(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
+        self.write_flight(slot, ctx, now);
+        if let State::Delivering(delivering) = &self.connections[slot].state
+            && delivering.offer.first_flight.is_empty()
+        {
+            // Nothing to acknowledge: the socket itself tells whether the handshake is complete.
+            self.ask(slot, ctx);
+        }
+    }
+
+    /// The same, without a question: for what follows an answer.
+    pub(super) fn deliver_again(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
+        ctx.counters.redeliveries += 1;
+        self.write_flight(slot, ctx, now);
+    }
+
+    fn write_flight(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let connection = &self.connections[slot];
         let State::Delivering(delivering) = &connection.state else { return };
         for packet in delivering.segments(connection.flow.client, connection.alias) {
             ctx.write(packet);
         }
-        if delivering.offer.first_flight.is_empty() {
-            // Nothing to acknowledge: the socket itself tells whether the handshake is complete.
-            self.ask(slot, ctx);
-        }
-        // Ever more slowly: a kernel that has the connection, but no room yet, takes the rest when it has.
-        let again =
-            (now.saturating_duration_since(delivering.began) / 2).clamp(limits::DELIVERY_INTERVAL, Duration::from_secs(1));
+        // Ever more slowly. A kernel that has the connection, but no room yet, takes the rest when it has; one that has
+        // taken nothing waits for a place in the accept queue, which others want too.
+        let slowest =
+            if delivering.has_left_syn_received { Duration::from_secs(1) } else { limits::DELIVERY_INTERVAL_OF_NOTHING_TAKEN };
+        let again = (now.saturating_duration_since(delivering.began) / 2).clamp(limits::DELIVERY_INTERVAL, slowest);
         self.set_alarm(slot, now + again, ctx);
     }
 

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The way from a server to a client takes smaller packets than either end believes. The server that sends learns it, also
+# when that is the server itself which says so, about a connection it serves from an alias: for a peer or for itself.
+# shellcheck source=netns-scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+topology_up a b
+make_file picture 2M
+start_nginx a
+start_nginx b
+NO_VIDEOS=yes start_cluster
+
+# download SERVER SILENCE PATH: through a, which parks the connection if the client is silent for long.
+download() {
+    answers=$(tool client load silent "${address_of[a]}" --connections 1 --silence "$2" --body "$run_dir/www/picture" \
+        --expect "$3=$1") || fail "errors: $answers"
+    ok "whole, from $1"
+}
+
+for server in a b; do
+    say "1300 octets from $server to the client"
+    ip -n "$(namespace "$server")" route add "$client_address/32" dev eth0 mtu lock 1300
+    for silence in 0 3; do
+        download a "$silence" /elsewhere/picture
+        download b "$silence" /images/picture
+    done
+    ip -n "$(namespace "$server")" route del "$client_address/32"
+done
+assert_eq "replays to self" 2 "$(stat_of a replays_to_self_total)"
+
+scenario_end
