@@ -103,6 +103,8 @@ struct Prepared {
     offer: Box<Offer>,
     overtaking: Overtaking,
     learned: Learned,
+    /// To be sent when the kernel has said that it keeps a request.
+    accept: Option<Accept>,
 }
 
 /// The second initial TCP state.

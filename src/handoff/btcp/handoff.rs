@@ -23,10 +23,12 @@ impl Btcp {
             ctx.counters.offers_sent += 1;
         }
         ctx.say(to, Message::Offer(Box::new(offer)));
-        // The time left is shared among the peers that can still be asked; the local server's share comes on top.
+        // The time left is shared among the peers that can still be asked; the local server's share comes on top, and it
+        // has nobody to make room for.
         let peers_left = 1 + pending.targets.iter().skip(pending.next).filter(|target| matches!(target, Target::Node(_))).count();
         let share = pending.deadline.saturating_duration_since(now) / u32::try_from(peers_left).unwrap_or(u32::MAX);
-        let deadline = now + share.max(limits::REPLAY_DEADLINE + limits::REPLAY_DEADLINE / 4);
+        let least = if to == ctx.node { limits::DELIVERY_PATIENCE } else { limits::REPLAY_DEADLINE };
+        let deadline = now + share.max(least + limits::REPLAY_DEADLINE / 4);
         self.by_handoff.insert(id, slot);
         connection.since = now;
         connection.state = State::Offered(Offered { pending, id, to, offered_bytes });

@@ -14,8 +14,8 @@ impl Utcp {
             State::Replaying(replaying) if now >= replaying.deadline => self.refuse(slot, Refusal::BacklogFull, ctx),
             State::Replaying(replaying) => {
                 ctx.write(replayed_syn(&replaying.offer, connection.alias));
-                let deadline = replaying.deadline;
-                self.set_alarm(slot, deadline, ctx);
+                let again = replaying.deadline.min(now + limits::REPLAY_DEADLINE);
+                self.set_alarm(slot, again, ctx);
             }
             State::Prepared(_) => self.purge_and_forget(slot, ctx),
             State::Delivering(delivering) => {

@@ -24,7 +24,7 @@ impl Utcp {
         }
         match connection.state.take() {
             State::Prepared(prepared) => {
-                let Prepared { mut offer, overtaking, learned } = *prepared;
+                let Prepared { mut offer, overtaking, learned, .. } = *prepared;
                 offer.first_flight.extend_from_slice(more);
                 self.applied.insert((from, id));
                 if from != ctx.node {

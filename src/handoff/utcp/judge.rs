@@ -14,6 +14,7 @@ impl Utcp {
         let connection = &mut self.connections[slot];
         match connection.state.take() {
             State::Established(established) => self.judge(slot, established, socket, ctx, now),
+            State::Prepared(prepared) => self.judge_replay(slot, prepared, socket, ctx),
             State::Delivering(delivering) => {
                 connection.state = State::Delivering(delivering);
                 self.judge_delivery(slot, socket, ctx, now);
@@ -73,18 +74,15 @@ impl Utcp {
         let connection = &mut self.connections[slot];
         let State::Delivering(delivering) = &connection.state else { return };
         let is_late = now >= delivering.began + limits::DELIVERY_DEADLINE;
-        // Given back, the connection would find no server but this one, which has its kernel still to answer: under SYN
-        // cookies it keeps no request, and refuses in silence while the accept queue is full; a listener that defers
-        // takes an empty flight only after its own delay. Both take the connection later, as from a client that repeats.
-        let may_wait = !delivering.has_left_syn_received && now < delivering.began + limits::DELIVERY_PATIENCE;
-        let cannot_return = connection.ingress == ctx.node;
+        // A replay to self has nowhere else to go. Under SYN cookies its kernel keeps no request, and refuses in silence
+        // while the accept queue is full; a listener that defers takes an empty flight only after its own delay. Both take
+        // the connection later, as from a client that repeats.
+        let may_wait = connection.ingress == ctx.node
+            && !delivering.has_left_syn_received
+            && now < delivering.began + limits::DELIVERY_PATIENCE;
         match socket {
             SocketState::Open if delivering.offer.first_flight.is_empty() => self.establish(slot, ctx, now),
-            SocketState::Absent | SocketState::SynReceived
-                if is_late && may_wait && (cannot_return || socket == SocketState::Absent) =>
-            {
-                self.deliver_again(slot, ctx, now);
-            }
+            SocketState::Absent | SocketState::SynReceived if is_late && may_wait => self.deliver_again(slot, ctx, now),
             SocketState::SynReceived if is_late && !delivering.has_left_syn_received => {
                 // The handshake never completed, so no application can have seen it. Once the request is purged none will.
                 if let State::Delivering(delivering) = connection.state.take() {

@@ -67,7 +67,9 @@ impl Utcp {
         let (id, flow, client_isn) = (offer.id, offer.flow, offer.client_isn);
         ctx.write(replayed_syn(&offer, alias));
         let serial = ctx.serial();
-        let deadline = now + limits::REPLAY_DEADLINE;
+        // A peer has another candidate to try; this node's own kernel has not, so it is asked again as a client would.
+        let patience = if from == ctx.node { limits::DELIVERY_PATIENCE } else { limits::REPLAY_DEADLINE };
+        let deadline = now + patience;
         let state = State::Replaying(Box::new(Replaying { offer, deadline, overtaking: Overtaking::default() }));
         let slot = self.connections.insert(Connection {
             id,
@@ -102,18 +104,37 @@ impl Utcp {
             return self.refuse(slot, Refusal::Promise, ctx);
         }
         let learned = Learned::of(&offer, connection.alias, syn_ack);
-        ctx.say(
-            connection.ingress,
-            Message::Accept(Accept {
-                id: connection.id,
-                backend_isn: syn_ack.seq().raw(),
-                window_scale: syn_ack.window_scale(),
-                tsval: learned.tsval.map(|tsval| tsval.raw()),
-            }),
-        );
-        connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned }));
+        let accept = Accept {
+            id: connection.id,
+            backend_isn: syn_ack.seq().raw(),
+            window_scale: syn_ack.window_scale(),
+            tsval: learned.tsval.map(|tsval| tsval.raw()),
+        };
         connection.since = now;
+        if connection.ingress == ctx.node {
+            ctx.say(ctx.node, Message::Accept(accept));
+            connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned, accept: None }));
+        } else {
+            // A SYN cookie (RFC 4987, section 3.6) looks the same but leaves no request behind: nobody could tell then
+            // whether a connection can still be returned.
+            connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned, accept: Some(accept) }));
+            self.ask(slot, ctx);
+        }
         self.set_alarm(slot, now + limits::PREPARED_LIFETIME, ctx);
+    }
+
+    /// The kernel said what it keeps of a replayed handshake.
+    pub(super) fn judge_replay(&mut self, slot: usize, mut prepared: Box<Prepared>, socket: SocketState, ctx: &mut Context) {
+        let connection = &mut self.connections[slot];
+        let accept = prepared.accept.take();
+        connection.state = State::Prepared(prepared);
+        let Some(accept) = accept else { return };
+        match socket {
+            SocketState::SynReceived => ctx.say(connection.ingress, Message::Accept(accept)),
+            // Cookies are what a full backlog makes.
+            SocketState::Absent => self.refuse(slot, Refusal::BacklogFull, ctx),
+            SocketState::Open | SocketState::TimeWait => self.refuse(slot, Refusal::InUse, ctx),
+        }
     }
 
     pub(super) fn refuse(&mut self, slot: usize, reason: Refusal, ctx: &mut Context) {
