@@ -39,7 +39,7 @@ scenario=$(basename "$0" .sh)
 . "$scripts_dir/lib/traffic.sh"
 
 # The interpreter itself: a version manager's wrapper costs 50 ms at every start.
-PYTHON=$(python3 -c 'import sys; print(sys.executable)')
+PYTHON=$(trap '' INT; python3 -c 'import sys; print(sys.executable)')
 
 client_address=10.77.0.100
 alias_prefix=198.18.0.0/16
@@ -94,8 +94,9 @@ process_gone() {
 make_namespace() {
     local name
     name=$(namespace "$1")
-    ip netns add "$name"
+    # Noted first: Ctrl-C may come between the two.
     made+=("$name")
+    ip netns add "$name"
     ip -n "$name" link set lo up
 }
 
@@ -160,6 +161,13 @@ end_processes() {
     done
 }
 
+# forget_namespace NAMESPACE: what a killed baton left behind for its next start there, which will not come.
+forget_namespace() {
+    local inode
+    inode=$(stat -Lc %i "/run/netns/$1") || return
+    rm -f "/run/baton/bt0-$inode.json" "/run/baton/bt0-$inode.new" "/run/baton/netns-$inode.lock"
+}
+
 # Runs at every exit. What it removes is only what `made` and `run_dir` name.
 topology_down() {
     local status=$1 name
@@ -177,6 +185,8 @@ topology_down() {
         end_processes "$name"
     done
     for name in "${made[@]}"; do
+        [[ -e /run/netns/$name ]] || continue
+        forget_namespace "$name"
         ip netns delete "$name"
     done
     keep_logs "$status"
