@@ -19,6 +19,9 @@ case ${1:-} in
         ;;
 esac
 
+# Said here: without a trap a Ctrl-C that a program survives would be lost.
+trap 'exit 130' INT
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=netns-scripts/lib/install.sh
 . "$here/lib/install.sh"
@@ -103,11 +106,11 @@ print_row() {
 handed_off=0 handed_off_bytes=0 handed_off_through=0
 
 say "building baton ..."
-build_log=$(mktemp)
+build_log=
 trap 'rm -f "$build_log"' EXIT
-trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
+build_log=$(trap '' INT; mktemp)
 if ! (cd "$project_dir" && cargo build --release) >"$build_log" 2>&1; then
     tail -n 30 "$build_log" >&2
     exit 1

@@ -39,7 +39,7 @@ scenario=$(basename "$0" .sh)
 . "$scripts_dir/lib/traffic.sh"
 
 # The interpreter itself: a version manager's wrapper costs 50 ms at every start.
-PYTHON=$(trap '' INT; python3 -c 'import sys; print(sys.executable)')
+PYTHON=$(python3 -c 'import sys; print(sys.executable)')
 
 client_address=10.77.0.100
 alias_prefix=198.18.0.0/16
@@ -123,15 +123,15 @@ topology_up() {
         # The id of a run in another process id namespace: draw another one.
         run_id=$(base36 $((RANDOM * 32768 + RANDOM)))
     done
-    run_dir=$(mktemp -d "${TMPDIR:-/tmp}/baton-$scenario-XXXXXX")
-    chmod 755 "$run_dir"
-    # Thousands of connections need descriptors; more than the hard limit nobody can have.
-    ulimit -n "$(ulimit -Hn)"
-    mkdir "$run_dir/www" "$run_dir/log"
     trap 'topology_down $?' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap 'exit 129' HUP
+    run_dir=$(trap '' INT; mktemp -d "${TMPDIR:-/tmp}/baton-$scenario-XXXXXX")
+    chmod 755 "$run_dir"
+    # Thousands of connections need descriptors; more than the hard limit nobody can have.
+    ulimit -n "$(ulimit -Hn)"
+    mkdir "$run_dir/www" "$run_dir/log"
 
     make_namespace switch
     local switch
@@ -174,6 +174,7 @@ topology_down() {
     trap - ERR EXIT
     trap '' INT TERM HUP
     set +e
+    [[ -n $run_dir ]] || exit "$status"
     if [[ $status -eq 0 && $ended_well == no ]]; then
         echo "$scenario: ended before its last check" >&2
         status=1
