@@ -12,11 +12,15 @@ case ${1:-} in
     '') ;;
     --keep) keep=yes ;;
     *)
+        [[ $1 == -h || $1 == --help ]] || printf '%s: unknown option %s\n\n' "$(basename "$0")" "$1" >&2
         sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
         [[ $1 == -h || $1 == --help ]] && exit 0
         exit 2
         ;;
 esac
+
+# Said here: without a trap a Ctrl-C that a program survives would be lost.
+trap 'exit 130' INT
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=netns-scripts/lib/install.sh
@@ -44,19 +48,34 @@ print_heading() {
 # thousands N: 3145728 is hard to read, 3,145,728 is not.
 thousands() { sed -E ':again; s/^([0-9]+)([0-9]{3})/\1,\2/; t again' <<<"$1"; }
 
+# Questions, each asked in a subshell that Ctrl-C does not interrupt: it ends the demonstration right after the answer,
+# instead of filling the terminal with the complaints of half a pipe.
+
 # decided NODE: which rule has decided since `decisions` was saved, from baton's own counters.
-save_decisions() { baton_ask "$1" stats --json >"$run_dir/decisions.json"; }
-decided() { baton_ask "$1" stats --json | "$PYTHON" "$scripts_dir/tools/stats.py" decided "$run_dir/decisions.json"; }
+save_decisions() (
+    trap '' INT
+    baton_ask "$1" stats --json >"$run_dir/decisions.json"
+)
+decided() (
+    trap '' INT
+    baton_ask "$1" stats --json | "$PYTHON" "$scripts_dir/tools/stats.py" decided "$run_dir/decisions.json"
+)
+
+# sent_by NODE: octets of TCP that have come from its wire for the client.
+sent_by() (
+    trap '' INT
+    wire payload "$1" "$client_address"
+)
 
 # ask TEXT SERVER EXPECTED_SERVER EXPECTED_RULE PATH FILE [CURL OPTION...]: one request, one line of the table.
 ask() {
     local text=$1 to=$2 expected=$3 expected_rule=$4 path=$5 file=$6 rule before through complaints=()
     shift 6
-    before=$(wire payload "$to" "$client_address")
+    before=$(sent_by "$to")
     save_decisions "$to"
     fetch client "$to" "$path" "$@"
     rule=$(decided "$to")
-    through=$(($(wire payload "$to" "$client_address") - before))
+    through=$(($(sent_by "$to") - before))
     [[ $status == 200 ]] || complaints+=("status $status")
     [[ $answered_by == "$expected" ]] || complaints+=("should be answered by $expected")
     [[ $rule == "$expected_rule" ]] || complaints+=("should be decided by $expected_rule")
@@ -87,10 +106,13 @@ print_row() {
 handed_off=0 handed_off_bytes=0 handed_off_through=0
 
 say "building baton ..."
-build_log=$(mktemp)
+build_log=
+trap 'rm -f "$build_log"' EXIT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+build_log=$(trap '' INT; mktemp)
 if ! (cd "$project_dir" && cargo build --release) >"$build_log" 2>&1; then
     tail -n 30 "$build_log" >&2
-    rm -f "$build_log"
     exit 1
 fi
 rm -f "$build_log"
@@ -137,10 +159,10 @@ ask 'GET /list.json' c c default /list.json list.json
 # The control: can this counter count? A plain relay on a, in front of the same server b, carries every octet.
 spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${address_of[b]}:80"
 wait_until 5 listening a 8080
-before=$(wire payload a "$client_address")
+before=$(sent_by a)
 address_of[relay]=${address_of[a]}:8080
 fetch client relay /images/cat.jpg
-through=$(($(wire payload a "$client_address") - before))
+through=$(($(sent_by a) - before))
 wrong=
 [[ $status == 200 && $answered_by == b ]] || wrong="status $status from ${answered_by:-nobody}"
 [[ $through -ge 3145728 ]] || wrong="the counter does not count"
@@ -163,7 +185,7 @@ if [[ $keep == yes ]]; then
     $BATON flows --socket $run_dir/b/baton.sock
     tail -f $run_dir/log/baton-a.log
     tail -f $run_dir/log/nginx-b.access.log          (the client's own address and port)
-    ip netns exec $(namespace switch) tcpdump -ni br0 tcp port 80
+    ip netns exec $(namespace switch) tcpdump -ni br0 tcp port 80$(command -v tcpdump >/dev/null || echo "          (needs tcpdump)")
 
   Ctrl-C removes it all.
 END

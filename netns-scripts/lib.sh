@@ -94,8 +94,9 @@ process_gone() {
 make_namespace() {
     local name
     name=$(namespace "$1")
-    ip netns add "$name"
+    # Noted first: Ctrl-C may come between the two.
     made+=("$name")
+    ip netns add "$name"
     ip -n "$name" link set lo up
 }
 
@@ -122,15 +123,15 @@ topology_up() {
         # The id of a run in another process id namespace: draw another one.
         run_id=$(base36 $((RANDOM * 32768 + RANDOM)))
     done
-    run_dir=$(mktemp -d "${TMPDIR:-/tmp}/baton-$scenario-XXXXXX")
-    chmod 755 "$run_dir"
-    # Thousands of connections need descriptors; more than the hard limit nobody can have.
-    ulimit -n "$(ulimit -Hn)"
-    mkdir "$run_dir/www" "$run_dir/log"
     trap 'topology_down $?' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap 'exit 129' HUP
+    run_dir=$(trap '' INT; mktemp -d "${TMPDIR:-/tmp}/baton-$scenario-XXXXXX")
+    chmod 755 "$run_dir"
+    # Thousands of connections need descriptors; more than the hard limit nobody can have.
+    ulimit -n "$(ulimit -Hn)"
+    mkdir "$run_dir/www" "$run_dir/log"
 
     make_namespace switch
     local switch
@@ -160,12 +161,20 @@ end_processes() {
     done
 }
 
+# forget_namespace NAMESPACE: what a killed baton left behind for its next start there, which will not come.
+forget_namespace() {
+    local inode
+    inode=$(stat -Lc %i "/run/netns/$1") || return
+    rm -f "/run/baton/bt0-$inode.json" "/run/baton/bt0-$inode.new" "/run/baton/netns-$inode.lock"
+}
+
 # Runs at every exit. What it removes is only what `made` and `run_dir` name.
 topology_down() {
     local status=$1 name
     trap - ERR EXIT
     trap '' INT TERM HUP
     set +e
+    [[ -n $run_dir ]] || exit "$status"
     if [[ $status -eq 0 && $ended_well == no ]]; then
         echo "$scenario: ended before its last check" >&2
         status=1
@@ -177,6 +186,8 @@ topology_down() {
         end_processes "$name"
     done
     for name in "${made[@]}"; do
+        [[ -e /run/netns/$name ]] || continue
+        forget_namespace "$name"
         ip netns delete "$name"
     done
     keep_logs "$status"

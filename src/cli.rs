@@ -82,7 +82,7 @@ fn with_exit_codes(examples: &str) -> String {
 
 /// Route connections on this server, in the foreground
 ///
-/// Needs root (CAP_NET_ADMIN and CAP_NET_RAW) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
+/// Needs root (or CAP_NET_ADMIN) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
 /// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
 /// wait. The log goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
 #[derive(Debug, Args)]

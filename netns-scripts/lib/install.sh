@@ -70,16 +70,29 @@ need_kernel() {
         modprobe tun 2>/dev/null || true
         [[ -c /dev/net/tun ]] || { echo "no /dev/net/tun: this machine or container cannot make TUN devices" >&2; exit 1; }
     fi
-    local name
-    name=bt-probe-$$
-    if ! ip netns add "$name" 2>/dev/null; then
-        echo "cannot make network namespaces: missing CAP_SYS_ADMIN, as in most containers; try --privileged or a virtual machine" >&2
-        exit 1
-    fi
     local status=0
-    ip -n "$name" link add br0 type bridge 2>/dev/null &&
-        ip -n "$name" link add v0 type veth peer name v1 2>/dev/null &&
-        ip netns exec "$name" nft add table bridge probe 2>/dev/null || status=1
-    ip netns delete "$name"
-    [[ $status -eq 0 ]] || { echo "this kernel lacks bridge, veth or nf_tables" >&2; exit 1; }
+    probe_kernel "bt-probe-$$" || status=$?
+    case $status in
+        0) ;;
+        1)
+            echo "cannot make network namespaces: missing CAP_SYS_ADMIN, as in most containers; try --privileged or a virtual machine" >&2
+            exit 1
+            ;;
+        *)
+            echo "this kernel lacks bridge, veth or nf_tables" >&2
+            exit 1
+            ;;
+    esac
 }
+
+# probe_kernel NAME: tries in a namespace of that name, which Ctrl-C does not leave behind.
+probe_kernel() (
+    trap '' INT
+    ip netns add "$1" 2>/dev/null || exit 1
+    lacks=0
+    ip -n "$1" link add br0 type bridge 2>/dev/null &&
+        ip -n "$1" link add v0 type veth peer name v1 2>/dev/null &&
+        ip netns exec "$1" nft add table bridge probe 2>/dev/null || lacks=2
+    ip netns delete "$1"
+    exit "$lacks"
+)

@@ -136,6 +136,8 @@ pub struct Service {
     pub frontends: Vec<Frontend>,
     /// Where this node's application takes handed-off connections; absent when it serves none.
     pub application_port: Option<u16>,
+    /// Whether something listens there on the wildcard address, as handed-off connections need it; absent as the port.
+    pub application_listens: Option<bool>,
 }
 
 /// A front-end address.

@@ -24,6 +24,9 @@ pub struct ClientId {
     serial: u64,
 }
 
+/// The kernel's field for it has 108 bytes, the last of them zero.
+const SOCKET_PATH_MAX: usize = 107;
+
 /// Why the socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -75,6 +78,10 @@ impl Server {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let place = path.display().to_string();
         let io_error = |error| BindError::Io { path: place.clone(), error };
+        if path.as_os_str().len() > SOCKET_PATH_MAX {
+            let message = format!("a socket's path can have {SOCKET_PATH_MAX} bytes at most");
+            return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, message)));
+        }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(BindError::AlreadyRunning(place));
         }

@@ -168,6 +168,13 @@ fn only_this_user_may_connect_and_the_socket_is_removed_at_the_end() {
 }
 
 #[test]
+fn a_path_that_is_too_long_is_said_with_the_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = Server::bind(&directory.path().join("s".repeat(120))).unwrap_err().to_string();
+    assert!(error.contains("107 bytes at most"), "{error}");
+}
+
+#[test]
 fn a_live_socket_is_respected_and_a_stale_one_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.sock");

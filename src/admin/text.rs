@@ -69,7 +69,11 @@ pub fn status(status: &Status) -> String {
     ]);
     let mut services = Table::new(["SERVICE", "FRONT-END", "BACKLOG", "APPLICATION"]);
     for service in &status.services {
-        let application = service.application_port.map_or_else(|| "elsewhere".to_owned(), |port| format!("port {port}"));
+        let application = match (service.application_port, service.application_listens) {
+            (None, _) => "elsewhere".to_owned(),
+            (Some(port), Some(false)) => format!("nothing listens on port {port} of the wildcard address"),
+            (Some(port), _) => format!("port {port}"),
+        };
         if service.frontends.is_empty() {
             services.row([service.name.clone(), "none here".into(), "-".into(), application.clone()]);
         }

@@ -25,8 +25,10 @@ fn status_is_one_screen() {
                     Frontend { address: "[fd77::1]:80".into(), backlog: None },
                 ],
                 application_port: Some(80),
+                application_listens: Some(true),
             },
-            Service { name: "api".into(), frontends: vec![], application_port: None },
+            Service { name: "api".into(), frontends: vec![], application_port: None, application_listens: None },
+            Service { name: "cart".into(), frontends: vec![], application_port: Some(81), application_listens: Some(false) },
         ],
     });
     assert_eq!(
@@ -43,6 +45,7 @@ SERVICE  FRONT-END     BACKLOG          APPLICATION
 web      10.77.0.1:80  4096             port 80
          [fd77::1]:80  nothing listens
 api      none here     -                elsewhere
+cart     none here     -                nothing listens on port 81 of the wildcard address
 "
     );
 }

@@ -37,7 +37,7 @@ impl Drop for PrivateKey {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be opened or read.
-    #[error("cannot read key file {path}: {error}. `baton keygen --out {path}` makes one", path = .path.display())]
+    #[error("cannot read key file {path}: {error}. {remedy}", path = .path.display(), remedy = how_to_read(path, error))]
     Unreadable {
         /// The key file.
         path: PathBuf,
@@ -158,6 +158,14 @@ impl PrivateKey {
     }
 }
 
+fn how_to_read(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("`baton keygen --out {}` makes one", path.display()),
+        io::ErrorKind::PermissionDenied => "Run as the user who owns it, usually root".to_owned(),
+        _ => "Give the path of a key file with --key".to_owned(),
+    }
+}
+
 /// A public key as the cluster file has it.
 pub fn public_key_to_text(key: &[u8; 32]) -> String {
     BASE64.encode(key)
@@ -216,6 +224,8 @@ mod tests {
         let path = directory.path().join("node.key");
         let missing = PrivateKey::read(&path).unwrap_err().to_string();
         assert!(missing.contains("baton keygen --out"), "{missing}");
+        let forbidden = KeyError::Unreadable { path: path.clone(), error: io::ErrorKind::PermissionDenied.into() }.to_string();
+        assert!(forbidden.contains("root") && !forbidden.contains("keygen"), "{forbidden}");
         assert!(matches!(PrivateKey::read(directory.path()), Err(KeyError::NotAFile { .. })));
         for text in ["", "hello\n", "AAAA\n", &"A".repeat(5_000)] {
             let _ = fs::remove_file(&path);

@@ -50,6 +50,11 @@ impl Listeners {
     pub fn backlog_of(&self, frontend: Endpoint) -> Option<u32> {
         self.frontends.iter().find(|listener| listener.at == frontend)?.backlog
     }
+
+    /// Whether an application listens where handed-off connections of the service arrive, as last asked.
+    pub fn takes_handoffs(&self, service: &str) -> bool {
+        self.applications.iter().filter(|application| application.service == service).all(|application| !application.warned)
+    }
 }
 
 impl Application {
@@ -159,7 +164,7 @@ services:
     #[test]
     fn a_node_asks_for_its_own_front_ends_and_once_a_family_for_each_application() {
         let file = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}"));
-        let listeners = Listeners::new(&file.compile("a").unwrap(), clock());
+        let mut listeners = Listeners::new(&file.compile("a").unwrap(), clock());
         let frontends: Vec<String> = listeners.frontends.iter().map(|listener| listener.at.to_string()).collect();
         assert_eq!(frontends, ["10.77.0.1:80", "[fd77::1]:80"]);
         let families: Vec<(bool, u16)> =
@@ -167,5 +172,11 @@ services:
         assert_eq!(families, [(false, 8080), (true, 8080)]);
         let frontend = listeners.frontends[0].at;
         assert_eq!(listeners.backlog_of(frontend), None);
+
+        assert!(listeners.takes_handoffs("web"));
+        listeners.applications[1].heard(false);
+        assert!(!listeners.takes_handoffs("web"));
+        listeners.applications[1].heard(true);
+        assert!(listeners.takes_handoffs("web"));
     }
 }

@@ -14,7 +14,7 @@ pub fn check() -> anyhow::Result<()> {
     if !has_capability(&status, CAP_NET_ADMIN) {
         bail!(
             "no privilege to change this host's network (CAP_NET_ADMIN); \
-             run as root, or let the service manager grant it (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW)"
+             run as root, or let the service manager grant it (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
         );
     }
     if !Path::new(TUN_DRIVER).exists() {

@@ -101,6 +101,7 @@ impl Node {
                 })
                 .collect(),
             application_port: service.server_port(own),
+            application_listens: service.server_port(own).map(|_| self.listeners.takes_handoffs(&service.name)),
         });
         services.collect()
     }

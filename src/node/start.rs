@@ -97,6 +97,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let mut admin = Server::bind(&options.socket)?;
     admin.register(registry, token::ADMIN_FIRST)?;
 
+    Capture::check_alone(Path::new(STATE_DIRECTORY), DEVICE)?;
     let device = Device::create(DEVICE)?;
     registry.register(&mut SourceFd(&device.as_raw_fd()), token::TUN, Interest::READABLE)?;
     let mut sockets = SockDiag::open().context("cannot open a sock_diag socket")?;

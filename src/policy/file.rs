@@ -86,7 +86,14 @@ fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn syntax_report(file_name: &str, text: &str, position: Position, message: String) -> Report {
-    let remedy = "the file cannot be read as YAML; look at this line and at the one before it".to_owned();
+    let line = text.lines().nth(position.line.saturating_sub(1)).unwrap_or_default();
+    let begins_with_a_tab = line.trim_start_matches(' ').starts_with('\t');
+    let remedy = if begins_with_a_tab {
+        "YAML lines cannot begin with a tab; use spaces"
+    } else {
+        "the file cannot be read as YAML; look at this line and at the one before it"
+    };
+    let remedy = remedy.to_owned();
     let problem = report::problem_at(file_name, text, Severity::Error, position, message, remedy);
     Report { problems: vec![problem] }
 }

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use log::{info, warn};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// What to capture.
 #[derive(Clone, Debug)]
@@ -63,6 +64,12 @@ enum Installed {
 }
 
 impl Capture {
+    /// An error that names the other baton, when one runs in this network namespace. For a start that is bound to fail:
+    /// [`Self::install`] makes sure.
+    pub fn check_alone(state_directory: &Path, device: &str) -> anyhow::Result<()> {
+        HostLock::take(state_directory, device, &Namespace::current()?).map(drop)
+    }
+
     /// Checks the host, then changes it; idempotent, also after a crash. On error the host is as it was.
     ///
     /// The TUN must exist. Nothing is captured before the first heartbeat is written to it.

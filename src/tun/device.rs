@@ -34,8 +34,8 @@ impl Device {
         let links = routing.links().context("listing network interfaces")?;
         ensure!(
             links.iter().all(|link| link.name != name),
-            "a network interface {name} exists already: another baton, or a persistent TUN; \
-             `ip link show {name}` tells, or choose another device name"
+            "a network interface {name} exists already, and this name is baton's: `ip -d link show {name}` tells what it \
+             is; rename or remove it"
         );
         let interface = open(name)?;
         ensure!(interface.name() == name, "the kernel named the TUN {} instead of {name}", interface.name());
