@@ -116,6 +116,7 @@ pub struct Counters {
     drops: [u64; DropReason::ALL.len()],
     fallbacks: [u64; Fallback::ALL.len()],
     decisions: BTreeMap<(Rc<str>, Rc<str>), u64>,
+    /// Requests too unclear to choose a server by, by what is unclear.
     ambiguous: BTreeMap<&'static str, u64>,
     /// SYNs seen at this node's front-end addresses.
     pub syns: u64,
@@ -204,6 +205,7 @@ impl Counters {
                 .iter()
                 .map(|((service, rule), count)| (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)),
         );
+        list.extend(self.ambiguous.iter().map(|(kind, count)| (format!("ambiguous_requests_total{{kind=\"{kind}\"}}"), *count)));
         list.extend(
             Fallback::ALL
                 .iter()

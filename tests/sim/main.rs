@@ -298,6 +298,18 @@ fn a_fragment_of_a_handed_off_connection_never_reaches_the_kernel_that_gave_it_a
 }
 
 #[test]
+fn a_request_that_two_servers_could_read_differently_stays_local_and_is_counted_by_kind() {
+    let mut world = World::new(29, Network::default(), 2_000);
+    let request = b"GET /images/cat HTTP/1.1\r\nHost: shop\r\nHost: other\r\n\r\n".to_vec();
+    let client = world.connect_client(50_000, vec![(0, request)]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "a", 2_000));
+    let kinds: Vec<_> = world.nodes[0].engine.counters().into_iter().filter(|(name, _)| name.starts_with("ambiguous")).collect();
+    assert_eq!(kinds.len(), 1, "{kinds:?}");
+    assert_eq!(kinds[0].1, 1);
+}
+
+#[test]
 fn a_front_end_born_anew_finds_its_handed_off_connections_again() {
     let mut world = World::new(24, Network::default(), 3_000_000);
     let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
@@ -341,6 +353,26 @@ fn a_client_whose_connection_lost_all_its_nodes_begins_anew_at_once() {
     world.run_until(began + 60 * SECOND, |world| world.clients[client].is_done);
     assert!(world.was_answered_by(client, "a", 3_000_000));
     assert!(world.now - began < 10 * SECOND, "as soon as the peers have said what they own");
+}
+
+#[test]
+fn a_parked_client_is_served_even_when_its_kernel_answers_the_replay_only_after_a_second() {
+    let mut world = World::new(30, Network::default(), 2_000);
+    world.swallow_syn_acks_from_alias_until = 11 * SECOND;
+    let client = world.connect_client(50_000, vec![(10 * SECOND, get("/"))]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "a", 2_000));
+    assert_eq!(world.counter(0, "resets_total"), 0);
+    assert_eq!(world.counter(0, "replays_to_self_total"), 1);
+}
+
+#[test]
+fn a_back_end_whose_kernel_keeps_no_request_refuses() {
+    let mut world = World::new(31, Network::default(), 2_000);
+    world.requests_are_cookies = true;
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "a", 2_000));
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"refused_backlog_full\"}".to_owned(), 1)]);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 use crate::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
 use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, FlowKey, NodeId};
-use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, Verdict};
+use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
 use baton::policy::ClusterFile;
 use baton::rewrite::{Flags, Segment, Seq, ToClientWire, ToServerWire};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,10 @@ pub struct World {
     pub trace: Vec<String>,
     /// Every segment that reached the client.
     pub to_client: Vec<Segment<Vec<u8>, ToClientWire>>,
+    /// Until then no kernel's answer to a replay comes out of it.
+    pub swallow_syn_acks_from_alias_until: u64,
+    /// Kernels say that they keep no request, as under SYN cookies.
+    pub requests_are_cookies: bool,
     control_is_up: bool,
     /// Messages of these kinds are not delivered.
     pub swallow: Option<fn(&Message) -> bool>,
@@ -133,6 +137,8 @@ impl World {
             said: Vec::new(),
             trace: Vec::new(),
             to_client: Vec::new(),
+            swallow_syn_acks_from_alias_until: 0,
+            requests_are_cookies: false,
             control_is_up: false,
             swallow: None,
         };
@@ -265,7 +271,10 @@ impl World {
                 }
                 Output::AskSocket { local, remote } => {
                     self.nodes[node].kernel.poll(self.now);
-                    let state = socket_state(&self.nodes[node].kernel, local.into(), remote.into());
+                    let mut state = socket_state(&self.nodes[node].kernel, local.into(), remote.into());
+                    if self.requests_are_cookies && state == SocketState::SynReceived {
+                        state = SocketState::Absent;
+                    }
                     self.nodes[node].engine.handle_socket(local, remote, state, now);
                 }
                 Output::DestroySocket { local, remote } => {
@@ -311,6 +320,9 @@ impl World {
             let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
             let is_syn_ack = Segment::<_, ToClientWire>::parse(packet.as_slice())
                 .is_ok_and(|segment| segment.flags().contains(Flags::SYN.with(Flags::ACK)));
+            if is_alias(source) && is_syn_ack && self.now < self.swallow_syn_acks_from_alias_until {
+                continue;
+            }
             if is_alias(source) || is_syn_ack {
                 self.tun_to_engine(node, packet);
             } else {
