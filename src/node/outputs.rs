@@ -18,6 +18,9 @@ impl Node {
     pub(super) fn obey(&mut self, verdict: Verdict, packet: &[u8]) {
         match verdict {
             Verdict::Write => {
+                if !self.guards.is_empty() {
+                    self.write_guards();
+                }
                 self.host.send(packet);
             }
             Verdict::Forward(peer) => self.overlay.send(peer, packet),
@@ -29,8 +32,14 @@ impl Node {
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             while let Some(output) = self.engine.poll_output() {
-                // Consecutive guards are gathered; anything else must find them written.
-                if self.guards.has_additions() && !matches!(output, Output::Guard(_)) {
+                // Consecutive guards are gathered; anything else must find them written. A packet must find them removed,
+                // too: a guard that a dying process leaves behind would cut what the packet begins.
+                let must_be_written = match output {
+                    Output::Guard(_) => false,
+                    Output::Packet(_) => !self.guards.is_empty(),
+                    _ => self.guards.has_additions(),
+                };
+                if must_be_written {
                     self.write_guards();
                 }
                 self.perform(output);

@@ -13,7 +13,7 @@ use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, Verdict};
 use baton::policy::ClusterFile;
-use baton::rewrite::{Flags, Segment, Seq, ToClientWire};
+use baton::rewrite::{Flags, Segment, Seq, ToClientWire, ToServerWire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -282,6 +282,14 @@ impl World {
             return self.leave(node, packet);
         }
         assert!(destination == NODES[node] || is_alias(destination), "a packet to nowhere: {destination}");
+        if destination == NODES[node]
+            && let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice())
+            && !segment.flags().contains(Flags::RST)
+        {
+            // Were the process to die now, the guard would stay, and cut a connection that the local kernel serves.
+            let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+            assert!(!self.nodes[node].guards.contains(&flow), "{flow} reaches the kernel while it is guarded");
+        }
         self.nodes[node].kernel.wire.incoming.push_back(packet);
     }
 

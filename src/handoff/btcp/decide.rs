@@ -89,16 +89,17 @@ impl Btcp {
         }
     }
 
-    /// Lets go of a connection: the kernel gets what was withheld, and serves it from now on as if we had never been.
+    /// Lets go of a connection: the kernel gets what was withheld, and serves it from now on as if we had never been. A
+    /// guard goes first, so that none can outlive us there.
     pub(super) fn release(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context) {
         let flow = self.connections[slot].flow;
         ctx.first_flight_bytes -= undecided.flight.held_bytes();
         ctx.counters.released_local += 1;
-        for packet in undecided.flight.into_segments() {
-            ctx.write(packet);
-        }
         self.holds.leave(flow.frontend);
         self.syns.remove(&flow);
         self.forget(slot, ctx);
+        for packet in undecided.flight.into_segments() {
+            ctx.write(packet);
+        }
     }
 }

@@ -10,7 +10,11 @@ impl Btcp {
             if let Some(pending) = handed_off.pending {
                 ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
             }
+            let kept_syn = handed_off.kept_syn.filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
             self.reset_client(slot, handed_off.client, ctx, now);
+            if let Some((_, syn)) = kept_syn {
+                self.begin_anew(slot, syn, ctx, now);
+            }
         }
     }
 

@@ -153,7 +153,6 @@ impl Btcp {
         }
         self.by_handoff.remove(&id);
         let connection = &mut self.connections[slot];
-        let flow = connection.flow;
         connection.state = State::Lingering(from);
         connection.since = now;
         if from != ctx.node {
@@ -161,13 +160,8 @@ impl Btcp {
         }
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
-        if let Some((_, mut syn)) = kept_syn {
-            self.forget(slot, ctx);
-            if let Ok(segment) = Segment::parse(syn.as_mut_slice())
-                && self.handle_unknown(flow, segment, ctx, now) == Verdict::Write
-            {
-                ctx.write(syn);
-            }
+        if let Some((_, syn)) = kept_syn {
+            self.begin_anew(slot, syn, ctx, now);
         }
     }
 

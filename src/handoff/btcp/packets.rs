@@ -36,8 +36,9 @@ impl Btcp {
                 Verdict::Forward(handed_off.to)
             }
             State::Lingering(_) | State::Lost if is_syn => {
-                self.forget(slot, ctx);
-                self.handle_unknown(flow, segment, ctx, now)
+                let syn = segment.packet().to_vec();
+                self.begin_anew(slot, syn, ctx, now);
+                Verdict::Consumed
             }
             State::Lingering(owner) => Verdict::Forward(*owner),
             State::Lost => {
@@ -47,6 +48,18 @@ impl Btcp {
                 ctx.drop(DropReason::OwnerLost)
             }
             State::Moving => ctx.drop(DropReason::UnexpectedFromKernel),
+        }
+    }
+
+    /// A client uses the ends of a connection that is over again. First the guard goes, then the SYN: were this process to
+    /// die in between, the other way round, the guard would cut a connection that the local kernel serves.
+    pub(super) fn begin_anew(&mut self, slot: usize, mut syn: Vec<u8>, ctx: &mut Context, now: Instant) {
+        let flow = self.connections[slot].flow;
+        self.forget(slot, ctx);
+        if let Ok(segment) = Segment::parse(syn.as_mut_slice())
+            && self.handle_unknown(flow, segment, ctx, now) == Verdict::Write
+        {
+            ctx.write(syn);
         }
     }
 
@@ -175,7 +188,8 @@ impl Btcp {
         if acknowledged > 0 && undecided.kernel == KernelHalf::SynReceived {
             // The client has heard from the local server: something reached the kernel without us. It is the server's.
             self.take_back(slot, Fallback::KernelWentOn, ctx);
-            return Verdict::Write;
+            ctx.write(segment.packet().to_vec());
+            return Verdict::Consumed;
         }
         if acknowledged != 0 {
             return ctx.drop(DropReason::BadAcknowledgement);

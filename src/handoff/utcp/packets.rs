@@ -24,7 +24,8 @@ impl Utcp {
                 ctx.drop(DropReason::UnexpectedFromKernel)
             }
             State::Prepared(_) | State::Returning(_) => ctx.drop(DropReason::SynAckAbsorbed),
-            State::Delivering(_) if is_syn_ack => ctx.drop(DropReason::SynAckAbsorbed),
+            // Also of a kernel whose socket vanished just before a client's SYN for it came: nobody has decided that one.
+            State::Delivering(_) | State::Established(_) | State::Over(_) if is_syn_ack => ctx.drop(DropReason::SynAckAbsorbed),
             State::Delivering(delivering) => {
                 // In SYN-RECV a kernel may answer what it cannot take with an ACK of exactly ISN + 1; anything else shows
                 // that the handshake is complete.
