@@ -33,6 +33,7 @@ host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
 scenario             120  netns-scripts/any-segmentation.sh
+scenario             120  netns-scripts/first-syn-ack-is-lost.sh
 scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
