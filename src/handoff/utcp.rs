@@ -394,3 +394,6 @@ fn keeps_promises(offer: &Offer, syn_ack: &Segment<&mut [u8], ToClientLocal>) ->
         && (offer.timestamps.is_none() || syn_ack.timestamps().is_some())
         && (!offer.ecn || syn_ack.flags().contains(Flags::ECE))
 }
+
+#[cfg(test)]
+mod tests;

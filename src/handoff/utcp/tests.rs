@@ -1,0 +1,167 @@
+//! What a replay says to the kernel, and what it wants to hear.
+
+use super::*;
+use crate::control::message::{OfferedTimestamps, WindowScales};
+
+fn end(last: u8, port: u16) -> Endpoint {
+    Endpoint::new([192, 0, 2, last].into(), port)
+}
+
+fn alias() -> Endpoint {
+    Endpoint::new([198, 18, 0, 1].into(), 80)
+}
+
+fn offer() -> Offer {
+    Offer {
+        id: HandoffId { epoch: Epoch(1), serial: 1 },
+        flow: FlowKey { client: end(1, 50_000), frontend: end(2, 80) },
+        service: "web".into(),
+        client_isn: Seq::new(1_000),
+        frontend_isn: Seq::new(7_000_000),
+        client_mss: 1_460,
+        window_scales: Some(WindowScales { client: WindowScale::new(9), frontend: WindowScale::new(7) }),
+        sack: true,
+        timestamps: Some(OfferedTimestamps { client: Timestamp::new(500), frontend: Timestamp::new(90_000) }),
+        ecn: true,
+        syn_window: 64_240,
+        window: 502,
+        round_trip: Duration::from_millis(20),
+        acknowledged_early: false,
+        first_flight: vec![b'x'; 3_000],
+    }
+}
+
+/// A kernel's SYN-ACK that grants all the offer wants.
+fn syn_ack() -> SegmentSpec<'static, ToClientLocal> {
+    SegmentSpec {
+        source: alias(),
+        destination: end(1, 50_000),
+        seq: Seq::new(42),
+        ack: Seq::new(1_001),
+        flags: Flags::SYN.with(Flags::ACK).with(Flags::ECE),
+        window: 65_160,
+        mss: Some(1_460),
+        window_scale: Some(WindowScale::new(7)),
+        sack_permitted: true,
+        timestamps: Some((Timestamp::new(3), Timestamp::new(500))),
+        traffic_class: 0,
+        payload: &[],
+    }
+}
+
+fn is_kept(offer: &Offer, syn_ack: &SegmentSpec<'_, ToClientLocal>) -> bool {
+    let mut packet = syn_ack.build().into_inner();
+    keeps_promises(offer, &Segment::parse(packet.as_mut_slice()).expect("a whole segment"))
+}
+
+fn learned(offer: &Offer) -> Learned {
+    let mut packet = syn_ack().build().into_inner();
+    Learned::of(offer, alias(), &Segment::parse(packet.as_mut_slice()).expect("a whole segment"))
+}
+
+fn delivering(offer: Offer, acknowledged: usize, began: Instant) -> Delivering {
+    Delivering {
+        learned: learned(&offer),
+        client_acknowledged: offer.frontend_isn.plus(1),
+        offer: Box::new(offer),
+        overtaking: Overtaking::default(),
+        acknowledged,
+        began,
+        has_left_syn_received: false,
+    }
+}
+
+#[test]
+fn the_replayed_syn_is_the_clients_with_exactly_the_options_that_were_granted() {
+    let syn = Segment::<_, ToServerLocal>::parse(replayed_syn(&offer(), alias())).expect("a whole segment");
+    assert_eq!((syn.source(), syn.destination()), (end(1, 50_000), alias()));
+    assert_eq!((syn.seq(), syn.window(), syn.mss()), (Seq::new(1_000), 64_240, Some(1_460)));
+    assert_eq!(syn.flags(), Flags::SYN.with(Flags::ECE).with(Flags::CWR));
+    assert_eq!(syn.window_scale(), Some(WindowScale::new(9)));
+    assert!(syn.sack_permitted());
+    assert_eq!(syn.timestamps().map(|(tsval, tsecr)| (tsval.raw(), tsecr.raw())), Some((500, 0)));
+
+    let plain = Offer { window_scales: None, sack: false, timestamps: None, ecn: false, ..offer() };
+    let syn = Segment::<_, ToServerLocal>::parse(replayed_syn(&plain, alias())).expect("a whole segment");
+    assert_eq!(syn.flags(), Flags::SYN);
+    assert_eq!((syn.window_scale(), syn.sack_permitted(), syn.timestamps()), (None, false, None));
+}
+
+#[test]
+fn a_kernel_must_grant_everything_the_client_was_promised() {
+    let all = syn_ack();
+    assert!(is_kept(&offer(), &all));
+    assert!(!is_kept(&offer(), &SegmentSpec { sack_permitted: false, ..all.clone() }));
+    assert!(!is_kept(&offer(), &SegmentSpec { timestamps: None, ..all.clone() }));
+    assert!(!is_kept(&offer(), &SegmentSpec { window_scale: None, ..all.clone() }));
+    assert!(!is_kept(&offer(), &SegmentSpec { flags: Flags::SYN.with(Flags::ACK), ..all.clone() }));
+    let modest = Offer { window_scales: None, sack: false, timestamps: None, ecn: false, ..offer() };
+    let nothing =
+        SegmentSpec { sack_permitted: false, timestamps: None, window_scale: None, flags: Flags::SYN.with(Flags::ACK), ..all };
+    assert!(is_kept(&modest, &nothing), "what nobody promised nobody must grant");
+}
+
+#[test]
+fn a_promised_unit_larger_than_an_eighth_of_the_first_window_is_not_kept() {
+    let coarse = |shift| Offer {
+        window_scales: Some(WindowScales { client: WindowScale::new(9), frontend: WindowScale::new(shift) }),
+        ..offer()
+    };
+    assert!(is_kept(&coarse(12), &syn_ack()), "4,096 octets of 65,160");
+    assert!(!is_kept(&coarse(13), &syn_ack()), "8,192 octets of 65,160 can hardly be counted in");
+}
+
+#[test]
+fn the_first_flight_echoes_exactly_the_kernels_own_timestamp() {
+    let began = a_moment();
+    let packets = delivering(offer(), 0, began).segments(end(1, 50_000), alias());
+    assert_eq!(packets.len(), 3, "3,000 octets in segments of 1,448");
+    let mut next = Seq::new(1_001);
+    for (index, packet) in packets.iter().enumerate() {
+        let segment = Segment::<_, ToServerLocal>::parse(packet.as_slice()).expect("a whole segment");
+        assert_eq!(segment.seq(), next);
+        assert_eq!(segment.ack(), Seq::new(43));
+        assert_eq!(segment.window(), 502);
+        assert_eq!(segment.timestamps().map(|(tsval, tsecr)| (tsval.raw(), tsecr.raw())), Some((500, 3)));
+        assert_eq!(segment.flags().contains(Flags::PSH), index == 2, "pushed at the end");
+        next = segment.seq_end();
+    }
+    assert_eq!(next, Seq::new(1_001 + 3_000));
+}
+
+#[test]
+fn a_redelivery_begins_where_the_kernel_stopped_acknowledging() {
+    let packets = delivering(offer(), 2_900, a_moment()).segments(end(1, 50_000), alias());
+    let segment = Segment::<_, ToServerLocal>::parse(packets[0].as_slice()).expect("a whole segment");
+    assert_eq!((packets.len(), segment.seq(), segment.payload().len()), (1, Seq::new(1_001 + 2_900), 100));
+}
+
+#[test]
+fn an_empty_flight_is_one_bare_acknowledgement() {
+    let packets = delivering(Offer { first_flight: Vec::new(), ..offer() }, 0, a_moment()).segments(end(1, 50_000), alias());
+    let segment = Segment::<_, ToServerLocal>::parse(packets[0].as_slice()).expect("a whole segment");
+    assert_eq!((packets.len(), segment.flags(), segment.seq_len()), (1, Flags::ACK, 0));
+}
+
+#[test]
+fn the_shifts_map_the_kernels_first_numbers_onto_the_front_ends() {
+    let shifts = learned(&offer()).shifts;
+    assert_eq!(shifts.seq.to_wire(Seq::new(42)), Seq::new(7_000_000));
+    let timestamps = shifts.timestamps.expect("both sides use them");
+    assert_eq!(timestamps.to_wire(Timestamp::new(3)), Timestamp::new(90_000), "the front-end's clock goes on");
+}
+
+#[test]
+fn segments_that_overtake_their_commit_are_kept_within_bounds() {
+    let mut overtaking = Overtaking::default();
+    let kept = (0..1_000).filter(|_| overtaking.keep(&[0; 1_500])).count();
+    assert_eq!(kept, limits::OVERTAKING_SEGMENTS_MAX);
+    let mut overtaking = Overtaking::default();
+    let kept = (0..10).filter(|_| overtaking.keep(&[0; 60_000])).count();
+    assert_eq!(kept, limits::OVERTAKING_BYTES_MAX / 60_000);
+}
+
+#[allow(clippy::disallowed_methods)] // Any moment will do.
+fn a_moment() -> Instant {
+    Instant::now()
+}
