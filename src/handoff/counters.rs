@@ -51,6 +51,8 @@ reasons! {
         UnexpectedFromKernel => "unexpected_from_kernel",
         /// A wrong checksum, in a segment that BTCP itself would have acted on.
         Checksum => "checksum",
+        /// The first IP fragment of a segment for a connection that was handed off.
+        Fragment => "fragment",
         /// A SYN kept until the owner says whether the connection before it is over.
         SynKept => "syn_kept",
     }

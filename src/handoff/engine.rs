@@ -97,6 +97,9 @@ pub struct Engine {
     utcp: Utcp,
 }
 
+/// The protocol number of TCP in an IPv4 header.
+const TCP: u8 = 6;
+
 impl Engine {
     /// An engine without connections.
     pub fn new(config: EngineConfig, policy: Rc<Policy>, now: Instant) -> Self {
@@ -157,6 +160,13 @@ impl Engine {
             && let Some(owner) = self.btcp.owner_of(&flow)
         {
             return Verdict::Forward(owner);
+        }
+        if malformed == Malformed::Fragment
+            && let Some(flow) = ends_of_first_fragment(packet)
+            && self.btcp.owner_of(&flow).is_some()
+        {
+            // Put together, it would reach a kernel that has given this connection away, and be answered with a RST.
+            return self.ctx.drop(DropReason::Fragment);
         }
         match (malformed, addresses(packet)) {
             (_, Some((source, _))) if self.ctx.policy.is_alias(source) => self.ctx.drop(DropReason::NoConnection),
@@ -393,6 +403,18 @@ impl Engine {
     pub fn flows(&self, now: Instant) -> Vec<FlowView> {
         self.btcp.flows(now).chain(self.utcp.flows(now)).collect()
     }
+}
+
+/// The ends of the TCP segment whose first IPv4 fragment this is (RFC 791, section 3.1); later ones do not say.
+fn ends_of_first_fragment(packet: &[u8]) -> Option<FlowKey> {
+    let (source, destination) = addresses(packet)?;
+    let is_first = source.is_ipv4() && u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff == 0;
+    if !is_first || *packet.get(9)? != TCP {
+        return None;
+    }
+    let ports = packet.get(usize::from(*packet.first()? & 0x0f) * 4..)?;
+    let port = |at: usize| Some(u16::from_be_bytes([*ports.get(at)?, *ports.get(at + 1)?]));
+    Some(FlowKey { client: Endpoint::new(source, port(0)?), frontend: Endpoint::new(destination, port(2)?) })
 }
 
 /// Source and destination of an IP packet whose payload need not be TCP.

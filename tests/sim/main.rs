@@ -280,6 +280,24 @@ fn an_owner_whose_ingress_gave_the_connection_up_sends_nothing_more_for_it() {
 }
 
 #[test]
+fn a_fragment_of_a_handed_off_connection_never_reaches_the_kernel_that_gave_it_away() {
+    let mut world = World::new(28, Network::default(), 1_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(100_000, |_| false);
+    let mut fragment = (0..100)
+        .find_map(|_| {
+            world.run_until(world.now + 1_000, |_| false);
+            world.intercept()
+        })
+        .expect("an acknowledgement is on its way");
+    fragment[6] = 0x20; // More fragments.
+    world.send_to_node(0, fragment);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert_eq!(world.counter(0, "drops_total{reason=\"fragment\"}"), 1);
+    assert!(world.was_answered_by(client, "b", 1_000_000));
+}
+
+#[test]
 fn a_front_end_born_anew_finds_its_handed_off_connections_again() {
     let mut world = World::new(24, Network::default(), 3_000_000);
     let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
