@@ -127,6 +127,8 @@ topology_up() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap 'exit 129' HUP
+    # Whoever reads the output may leave early (`| head`).
+    trap 'exit 141' PIPE
     run_dir=$(trap '' INT; mktemp -d "${TMPDIR:-/tmp}/baton-$scenario-XXXXXX")
     chmod 755 "$run_dir"
     # Thousands of connections need descriptors; more than the hard limit nobody can have.
@@ -172,7 +174,7 @@ forget_namespace() {
 topology_down() {
     local status=$1 name
     trap - ERR EXIT
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     set +e
     [[ -n $run_dir ]] || exit "$status"
     if [[ $status -eq 0 && $ended_well == no ]]; then
@@ -280,6 +282,19 @@ table bridge lossy {
   chain passes {
     type filter hook forward priority 10;
     ip protocol { tcp, udp } numgen random mod 100 < $1 drop
+  }
+}
+END
+}
+
+# lose_first_syn_acks: of every connection; what repeats it passes.
+lose_first_syn_acks() {
+    in_ns switch nft -f - <<'END'
+table bridge lossy {
+  set answered { typeof ip daddr . tcp dport . tcp sequence; flags dynamic; size 65535; }
+  chain passes {
+    type filter hook forward priority 10;
+    tcp flags & (syn | ack) == (syn | ack) ip daddr . tcp dport . tcp sequence != @answered add @answered { ip daddr . tcp dport . tcp sequence } drop
   }
 }
 END

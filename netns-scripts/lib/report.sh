@@ -67,6 +67,7 @@ keep_logs() {
     cp -r "$run_dir/log/." "$kept/"
     cp "$run_dir/cluster.yaml" "$kept/" 2>/dev/null
     if [[ $1 -ne 0 ]]; then
+        find "$run_dir" -maxdepth 1 -name 'capture-*.pcap' -size -100M -exec cp {} "$kept/" \;
         echo "$scenario: failed; logs are in $kept" >&2
     fi
 }

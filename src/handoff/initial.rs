@@ -147,6 +147,15 @@ impl InitialState {
         }
     }
 
+    /// The kernel repeats its SYN-ACK, with a newer TSval: the client goes on from whichever reaches it, and takes nothing
+    /// older afterwards.
+    pub fn hear_again<B: AsRef<[u8]>>(&mut self, syn_ack: &Segment<B, ToClientWire>, now: Instant) {
+        if let (Some((_, heard)), Some((tsval, _))) = (&mut self.timestamps, syn_ack.timestamps()) {
+            *heard = tsval;
+        }
+        self.at = now;
+    }
+
     /// The window field BTCP may put on a segment of its own: the SYN-ACK's window, in the promised scale.
     pub fn initial_window(&self) -> u16 {
         let shift = self.window_scales.map_or(0, |scales| scales.frontend.shift());

@@ -376,6 +376,19 @@ fn a_back_end_whose_kernel_keeps_no_request_refuses() {
 }
 
 #[test]
+fn after_a_lost_syn_ack_an_early_acknowledgement_carries_the_timestamp_of_the_one_that_arrived() {
+    let mut world = World::new(32, Network::default(), 2_000);
+    world.lose_first_to_client = true;
+    let (first, second) = (get("/images/cat")[..10].to_vec(), get("/images/cat")[10..].to_vec());
+    let client = world.connect_client(50_000, vec![(0, first), (4 * SECOND, second)]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.was_answered_by(client, "b", 2_000));
+    assert_eq!(world.counter(0, "early_acknowledgements_total"), 1);
+    let tsvals: Vec<_> = world.to_client.iter().filter_map(|segment| segment.timestamps()).map(|(tsval, _)| tsval).collect();
+    assert!(tsvals.windows(2).all(|pair| pair[1].since(&pair[0]) >= 0), "{:?}", world.trace);
+}
+
+#[test]
 fn a_late_syn_ack_of_a_released_connection_is_not_taken_for_a_new_one() {
     let mut world = World::new(27, Network { client_delay: 700_000, ..Network::default() }, 3_000);
     let client = world.connect_client(50_000, vec![(0, get("/"))]);

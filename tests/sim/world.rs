@@ -96,6 +96,8 @@ pub struct World {
     pub to_client: Vec<Segment<Vec<u8>, ToClientWire>>,
     /// Until then no kernel's answer to a replay comes out of it.
     pub swallow_syn_acks_from_alias_until: u64,
+    /// The next packet for the client is lost.
+    pub lose_first_to_client: bool,
     /// Kernels say that they keep no request, as under SYN cookies.
     pub requests_are_cookies: bool,
     control_is_up: bool,
@@ -138,6 +140,7 @@ impl World {
             trace: Vec::new(),
             to_client: Vec::new(),
             swallow_syn_acks_from_alias_until: 0,
+            lose_first_to_client: false,
             requests_are_cookies: false,
             control_is_up: false,
             swallow: None,
@@ -309,7 +312,8 @@ impl World {
         let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("only TCP leaves");
         assert!(segment.checksums_are_right(), "wrong checksum left node {}", NAMES[node]);
         self.nodes[node].payload_sent += segment.payload().len() as u64;
-        if !self.is_lost() {
+        let is_lost = std::mem::take(&mut self.lose_first_to_client) || self.is_lost();
+        if !is_lost {
             self.post(self.network.client_delay, Event::ToClient(packet));
         }
     }

@@ -230,8 +230,9 @@ impl Btcp {
     pub fn handle_syn_ack(&mut self, mut syn_ack: Segment<&mut [u8], ToClientWire>, ctx: &mut Context, now: Instant) -> Verdict {
         let flow = FlowKey { client: syn_ack.destination(), frontend: syn_ack.source() };
         if let Some(slot) = self.by_flow.get(&flow).copied() {
-            match &self.connections[slot].state {
+            match &mut self.connections[slot].state {
                 State::Handshake(initial) if initial.frontend_isn == syn_ack.seq() => {
+                    initial.hear_again(&syn_ack, now);
                     syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
                     return Verdict::Write;
                 }
