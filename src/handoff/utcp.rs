@@ -14,12 +14,15 @@
 //!
 //! State comes into being only on an authenticated peer's word, and the kernel judges every segment.
 
+mod course;
 mod deadlines;
 mod deliver;
 mod judge;
 mod packets;
 mod peers;
 mod replay;
+
+use course::Course;
 
 use crate::control::message::{Accept, Epoch, HandoffId, Message, Offer, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
@@ -127,42 +130,19 @@ struct Delivering {
     began: Instant,
     /// The kernel has sent anything but a SYN-ACK: it has left SYN-RECV.
     has_left_syn_received: bool,
-    /// The client's latest acknowledgement, to reset it if all fails.
-    client_acknowledged: Seq<Wire>,
+    course: Course,
 }
 
 #[derive(Debug)]
 struct Established {
     shifts: Shifts,
-    closing: Closing,
-    /// What the client acknowledged last, and sent last: to reset either end.
-    client_acknowledged: Seq<Wire>,
-    client_next: Seq<Client>,
+    course: Course,
     /// A SYN waits for the kernel's word on whether this connection is over.
     syn: Option<Vec<u8>>,
     /// How often the kernel was asked in vain whether it is over.
     asked: u32,
     /// When it was, or will be, asked because of a RST.
     asked_at: Instant,
-}
-
-/// Who has said FIN, and whose FIN was acknowledged.
-#[derive(Clone, Copy, Default, Debug)]
-struct Closing {
-    /// After the kernel's FIN.
-    server: Option<Seq<Wire>>,
-    server_acknowledged: bool,
-    /// After the client's FIN.
-    client: Option<Seq<Client>>,
-    client_acknowledged: bool,
-    /// Either side sent a RST.
-    reset: bool,
-}
-
-impl Closing {
-    const fn looks_over(&self) -> bool {
-        self.reset || (self.server_acknowledged && self.client_acknowledged)
-    }
 }
 
 /// Client packets that came through the overlay before the kernel could take them.

@@ -30,7 +30,7 @@ impl Utcp {
                 if from != ctx.node {
                     ctx.counters.handoffs_accepted += 1;
                 }
-                let client_acknowledged = offer.frontend_isn.plus(1);
+                let course = Course::new(offer.frontend_isn.plus(1));
                 connection.since = now;
                 connection.state = State::Delivering(Box::new(Delivering {
                     offer,
@@ -39,7 +39,7 @@ impl Utcp {
                     acknowledged: 0,
                     began: now,
                     has_left_syn_received: false,
-                    client_acknowledged,
+                    course,
                 }));
                 self.deliver(slot, ctx, now);
             }
@@ -97,18 +97,18 @@ impl Utcp {
                 return;
             }
         };
-        let flight_end = connection.client_isn.plus(1 + delivering.offer.first_flight.len() as u32);
         connection.since = now;
         connection.state = State::Established(Established {
             shifts: delivering.learned.shifts,
-            closing: Closing::default(),
-            client_acknowledged: delivering.client_acknowledged,
-            client_next: flight_end,
+            course: delivering.course,
             syn: None,
             asked: 0,
             asked_at: now,
         });
         ctx.say(connection.ingress, Message::Delivered { id: connection.id });
+        if delivering.course.looks_over() {
+            self.ask(slot, ctx);
+        }
         self.set_alarm(slot, now + limits::IDLE_CHECK_INTERVAL, ctx);
         for mut packet in delivering.overtaking.packets {
             if let Ok(segment) = Segment::parse(packet.as_mut_slice())

@@ -62,8 +62,8 @@ impl Utcp {
             let _: Segment<_, ToServerLocal> = established.shifts.to_server::<&mut [u8]>(segment);
             ctx.write(syn);
         }
-        let looks_over = established.closing.looks_over();
-        established.closing.reset = false;
+        let looks_over = established.course.looks_over();
+        established.course.go_on();
         established.asked = if looks_over { (established.asked + 1).min(12) } else { 0 };
         let again = if looks_over { Duration::from_millis(1 << established.asked) } else { limits::IDLE_CHECK_INTERVAL };
         connection.state = State::Established(established);
@@ -104,8 +104,8 @@ impl Utcp {
     pub(super) fn cut(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let connection = &mut self.connections[slot];
         let (shifts, next) = match &connection.state {
-            State::Delivering(delivering) => (delivering.learned.shifts, delivering.client_acknowledged),
-            State::Established(established) => (established.shifts, established.client_acknowledged),
+            State::Delivering(delivering) => (delivering.learned.shifts, delivering.course.client_acknowledged),
+            State::Established(established) => (established.shifts, established.course.client_acknowledged),
             _ => return,
         };
         ctx.counters.resets += 1;

@@ -40,8 +40,8 @@ impl Utcp {
                     self.establish(slot, ctx, now);
                     return self.translate_to_client(slot, segment, ctx);
                 }
-                let shifts = delivering.learned.shifts;
-                let _: Segment<_, ToClientWire> = shifts.to_client(segment);
+                let segment = delivering.learned.shifts.to_client(segment);
+                delivering.course.hear_server(&segment);
                 Verdict::Write
             }
             State::Established(_) => self.translate_to_client(slot, segment, ctx),
@@ -64,19 +64,8 @@ impl Utcp {
         let connection = &mut self.connections[slot];
         let State::Established(established) = &mut connection.state else { return ctx.drop(DropReason::UnexpectedFromKernel) };
         let segment = established.shifts.to_client(segment);
-        let flags = segment.flags();
-        let closing = &mut established.closing;
-        if flags.contains(Flags::FIN) {
-            closing.server = Some(segment.seq_end());
-        }
-        if let Some(after_fin) = closing.client
-            && flags.contains(Flags::ACK)
-            && !segment.ack().is_before(&after_fin)
-        {
-            closing.client_acknowledged = true;
-        }
-        closing.reset |= flags.contains(Flags::RST);
-        if closing.looks_over() {
+        established.course.hear_server(&segment);
+        if established.course.looks_over() {
             self.ask(slot, ctx);
         }
         Verdict::Write
@@ -101,6 +90,7 @@ impl Utcp {
             State::Prepared(prepared) => &mut prepared.overtaking,
             State::Delivering(delivering) if delivering.has_left_syn_received && !segment.flags().contains(Flags::SYN) => {
                 // The kernel can judge it. Its acknowledgements free what the kernel needs to take the rest of the flight.
+                delivering.course.hear_client(&segment);
                 let _: Segment<_, ToServerLocal> = delivering.learned.shifts.to_server(segment);
                 return Verdict::Write;
             }
@@ -148,23 +138,9 @@ impl Utcp {
             self.ask(slot, ctx);
             return ctx.drop(DropReason::SynKept);
         }
-        let closing = &mut established.closing;
-        if flags.contains(Flags::ACK) {
-            if !segment.ack().is_before(&established.client_acknowledged) {
-                established.client_acknowledged = segment.ack();
-            }
-            if closing.server.is_some_and(|after_fin| !segment.ack().is_before(&after_fin)) {
-                closing.server_acknowledged = true;
-            }
-        }
-        if established.client_next.is_before(&segment.seq_end()) {
-            established.client_next = segment.seq_end();
-        }
-        if flags.contains(Flags::FIN) {
-            closing.client = Some(segment.seq_end());
-        }
+        established.course.hear_client(&segment);
         let is_reset = flags.contains(Flags::RST);
-        let looks_over = closing.looks_over();
+        let looks_over = established.course.looks_over();
         let _: Segment<_, ToServerLocal> = established.shifts.to_server(segment);
         if looks_over {
             self.ask(slot, ctx);

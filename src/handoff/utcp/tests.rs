@@ -62,7 +62,7 @@ fn learned(offer: &Offer) -> Learned {
 fn delivering(offer: Offer, acknowledged: usize, began: Instant) -> Delivering {
     Delivering {
         learned: learned(&offer),
-        client_acknowledged: offer.frontend_isn.plus(1),
+        course: Course::new(offer.frontend_isn.plus(1)),
         offer: Box::new(offer),
         overtaking: Overtaking::default(),
         acknowledged,
