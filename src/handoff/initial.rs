@@ -260,3 +260,113 @@ impl ClientView {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Only differences to the moment are used.
+mod tests {
+    use super::*;
+    use crate::control::message::Epoch;
+    use crate::flow::Endpoint;
+    use crate::rewrite::SegmentSpec;
+
+    fn flow(port: u16) -> FlowKey {
+        FlowKey { client: Endpoint::new([192, 0, 2, 1].into(), port), frontend: Endpoint::new([192, 0, 2, 2].into(), 80) }
+    }
+
+    fn syn() -> SegmentSpec<'static, ToServerWire> {
+        SegmentSpec {
+            source: flow(1).client,
+            destination: flow(1).frontend,
+            seq: Seq::new(1_000),
+            ack: Seq::new(0),
+            flags: Flags::SYN.with(Flags::ECE).with(Flags::CWR),
+            window: 64_240,
+            mss: Some(1_400),
+            window_scale: Some(crate::rewrite::WindowScale::new(9)),
+            sack_permitted: true,
+            timestamps: Some((Timestamp::new(10), Timestamp::new(0))),
+            traffic_class: 0,
+            payload: &[],
+        }
+    }
+
+    fn syn_ack() -> SegmentSpec<'static, ToClientWire> {
+        SegmentSpec {
+            source: flow(1).frontend,
+            destination: flow(1).client,
+            seq: Seq::new(77),
+            ack: Seq::new(1_001),
+            flags: Flags::SYN.with(Flags::ACK).with(Flags::ECE),
+            window: 65_160,
+            mss: Some(1_460),
+            window_scale: Some(crate::rewrite::WindowScale::new(7)),
+            sack_permitted: true,
+            timestamps: Some((Timestamp::new(5_000), Timestamp::new(10))),
+            traffic_class: 0,
+            payload: &[],
+        }
+    }
+
+    fn learn(syn_ack: &SegmentSpec<'_, ToClientWire>, now: Instant) -> InitialState {
+        InitialState::learn(&SynRecord::of(&syn().build(), now), &syn_ack.build(), &flow(1), now)
+    }
+
+    #[test]
+    fn only_what_both_sides_said_is_promised() {
+        let now = Instant::now();
+        let all = learn(&syn_ack(), now);
+        assert!(all.sack && all.ecn && all.timestamps.is_some() && all.window_scales.is_some());
+        let plain = SegmentSpec {
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            flags: Flags::SYN.with(Flags::ACK),
+            ..syn_ack()
+        };
+        let none = learn(&plain, now);
+        assert!(!none.sack && !none.ecn && none.timestamps.is_none() && none.window_scales.is_none());
+        assert_eq!((none.client_mss, none.syn_window), (1_400, 64_240));
+    }
+
+    #[test]
+    fn an_offer_carries_the_front_ends_clock_as_it_would_stand_now() {
+        let now = Instant::now();
+        let initial = learn(&syn_ack(), now);
+        let id = HandoffId { epoch: Epoch(1), serial: 1 };
+        let later = now + Duration::from_millis(1_250);
+        let offer = initial.offer(id, flow(1), "web", &ClientView::new(&initial), Duration::ZERO, false, b"GET", later);
+        let timestamps = offer.timestamps.expect("both sides use them");
+        assert_eq!((timestamps.client, timestamps.frontend), (Timestamp::new(10), Timestamp::new(6_250)));
+    }
+
+    #[test]
+    fn btcp_promises_the_window_of_the_syn_ack_in_the_promised_scale() {
+        assert_eq!(learn(&syn_ack(), Instant::now()).initial_window(), 65_160 >> 7);
+    }
+
+    #[test]
+    fn a_syn_is_taken_only_by_the_syn_ack_that_answers_it() {
+        let now = Instant::now();
+        let mut table = SynTable::new(1);
+        table.insert(flow(1), SynRecord::of(&syn().build(), now));
+        assert!(table.take(&flow(1), &SegmentSpec { ack: Seq::new(9), ..syn_ack() }.build()).is_none());
+        assert!(table.take(&flow(1), &syn_ack().build()).is_some());
+        assert!(table.take(&flow(1), &syn_ack().build()).is_none(), "once");
+    }
+
+    #[test]
+    fn a_flood_of_syns_pushes_out_the_oldest_and_is_counted() {
+        let now = Instant::now();
+        let mut table = SynTable::new(1);
+        let record = SynRecord::of(&syn().build(), now);
+        let mut evicted = 0;
+        for index in 0..limits::SYNS_MAX + 10 {
+            let client = Endpoint::new([10, 0, (index >> 16) as u8, 1].into(), index as u16);
+            evicted += table.insert(FlowKey { client, ..flow(1) }, record);
+        }
+        assert_eq!((evicted, table.count()), (10, limits::SYNS_MAX));
+        let later = SynRecord { at: now + limits::SYN_LIFETIME * 2, ..record };
+        assert_eq!(table.insert(flow(9), later), 0, "what had expired was not evicted");
+        assert_eq!(table.count(), 1);
+    }
+}

@@ -5,6 +5,7 @@ mod world;
 
 use baton::control::message::Message;
 use baton::flow::Endpoint;
+use baton::handoff::SocketState;
 use baton::rewrite::{Flags, SegmentSpec, Seq, ToServerWire};
 use world::{NODES, Network, World, client_end};
 
@@ -191,6 +192,23 @@ fn a_commit_lost_with_its_session_is_repeated_and_applied_once() {
     assert!(world.was_answered_by(client, "b", 5_000));
     assert_eq!(world.nodes[1].server.requests.len(), 1);
     assert_eq!(world.nodes[0].server.requests.len(), 0);
+}
+
+#[test]
+fn a_commit_repeated_after_the_owner_has_served_and_forgotten_the_connection_is_not_returned() {
+    let mut world = World::new(33, Network::default(), 5_000);
+    world.swallow = Some(|message| matches!(message, Message::Delivered { .. } | Message::Closed { .. }));
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "b", 5_000));
+    world.run_until(world.now + 200 * SECOND, |_| false);
+    assert_eq!(world.counter(1, "connections_lingering"), 0, "forgotten at the owner");
+    world.swallow = None;
+    world.break_control();
+    world.connect_control();
+    world.run_until(world.now + 10 * SECOND, |_| false);
+    assert_eq!(world.fallbacks(0), []);
+    assert_eq!((world.nodes[0].server.requests.len(), world.nodes[1].server.requests.len()), (0, 1));
+    assert_eq!(world.counter(0, "connections_front_end"), 0);
 }
 
 #[test]
@@ -412,6 +430,21 @@ fn a_client_that_uses_its_port_again_at_once_gets_the_right_server_every_time() 
         world.clients.clear();
     }
     assert_eq!(world.fallbacks(0), []);
+}
+
+#[test]
+fn a_syn_that_overtakes_the_news_that_the_connection_before_is_over_waits_for_it() {
+    // Between nodes news takes longer than from the client.
+    let mut world = World::new(34, Network { client_delay: 1_000, node_delay: 40_000, ..Network::default() }, 3_000);
+    for round in 0..6 {
+        let began = world.now;
+        let client = ask(&mut world, "/images/cat");
+        assert!(world.was_answered_by(client, "b", 3_000), "round {round}");
+        assert!(world.now - began < SECOND, "round {round}: the client had to send its SYN again");
+        let handle = world.clients[client].handle;
+        world.client.sockets.remove(handle);
+        world.clients.clear();
+    }
 }
 
 #[test]

@@ -443,6 +443,11 @@ impl World {
         counters.into_iter().filter(|(name, count)| name.starts_with("fallbacks_total") && *count > 0).collect()
     }
 
+    /// What the front-end's own kernel has of a client's connection.
+    pub fn socket_at_frontend(&self, port: u16) -> SocketState {
+        socket_state(&self.nodes[0].kernel, (NODES[0], 80).into(), (CLIENT, port).into())
+    }
+
     /// The ISN of a client, from the SYN-ACK it got.
     pub fn isn_of_client(&self, port: u16) -> Seq<baton::rewrite::Client> {
         let is_syn_ack = |segment: &&Segment<Vec<u8>, ToClientWire>| {
