@@ -56,6 +56,9 @@ fn a_request_for_a_peer_is_answered_by_the_peer_and_the_client_cannot_tell() {
         [(client_end(50_000).address, 50_000)],
         "the back-end's sees the true client"
     );
+    assert_eq!(world.socket_at_frontend(50_000), SocketState::Absent, "the front-end's kernel has forgotten its half");
+    let syn_ack = world.to_client.iter().find(|segment| segment.flags().contains(Flags::SYN)).expect("a SYN-ACK");
+    assert_eq!(syn_ack.mss(), Some(1_500 - 56 - 40), "what the client sends must fit into the overlay");
 }
 
 #[test]
