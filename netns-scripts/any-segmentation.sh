@@ -40,6 +40,7 @@ mark
 tool client load drip "${address_of[a]}" --connections 4 --body "$run_dir/www/picture" \
     --expect /images/picture=b --expect /elsewhere/picture=a || fail "errors"
 assert_counts a.handed_off=2 b.accepted=2
+must_fail "two were handed off" assert_counts a.handed_off=1 b.accepted=1
 
 say "the same checks, fed with a wrong answer"
 by_hand /elsewhere/picture 3,1,2

@@ -27,6 +27,7 @@ assert_eq "resets" 0 "$(stat_of a resets_total)"
 # Three or four a second for each, and not as fast as the process can.
 assert_at_most "deliveries that were repeated" 200 "$(stat_of a redeliveries_total)"
 
+must_fail "none was handed off" assert_counts a.handed_off=3 b.accepted=3
 must_fail "a decides" tool client load silent "${address_of[a]}" --connections 1 --silence 7 --expect /images/picture=b
 
 scenario_end

@@ -40,6 +40,7 @@ say "the application is down"
 stop_nginx b
 answered_locally refused_application_down
 must_fail "the reason is another" answered_locally peer_down
+must_fail "nothing is handed off" handed_off_again
 start_nginx b
 handed_off_again
 

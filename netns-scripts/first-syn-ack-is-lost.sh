@@ -26,6 +26,8 @@ for _ in 1 2 3; do
     assert_same_file "the answer" picture
     assert_counts
 done
+must_fail "a answered" assert_answered b
+must_fail "nothing was handed off" assert_counts a.handed_off=1 b.accepted=1
 must_fail "all first ones were lost" test "$(awk -v s="$seconds" 'BEGIN { print int(s * 1000) }')" -lt 900
 
 say "octet by octet, from a kernel that waits for an acknowledgement in between"

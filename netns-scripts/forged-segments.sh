@@ -16,8 +16,8 @@ start_download() {
         -D "$run_dir/film.headers" -o "$run_dir/film" "http://${address_of[a]}/images/film"
     download=$spawned
     wait_until 10 received_more_than 2000000
-    grep -qi '^x-server: b' "$run_dir/film.headers" || fail "not answered by b"
 }
+assert_download_by() { assert_eq "download answered by" "$1" "$(header X-Server "$run_dir/film.headers")"; }
 assert_download_whole() {
     wait_until 30 process_gone "$download"
     cmp "$run_dir/film" "$run_dir/www/film" >/dev/null || fail "the download is not equal to the file"
@@ -30,14 +30,18 @@ for forgery in syn syn-inside reset; do
     port=$((port + 1))
     mark
     start_download "$port"
+    assert_download_by b
     tool client rawtcp forge "${address_of[a]}" "$forgery" --source-port "$port" --count 10
     process_gone "$download" && fail "the download ended too soon for this check"
     assert_download_whole
     assert_counts a.handed_off=1 b.accepted=1
 done
 
-say "the same check, fed with the one reset that must work"
+say "the same checks, fed with the one reset that must work"
+mark
 start_download 6110
+must_fail "b answers" assert_download_by a
+must_fail "this one is handed off too" assert_counts
 tool client rawtcp forge "${address_of[a]}" reset-exact --source-port 6110 --count 1
 # The client's own kernel knows nothing of the reset: it waits, or hears from the server that there is no connection.
 wait_until 5 gone_from b 6110

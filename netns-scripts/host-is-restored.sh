@@ -66,6 +66,8 @@ use() {
 say "start, use, stop"
 start_cluster
 use
+must_fail "a answered the last one" assert_answered b
+must_fail "one was handed off" assert_counts
 must_fail "baton is running" assert_as_before
 for node in "${nodes[@]}"; do stop_baton "$node"; done
 assert_as_before

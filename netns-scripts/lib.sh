@@ -279,13 +279,16 @@ mend_control_port() { in_ns switch nft delete table bridge "cut_$1"; }
 lose_packets() {
     in_ns switch nft -f - <<END
 table bridge lossy {
+  counter lost { }
   chain passes {
     type filter hook forward priority 10;
-    ip protocol { tcp, udp } numgen random mod 100 < $1 drop
+    ip protocol { tcp, udp } numgen random mod 100 < $1 counter name lost drop
   }
 }
 END
 }
+
+lost_packets() { in_ns switch nft list counter bridge lossy lost | awk '$1 == "packets" { print $2 }'; }
 
 # lose_first_syn_acks: of every connection; what repeats it passes.
 lose_first_syn_acks() {

@@ -36,10 +36,10 @@ mark
 local_ports=() handed_off_ports=()
 for _ in {1..10}; do
     fetch client a /elsewhere/picture
-    [[ $status/$answered_by == 200/a ]] || fail "status $status from $answered_by"
+    assert_answered a
     local_ports+=("$local_port")
     fetch client a /images/picture
-    [[ $status/$answered_by == 200/b ]] || fail "status $status from $answered_by"
+    assert_answered b
     handed_off_ports+=("$local_port")
 done
 assert_counts a.handed_off=10 b.accepted=10
@@ -52,6 +52,10 @@ assert_kernels_own a
 "$PYTHON" "$scripts_dir/tools/capture.py" check "$run_dir/capture-client.pcap" || fail "sequence numbers from another space"
 ok "every later segment lies in that sequence space"
 ports=("${handed_off_ports[@]}")
+
+say "the same checks, fed with the others"
+must_fail "the last one was b's" assert_answered a
+must_fail "half were handed off" assert_counts
 must_fail "these came from the kernel of b, translated" assert_kernels_own b
 
 scenario_end

@@ -16,31 +16,38 @@ assert_no_alias_packets() { assert_eq "packets with an alias address on any wire
 start_download() {
     rm -f "$run_dir/film"
     spawn client "$run_dir/log/curl.log" curl -sS --noproxy '*' --max-time 8 --limit-rate 30M \
-        -o "$run_dir/film" "http://${address_of[a]}/images/film"
+        -D "$run_dir/film.headers" -o "$run_dir/film" "http://${address_of[a]}/images/film"
     download=$spawned
     wait_until 10 received_more_than 5000000
+    assert_eq "download answered by" b "$(header X-Server "$run_dir/film.headers")"
 }
 received_more_than() { (($(stat -c %s "$run_dir/film" 2>/dev/null || echo 0) > $1)); }
+# some_requests OWNER: six, three of them for OWNER.
 some_requests() {
+    mark
     for _ in 1 2 3; do
         fetch client a /images/picture
-        [[ $status == 200 ]] || fail "status $status"
+        assert_answered "$1"
         fetch client a /elsewhere/picture
-        [[ $status == 200 ]] || fail "status $status"
+        assert_answered a
     done
 }
 
 start_capture br0 'tcp port 80 or net 198.18.0.0/16'
 
 say "while baton runs"
-mark
-some_requests
+some_requests b
 assert_counts a.handed_off=3 b.accepted=3
+must_fail "half were handed off" assert_counts
+must_fail "b answered" some_requests a
 
 say "across kill -9 of the back-end's baton, in the middle of a download"
 start_download
 kill_baton b
-some_requests
+some_requests a
+# The first may come before the loss is known, or while it becomes known.
+assert_sum 3 'a[.]fallback[.](peer_down|deadline)'
+must_fail "nothing was handed off" assert_counts a.handed_off=3
 wait_until 20 process_gone "$download"
 must_fail "its owner was killed" cmp "$run_dir/film" "$run_dir/www/film"
 assert_no_alias_packets
@@ -48,8 +55,7 @@ assert_no_alias_packets
 say "across its new start"
 start_baton b
 wait_for_peers
-mark
-some_requests
+some_requests b
 assert_counts a.handed_off=3 b.accepted=3
 assert_no_alias_packets
 
@@ -62,8 +68,7 @@ wait_until 20 process_gone "$download"
 assert_eq "resets from a" "$resets" "$(wire resets a "$client_address")"
 start_baton a
 wait_for_peers
-mark
-some_requests
+some_requests b
 assert_counts a.handed_off=3 b.accepted=3
 assert_no_alias_packets
 

@@ -43,6 +43,8 @@ mark
 fetch client a /images/small
 assert_answered b
 assert_counts a.handed_off=1 b.accepted=1
+must_fail "b answered" assert_answered a
+must_fail "one was handed off" assert_counts
 
 say "the same check, fed with a restart of nginx itself"
 start_stream "$run_dir/log/stream-2.log"

@@ -151,13 +151,14 @@ state_of_the_files() {
         fi
     } | sha256sum | cut -c 1-16
 }
-passed_dir=$log_dir/passed-$(state_of_the_files)
+state=$(state_of_the_files)
+passed_dir=$log_dir/passed-$state
 mkdir -p "$passed_dir"
 
 current=
 end_current() {
     # The step runs in a process group of its own, which `timeout` leads and to which it passes the signal on.
-    [[ -z $current ]] || { kill -TERM "$current" 2>/dev/null; wait "$current" 2>/dev/null; }
+    [[ -z $current ]] || { kill -TERM "$current" 2>/dev/null; wait "$current" 2>/dev/null; } || true
 }
 trap 'end_current; exit 130' INT
 trap 'end_current; exit 143' TERM
@@ -184,7 +185,8 @@ for ((n = 0; n < ${#chosen[@]}; n++)); do
     i=${chosen[n]}
     name=${names[i]} log=$log_dir/${names[i]}.log
     printf '[%2d/%2d] %-36s ' $((n + 1)) ${#chosen[@]} "$name"
-    if [[ $full == yes && -e $passed_dir/$name ]]; then
+    # What was built may since have been replaced by what other files make.
+    if [[ $full == yes && $name != build && -e $passed_dir/$name ]]; then
         echo "passed before, on the same files"
         passed=$((passed + 1))
         continue
@@ -204,7 +206,8 @@ for ((n = 0; n < ${#chosen[@]}; n++)); do
     if [[ $status -eq 0 ]]; then
         echo "passed  ($((SECONDS - started)) s)"
         passed=$((passed + 1))
-        touch "$passed_dir/$name"
+        # Nobody knows which state has passed if the files were changed meanwhile.
+        [[ $(state_of_the_files) != "$state" ]] || touch "$passed_dir/$name"
     else
         [[ $status -ne 124 ]] || echo "not done within ${bounds[i]} s" >>"$log"
         echo "FAILED  ($((SECONDS - started)) s); the end of $log:"

@@ -61,6 +61,16 @@ assert_counts() {
     assert_eq "handoffs and fall-backs" "$expected" "$(counts_since_mark)"
 }
 
+# sum_since_mark NAMES: of what was counted since `mark` and has a name that matches.
+sum_since_mark() { counts_since_mark | tr ' ' '\n' | awk -F = -v names="^($1)\$" '$1 ~ names { sum += $2 } END { print sum + 0 }'; }
+
+# assert_sum N NAMES: where chance decides which of these names is counted. Together they are N, and nothing else was
+# counted on any server that runs.
+assert_sum() {
+    assert_eq "handoffs and fall-backs that are $2" "$1" "$(sum_since_mark "$2")"
+    assert_eq "handoffs and fall-backs of any name" "$1" "$(sum_since_mark '.*')"
+}
+
 # assert_answered WHO: the last `fetch` was answered with 200 by WHO.
 assert_answered() {
     assert_eq "status" 200 "$status"

@@ -20,10 +20,11 @@ fetch() {
     last_fetch="$status $answered_by $local_port $octets $seconds"
 }
 
-# header NAME: of the last answer; the last one if there were several.
+# header NAME [FILE]: of the last answer, or of that in FILE; the last one if there were several.
 header() {
-    [[ -e $run_dir/fetched.headers ]] || return 0
-    awk -v name="$1" 'BEGIN { IGNORECASE = 1; FS = ": *" } tolower($1) == tolower(name) { value = $2 } END { sub(/\r$/, "", value); print value }' "$run_dir/fetched.headers"
+    local file=${2:-$run_dir/fetched.headers}
+    [[ -e $file ]] || return 0
+    awk -v name="$1" 'BEGIN { IGNORECASE = 1; FS = ": *" } tolower($1) == tolower(name) { value = $2 } END { sub(/\r$/, "", value); print value }' "$file"
 }
 
 # tool NAMESPACE TOOL ARGUMENT...: one of our own clients.
