@@ -73,5 +73,7 @@ for front_end in a b c; do
     done
 done
 assert_eq "resets from any server" 0 "$(wire resets '*')"
+in_ns client curl -sS --noproxy '*' --max-time 5 "http://${address_of[a]}:81/" 2>/dev/null || true
+must_fail "nothing listens on port 81" assert_eq "resets from any server" 0 "$(wire resets '*')"
 
 scenario_end
