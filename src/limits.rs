@@ -144,6 +144,10 @@ pub const KEY_FILE_BYTES_MAX: u64 = 256;
 /// Extension headers walked before giving up. RFC 8200, section 4.1, recommends an order with at most four of those we
 /// walk; RFC 8504, section 5.3, allows a limit. It bounds what one hostile packet costs.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
+/// Packets of one source per wake: a few hundred microseconds, so that a heartbeat is never late because of a flood.
+pub const PACKETS_PER_WAKE: usize = 256;
+/// Events of one wake; more wait for the next.
+pub const EVENTS_PER_WAKE: usize = 256;
 
 /// Bounds of everything a cluster file can say, and the defaults that are the policy's own.
 pub mod cluster_file {

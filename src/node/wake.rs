@@ -5,21 +5,18 @@ use super::stop::Summary;
 use super::{Node, token};
 use crate::control::channel::ChannelEvent;
 use crate::handoff::PeerEvent;
+use crate::limits;
 use mio::Events;
 use mio::event::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Packets of one source per wake: a few hundred microseconds, so that a heartbeat is never late because of a flood.
-const PACKETS_PER_WAKE: usize = 256;
-/// Events of one wake; more wait for the next.
-const EVENTS_PER_WAKE: usize = 256;
 
 impl Node {
     /// Runs until it is told to stop.
     pub fn run(mut self) -> io::Result<Summary> {
-        let mut events = Events::with_capacity(EVENTS_PER_WAKE);
+        let mut events = Events::with_capacity(limits::EVENTS_PER_WAKE);
         log::info!("ready: node={}", self.identity.name);
         loop {
             let patience = self.patience(clock());
@@ -70,10 +67,10 @@ impl Node {
             self.handle_event(event, now);
         }
         if self.tun_ready {
-            self.tun_ready = !self.read_tun(PACKETS_PER_WAKE, now);
+            self.tun_ready = !self.read_tun(limits::PACKETS_PER_WAKE, now);
         }
         if self.overlay_ready {
-            self.overlay_ready = !self.read_overlay(PACKETS_PER_WAKE, now);
+            self.overlay_ready = !self.read_overlay(limits::PACKETS_PER_WAKE, now);
         }
         if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.engine.handle_timeout(now);
