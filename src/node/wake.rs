@@ -12,7 +12,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::time::{Duration, Instant};
 
-
 impl Node {
     /// Runs until it is told to stop.
     pub fn run(mut self) -> io::Result<Summary> {
