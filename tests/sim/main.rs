@@ -410,6 +410,21 @@ fn after_a_lost_syn_ack_an_early_acknowledgement_carries_the_timestamp_of_the_on
 }
 
 #[test]
+fn a_first_flight_whose_rest_the_kernel_lacks_is_delivered_for_as_long_as_the_connection_lives() {
+    let mut world = World::new(35, Network::default(), 2_000);
+    // The client's own copies are gone: it was told early that all of this arrived.
+    world.lose_rest_of_flight_until = 3 * SECOND;
+    let request = format!("GET /images/cat HTTP/1.1\r\nHost: shop\r\nX-Padding: {}\r\n\r\n", "x".repeat(4_000)).into_bytes();
+    let (first, second) = (request[..2_000].to_vec(), request[2_000..].to_vec());
+    let client = world.connect_client(50_000, vec![(0, first), (200_000, second)]);
+    world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+    assert!(world.counter(0, "early_acknowledgements_total") > 0);
+    assert!(world.now > 3 * SECOND, "the rest was really missing");
+    assert!(world.was_answered_by(client, "b", 2_000));
+    assert_eq!(world.nodes[1].server.requests, [request]);
+}
+
+#[test]
 fn a_late_syn_ack_of_a_released_connection_is_not_taken_for_a_new_one() {
     let mut world = World::new(27, Network { client_delay: 700_000, ..Network::default() }, 3_000);
     let client = world.connect_client(50_000, vec![(0, get("/"))]);

@@ -13,7 +13,7 @@ use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
 use baton::policy::ClusterFile;
-use baton::rewrite::{Flags, Segment, Seq, ToClientWire, ToServerWire};
+use baton::rewrite::{Flags, Segment, Seq, ToClientWire, ToServerLocal, ToServerWire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -96,6 +96,8 @@ pub struct World {
     pub to_client: Vec<Segment<Vec<u8>, ToClientWire>>,
     /// Until then no kernel's answer to a replay comes out of it.
     pub swallow_syn_acks_from_alias_until: u64,
+    /// Until then a kernel gets only the first segment of a first flight: the rest is lost on its way into it.
+    pub lose_rest_of_flight_until: u64,
     /// The next packet for the client is lost.
     pub lose_first_to_client: bool,
     /// Kernels say that they keep no request, as under SYN cookies.
@@ -140,6 +142,7 @@ impl World {
             trace: Vec::new(),
             to_client: Vec::new(),
             swallow_syn_acks_from_alias_until: 0,
+            lose_rest_of_flight_until: 0,
             lose_first_to_client: false,
             requests_are_cookies: false,
             control_is_up: false,
@@ -294,6 +297,25 @@ impl World {
             return self.leave(node, packet);
         }
         assert!(destination == NODES[node] || is_alias(destination), "a packet to nowhere: {destination}");
+        if destination == NODES[node]
+            && let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice())
+            && segment.flags().contains(Flags::RST)
+        {
+            // Anything but the one number the kernel still expects is a purge by luck (RFC 5961, section 3.2).
+            let port = segment.source().port;
+            let mut syn_acks = self.to_client.iter().rev().filter(|heard| heard.flags().contains(Flags::SYN));
+            let expected = syn_acks.find(|heard| heard.destination().port == port).map(Segment::ack);
+            assert_eq!(Some(segment.seq()), expected, "a purge at a wrong number");
+        }
+        if is_alias(destination)
+            && self.now < self.lose_rest_of_flight_until
+            && let Ok(segment) = Segment::<_, ToServerLocal>::parse(packet.as_slice())
+            && let Some(syn_ack) = self.to_client.first()
+            && !segment.payload().is_empty()
+            && segment.seq() != syn_ack.ack()
+        {
+            return;
+        }
         if destination == NODES[node]
             && let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice())
             && !segment.flags().contains(Flags::RST)
