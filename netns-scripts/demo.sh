@@ -157,10 +157,10 @@ ask 'GET /list.json  X-Tenant: gold' a c gold /list.json list.json -H 'X-Tenant:
 ask 'GET /list.json' c c default /list.json list.json
 
 # The control: can this counter count? A plain relay on a, in front of the same server b, carries every octet.
-spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${address_of[b]}:80"
+spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${host_of[b]}:80"
 wait_until 5 listening a 8080
 before=$(sent_by a)
-address_of[relay]=${address_of[a]}:8080
+host_of[relay]=${host_of[a]}:8080
 fetch client relay /images/cat.jpg
 through=$(($(sent_by a) - before))
 wrong=

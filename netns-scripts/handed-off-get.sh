@@ -12,8 +12,9 @@ start_cluster
 
 # passed_through NODE: response payload that left NODE's wire for the client.
 passed_through() { wire payload "$1" "$client_address"; }
+declare -A alias_pattern=([4]='198\.18\.[0-9.]+' [6]='fd00:ba70:[0-9a-f:]+')
 assert_log_line() {
-    grep -qE "^$client_address:$local_port 198\.18\.[0-9.]+ GET /images/picture 200 3145728\$" "$run_dir/log/nginx-b.access.log" ||
+    grep -qE "^$client_address:$local_port ${alias_pattern[$FAMILY]} GET /images/picture 200 3145728\$" "$run_dir/log/nginx-b.access.log" ||
         fail "no line for $client_address:$local_port in the access log of b: $(tail -n 1 "$run_dir/log/nginx-b.access.log")"
     ok "access log of b has the client's own address and port: $client_address:$local_port"
 }
@@ -50,9 +51,9 @@ must_fail "one octet too many" assert_same_file "the local answer" picture
 
 say "the counter of payload, fed with a plain relay on a"
 through_a=$(passed_through a)
-spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${address_of[b]}:80"
+spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${host_of[b]}:80"
 wait_until 5 listening a 8080
-in_ns client curl -sS --noproxy '*' --max-time 20 -o "$run_dir/relayed" "http://${address_of[a]}:8080/elsewhere/picture"
+in_ns client curl -sS --noproxy '*' --max-time 20 -o "$run_dir/relayed" "http://${host_of[a]}:8080/elsewhere/picture"
 cmp "$run_dir/relayed" "$run_dir/www/picture" || fail "the relay spoiled the answer"
 must_fail "a relay carries every octet" assert_eq "response payload that passed a" "$through_a" "$(passed_through a)"
 assert_at_least "payload of the relayed answer on a's wire" $((through_a + 3145728)) "$(passed_through a)"
@@ -73,7 +74,7 @@ for front_end in a b c; do
     done
 done
 assert_eq "resets from any server" 0 "$(wire resets '*')"
-in_ns client curl -sS --noproxy '*' --max-time 5 "http://${address_of[a]}:81/" 2>/dev/null || true
+in_ns client curl -sS --noproxy '*' --max-time 5 "http://${host_of[a]}:81/" 2>/dev/null || true
 must_fail "nothing listens on port 81" assert_eq "resets from any server" 0 "$(wire resets '*')"
 
 scenario_end

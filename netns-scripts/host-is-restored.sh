@@ -11,7 +11,9 @@ NO_VIDEOS=yes write_cluster
 
 # A host with a life of its own: rules, routes and tables of somebody else must still be there afterwards.
 ip -n "$(namespace a)" rule add pref 50 fwmark 0x5a lookup 77
-ip -n "$(namespace a)" route add 192.0.2.0/24 via "${address_of[b]}" table 77
+ip -n "$(namespace a)" route add 192.0.2.0/24 via "${address_of[b4]}" table 77
+ip -n "$(namespace a)" -6 rule add pref 50 fwmark 0x5a lookup 77
+ip -n "$(namespace a)" -6 route add 2001:db8::/32 via "${address_of[b6]}" table 77
 ip -n "$(namespace a)" link add dummy0 type dummy 2>/dev/null || true
 in_ns a nft -f - <<'END'
 table inet somebody {

@@ -16,7 +16,7 @@ received_more_than() { (($(received) > $1)); }
 
 mark
 spawn client "$run_dir/log/curl.log" curl -sS --noproxy '*' --max-time 60 --limit-rate 50M \
-    -D "$run_dir/huge.headers" -o "$run_dir/huge" "http://${address_of[a]}/elsewhere/huge"
+    -D "$run_dir/huge.headers" -o "$run_dir/huge" "http://${host_of[a]}/elsewhere/huge"
 download=$spawned
 wait_until 10 received_more_than 30000000
 assert_download_by a
@@ -42,7 +42,7 @@ start_baton a
 wait_for_peers
 mark
 spawn client "$run_dir/log/curl-2.log" curl -sS --noproxy '*' --max-time 5 --limit-rate 50M \
-    -D "$run_dir/huge.headers" -o "$run_dir/cut" "http://${address_of[a]}/images/huge"
+    -D "$run_dir/huge.headers" -o "$run_dir/cut" "http://${host_of[a]}/images/huge"
 download=$spawned
 wait_until 10 test -s "$run_dir/cut"
 assert_download_by b

@@ -13,9 +13,13 @@
 #            .-----+---. .--+---. .--+---. .--+---.
 #            | client  | |  a   | |  b   | |  c   |       namespaces bt<id>-client, bt<id>-a, ...
 #            | .100    | |  .1  | |  .2  | |  .3  |       10.77.0.0/24
+#            | ::100   | |  ::1 | |  ::2 | |  ::3 |       fd77::/64
 #            '---------' | nginx| | nginx| | nginx|       wildcard listener on port 80
 #                        | baton| | baton| | baton|
 #                        '------' '------' '------'
+#
+# Everything has an address of both families and the cluster has front-ends of both. Which family a scenario uses is
+# one variable: `FAMILY=6 netns-scripts/handed-off-get.sh`. In a script that uses both, a4 and a6 are a's addresses.
 #
 # Source this file, call `topology_up`, and everything made here is gone when the script ends, however it ends:
 # on success, on a failed assertion, on Ctrl-C, TERM or HUP. Names carry an id made from the process id, and no
@@ -41,9 +45,28 @@ scenario=$(basename "$0" .sh)
 # The interpreter itself: a version manager's wrapper costs 50 ms at every start.
 PYTHON=$(python3 -c 'import sys; print(sys.executable)')
 
-client_address=10.77.0.100
-alias_prefix=198.18.0.0/16
-declare -A address_of=([a]=10.77.0.1 [b]=10.77.0.2 [c]=10.77.0.3 [client]=$client_address)
+# FAMILY is that of the clients' connections, CONTROL_FAMILY that of the control channel and the overlay, FRONTENDS says
+# of which families the cluster has front-ends.
+: "${FAMILY:=4}"
+: "${CONTROL_FAMILY:=$FAMILY}" "${FRONTENDS:=4 6}"
+[[ $FAMILY == 4 ]] || scenario+=-ipv$FAMILY
+declare -A alias_prefix=([4]=198.18.0.0/16 [6]=fd00:ba70::/64)
+# shellcheck disable=SC2034 # for the scripts
+alias_packets='net 198.18.0.0/16 or net fd00:ba70::/64' # for tcpdump
+# address_of: as it is written alone. host_of: as it is written before a port and in a URL.
+declare -A address_of=() host_of=()
+number_the_stage() {
+    local name number
+    for name in a:1 b:2 c:3 client:100; do
+        number=${name#*:} name=${name%:*}
+        address_of[${name}4]=10.77.0.$number host_of[${name}4]=10.77.0.$number
+        address_of[${name}6]=fd77::$number host_of[${name}6]="[fd77::$number]"
+        address_of[$name]=${address_of[$name$FAMILY]} host_of[$name]=${host_of[$name$FAMILY]}
+    done
+}
+number_the_stage
+# shellcheck disable=SC2034 # for the scripts
+client_address=${address_of[client]}
 nodes=()      # the servers of this run, in order
 made=()       # the namespaces of this run, to be removed at the end
 run_dir=      # sockets, configurations, logs and files of this run
@@ -110,7 +133,8 @@ plug() {
     in_ns "$1" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad' 2>/dev/null || true
     ip -n "$name" link add eth0 type veth peer name "$1" netns "$switch"
     ip -n "$switch" link set dev "$1" master br0 up
-    ip -n "$name" address add "${address_of[$1]}/24" dev eth0
+    ip -n "$name" address add "${address_of[${1}4]}/24" dev eth0
+    ip -n "$name" address add "${address_of[${1}6]}/64" dev eth0
     ip -n "$name" link set eth0 up
 }
 
@@ -226,28 +250,43 @@ wait_until() {
 
 # Counters live in the switch, where no server can touch them. A frame is counted where it enters, that is: when it
 # leaves a server's wire. nft cannot subtract header from packet length, so payload is counted per header length (one
-# set for each data offset), and tools/wire.py subtracts headers exactly.
+# set for each data offset, of each family), and tools/wire.py subtracts headers exactly. Extension headers of IPv6 are
+# counted as payload; no scenario that asks for payload has any.
 watch_the_switch() {
-    local offset
+    local offset ip key
+    # The length of IPv6 is without its own header.
+    local -A counted=([ip]=20 [ip6]=0)
     {
         echo 'table bridge wire {'
         echo '  counter alias_packets { }'
-        for offset in {5..15}; do
-            echo "  set payload_$offset { typeof meta iifname . ip saddr . ip daddr . tcp sport; flags dynamic; size 65535; counter; }"
+        for ip in ip ip6; do
+            key="meta iifname . $ip saddr . $ip daddr"
+            for offset in {5..15}; do
+                echo "  set ${ip}_payload_$offset { typeof $key . tcp sport; flags dynamic; size 65535; counter; }"
+            done
+            echo "  set ${ip}_resets { typeof $key . tcp sport; flags dynamic; size 65535; counter; }"
         done
-        echo '  set resets { typeof meta iifname . ip saddr . ip daddr . tcp sport; flags dynamic; size 65535; counter; }'
-        echo '  set traffic { typeof meta iifname . ip saddr . ip daddr . ip protocol; flags dynamic; size 65535; counter; }'
+        echo '  set ip_traffic { typeof meta iifname . ip saddr . ip daddr . ip protocol; flags dynamic; size 65535; counter; }'
+        echo '  set ip6_traffic { typeof meta iifname . ip6 saddr . ip6 daddr . ip6 nexthdr; flags dynamic; size 65535; counter; }'
         echo '  chain enters {'
         echo '    type filter hook prerouting priority -300;'
-        echo "    ip saddr $alias_prefix counter name alias_packets"
-        echo "    ip daddr $alias_prefix counter name alias_packets"
-        echo "    arp saddr ip $alias_prefix counter name alias_packets"
-        echo "    arp daddr ip $alias_prefix counter name alias_packets"
-        echo '    update @traffic { meta iifname . ip saddr . ip daddr . ip protocol }'
+        echo "    ip saddr ${alias_prefix[4]} counter name alias_packets"
+        echo "    ip daddr ${alias_prefix[4]} counter name alias_packets"
+        echo "    arp saddr ip ${alias_prefix[4]} counter name alias_packets"
+        echo "    arp daddr ip ${alias_prefix[4]} counter name alias_packets"
+        echo "    ip6 saddr ${alias_prefix[6]} counter name alias_packets"
+        echo "    ip6 daddr ${alias_prefix[6]} counter name alias_packets"
+        # Who asks for the neighbour's address, or says it: the target, here the 64 bits of the prefix.
+        echo "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } @th,64,64 0xfd00ba7000000000 counter name alias_packets"
+        echo '    update @ip_traffic { meta iifname . ip saddr . ip daddr . ip protocol }'
+        echo '    update @ip6_traffic { meta iifname . ip6 saddr . ip6 daddr . ip6 nexthdr }'
         echo '    iifname "client" accept'
-        echo '    tcp flags & rst == rst update @resets { meta iifname . ip saddr . ip daddr . tcp sport }'
-        for offset in {5..15}; do
-            echo "    tcp doff $offset ip length > $((20 + 4 * offset)) update @payload_$offset { meta iifname . ip saddr . ip daddr . tcp sport }"
+        for ip in ip ip6; do
+            key="meta iifname . $ip saddr . $ip daddr . tcp sport"
+            echo "    tcp flags & rst == rst update @${ip}_resets { $key }"
+            for offset in {5..15}; do
+                echo "    tcp doff $offset $ip length > $((counted[$ip] + 4 * offset)) update @${ip}_payload_$offset { $key }"
+            done
         done
         echo '  }'
         echo '}'
@@ -282,7 +321,7 @@ table bridge lossy {
   counter lost { }
   chain passes {
     type filter hook forward priority 10;
-    ip protocol { tcp, udp } numgen random mod 100 < $1 counter name lost drop
+    meta l4proto { tcp, udp } numgen random mod 100 < $1 counter name lost drop
   }
 }
 END
@@ -294,10 +333,12 @@ lost_packets() { in_ns switch nft list counter bridge lossy lost | awk '$1 == "p
 lose_first_syn_acks() {
     in_ns switch nft -f - <<'END'
 table bridge lossy {
-  set answered { typeof ip daddr . tcp dport . tcp sequence; flags dynamic; size 65535; }
+  set answered4 { typeof ip daddr . tcp dport . tcp sequence; flags dynamic; size 65535; }
+  set answered6 { typeof ip6 daddr . tcp dport . tcp sequence; flags dynamic; size 65535; }
   chain passes {
     type filter hook forward priority 10;
-    tcp flags & (syn | ack) == (syn | ack) ip daddr . tcp dport . tcp sequence != @answered add @answered { ip daddr . tcp dport . tcp sequence } drop
+    tcp flags & (syn | ack) == (syn | ack) ip daddr . tcp dport . tcp sequence != @answered4 add @answered4 { ip daddr . tcp dport . tcp sequence } drop
+    tcp flags & (syn | ack) == (syn | ack) ip6 daddr . tcp dport . tcp sequence != @answered6 add @answered6 { ip6 daddr . tcp dport . tcp sequence } drop
   }
 }
 END

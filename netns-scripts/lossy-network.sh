@@ -13,7 +13,7 @@ start_applications
 export BATON_RUST_LOG=baton=info FETCH_TIMEOUT=150
 NO_VIDEOS=yes start_cluster
 hash=$(sha256sum <"$run_dir/www/large" | cut -d ' ' -f 1)
-start_capture br0 'tcp port 80 or net 198.18.0.0/16'
+start_capture br0 "tcp port 80 or $alias_packets"
 
 lose_packets 2
 # assert_answered_as_counted: by b after a handoff, by a after a fall-back, and nothing else was counted.
@@ -72,7 +72,7 @@ must_fail "b answered" assert_answered a
 must_fail "one was handed off" assert_counts
 must_fail "and did not fall back" assert_sum 1 'a[.]fallback[.].*'
 must_fail "another file" assert_same_file "the answer" large
-start_capture br0 'tcp port 80 or net 198.18.0.0/16'
+start_capture br0 "tcp port 80 or $alias_packets"
 fetch client a /elsewhere/small
 tool b stray "${address_of[a]}" "$client_address" "$local_port"
 stop_capture br0

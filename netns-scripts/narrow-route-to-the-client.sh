@@ -21,12 +21,12 @@ download() {
 
 for server in a b; do
     say "1300 octets from $server to the client"
-    ip -n "$(namespace "$server")" route add "$client_address/32" dev eth0 mtu lock 1300
+    ip -n "$(namespace "$server")" route add "$client_address" dev eth0 mtu lock 1300
     for silence in 0 3; do
         download a "$silence" /elsewhere/picture
         download b "$silence" /images/picture a.handed_off=1 b.accepted=1
     done
-    ip -n "$(namespace "$server")" route del "$client_address/32"
+    ip -n "$(namespace "$server")" route del "$client_address"
 done
 assert_eq "replays to self" 2 "$(stat_of a replays_to_self_total)"
 

@@ -16,7 +16,7 @@ assert_no_alias_packets() { assert_eq "packets with an alias address on any wire
 start_download() {
     rm -f "$run_dir/film"
     spawn client "$run_dir/log/curl.log" curl -sS --noproxy '*' --max-time 8 --limit-rate 30M \
-        -D "$run_dir/film.headers" -o "$run_dir/film" "http://${address_of[a]}/images/film"
+        -D "$run_dir/film.headers" -o "$run_dir/film" "http://${host_of[a]}/images/film"
     download=$spawned
     wait_until 10 received_more_than 5000000
     assert_eq "download answered by" b "$(header X-Server "$run_dir/film.headers")"
@@ -33,7 +33,7 @@ some_requests() {
     done
 }
 
-start_capture br0 'tcp port 80 or net 198.18.0.0/16'
+start_capture br0 "tcp port 80 or $alias_packets"
 
 say "while baton runs"
 some_requests b
@@ -83,12 +83,13 @@ assert_capture_clean
 ok "every segment to the client lies in the sequence space that it was promised"
 
 say "the same checks, fed with packets that are wrong"
-start_capture br0 'tcp port 80 or net 198.18.0.0/16'
+start_capture br0 "tcp port 80 or $alias_packets"
 fetch client a /elsewhere/picture
 tool b stray "${address_of[a]}" "$client_address" "$local_port"
 stop_capture br0
 must_fail "a segment with another server's numbers" assert_capture_clean
-tool b stray 198.18.0.77 "$client_address" "$local_port"
+declare -A stray_alias=([4]=198.18.0.77 [6]=fd00:ba70::4d)
+tool b stray "${stray_alias[$FAMILY]}" "$client_address" "$local_port"
 must_see() { (($(wire alias-packets) > 0)); }
 wait_until 5 must_see
 must_fail "a packet from an alias address" assert_no_alias_packets

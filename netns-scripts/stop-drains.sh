@@ -14,7 +14,7 @@ received_more_than() { (($(stat -c %s "$run_dir/film" 2>/dev/null || echo 0) > $
 start_download() {
     rm -f "$run_dir/film"
     spawn client "$run_dir/log/curl.log" curl -sS --noproxy '*' --max-time 60 --limit-rate 20M \
-        -D "$run_dir/film.headers" -o "$run_dir/film" "http://${address_of[a]}/images/film"
+        -D "$run_dir/film.headers" -o "$run_dir/film" "http://${host_of[a]}/images/film"
     download=$spawned
     wait_until 10 received_more_than 5000000
 }

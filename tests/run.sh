@@ -20,7 +20,7 @@ log_dir=$target_dir/tests
 
 # --- the steps ----------------------------------------------------------------------------------------------------
 
-# Each line: name, bound in seconds, command. A scenario's name is that of its script.
+# Each line: name, bound in seconds, command. A scenario's name is that of its script, with its family if that is IPv6.
 core_steps() {
     cat <<'END'
 format               120  cargo fmt --all --check -- --color=never
@@ -51,6 +51,7 @@ scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario             120  netns-scripts/host-is-restored.sh
 scenario             300  netns-scripts/many-connections.sh
+scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
 demonstration        300  netns-scripts/demo.sh
 END
 }
@@ -100,6 +101,7 @@ take_steps() {
     local name bound command
     while read -r name bound command; do
         [[ $name != scenario ]] || name=$(basename "$command" .sh)
+        [[ $command != *FAMILY=6* ]] || name+=-ipv6
         names+=("$name")
         bounds+=("$bound")
         commands+=("$command")

@@ -26,6 +26,7 @@ http {
   sendfile on;
   server {
     listen 80 backlog=$backlog;
+    listen [::]:80 backlog=$backlog;
     root $run_dir/www;
     add_header X-Server $node always;
     location ~ ^/[a-z]+/upload\$ {
@@ -106,6 +107,15 @@ default_rules='
         when: { path: "/videos/*" }
         send_to: c'
 
+# of_families WHAT [ARGUMENT...]: a flow sequence of what WHAT says for each family of the front-ends.
+of_families() {
+    local family list=''
+    for family in $FRONTENDS; do list+="${list:+, }\"$("$@" "$family")\""; done
+    printf '[%s]' "$list"
+}
+prefix_of() { printf '%s' "${alias_prefix[$1]}"; }
+front_end_of() { printf '%s:80' "${host_of[$1$2]}"; }
+
 # write_cluster: the cluster file of this run, with fresh keys. The variables RULES, SERVICE (more lines of the service,
 # indented by four) and LIMITS (one flow mapping) change what a scenario needs changed.
 write_cluster() {
@@ -117,15 +127,15 @@ write_cluster() {
     done
     {
         echo 'cluster: stage'
-        echo "overlay: { port: 7400, aliases: [\"$alias_prefix\"] }"
+        echo "overlay: { port: 7400, aliases: $(of_families prefix_of) }"
         echo 'nodes:'
         for node in "${nodes[@]}"; do
-            echo "  $node: { address: ${address_of[$node]}, public_key: \"$(<"$run_dir/$node/public_key")\" }"
+            echo "  $node: { address: \"${address_of[$node$CONTROL_FAMILY]}\", public_key: \"$(<"$run_dir/$node/public_key")\" }"
         done
         echo 'services:'
         echo '  web:'
         echo '    frontends:'
-        for node in "${nodes[@]}"; do echo "      $node: [\"${address_of[$node]}:80\"]"; done
+        for node in "${nodes[@]}"; do echo "      $node: $(of_families front_end_of "$node")"; done
         echo '    servers:'
         for node in "${nodes[@]}"; do echo "      $node: { port: 80 }"; done
         echo '    inspect: http'

@@ -12,7 +12,7 @@ fetch() {
     line=$(in_ns "$from" curl -sS --noproxy '*' --max-time "${FETCH_TIMEOUT:-30}" \
         -D "$run_dir/fetched.headers" -o "$body" \
         -w '%{http_code} %{local_port} %{size_download} %{time_total}' "$@" \
-        "http://${address_of[$to]}$path" 2>"$run_dir/fetched.error") || outcome=$?
+        "http://${host_of[$to]}$path" 2>"$run_dir/fetched.error") || outcome=$?
     read -r status local_port octets seconds <<<"$line"
     answered_by=$(header X-Server)
     [[ $outcome -eq 0 ]] || say "        curl: $(<"$run_dir/fetched.error") (status $outcome)"
@@ -38,7 +38,7 @@ tool() {
 start_capture() {
     rm -f "$run_dir/log/tcpdump-$1.log"
     spawn switch "$run_dir/log/tcpdump-$1.log" \
-        tcpdump -i "$1" -n -U -Z root -s 120 -B 65536 -w "$run_dir/capture-$1.pcap" "${2:-ip}"
+        tcpdump -i "$1" -n -U -Z root -s 120 -B 65536 -w "$run_dir/capture-$1.pcap" "${2:-ip or ip6}"
     echo "$spawned" >"$run_dir/capture-$1.process"
     wait_until 10 grep -q 'listening on' "$run_dir/log/tcpdump-$1.log"
 }
@@ -68,4 +68,4 @@ END
 }
 
 # gone_from NODE PORT: NODE's kernel has no established connection from this port of the client.
-gone_from() { [[ -z $(in_ns "$1" ss -Htn state established "dst $client_address and dport = :$2") ]]; }
+gone_from() { [[ -z $(in_ns "$1" ss -Htn state established "dst ${host_of[client]} and dport = :$2") ]]; }

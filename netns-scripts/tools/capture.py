@@ -12,6 +12,7 @@ import sys
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 HALF = 1 << 31
+ALIASES = ("198.18.", "fd00:ba70::")
 # How far a server may be ahead of what the client has been seen to acknowledge. No window here is larger; a sequence
 # number of another sequence space passes by chance once in 128 segments, and a connection has more than that.
 AHEAD_MAX = 32 << 20
@@ -25,7 +26,7 @@ def difference(later, earlier):
 
 
 def packets(path):
-    """Yields (seconds, source, destination, TCP octets, TCP length) of every TCP segment over IPv4."""
+    """Yields (seconds, source, destination, TCP octets, TCP length) of every TCP segment over IPv4 or IPv6."""
     with open(path, "rb") as file:
         magic = file.read(4)
         order = "<" if magic in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
@@ -33,18 +34,18 @@ def packets(path):
         while len(header := file.read(16)) == 16:
             seconds, fraction, captured, _ = struct.unpack(order + "IIII", header)
             frame = file.read(captured)
-            if frame[12:14] != b"\x08\x00" or frame[23] != 6:
+            ip, now = frame[14:], seconds + fraction / 1e6
+            if frame[12:14] == b"\x08\x00" and ip[9] == 6:
+                header_length = (ip[0] & 15) * 4
+                length = struct.unpack("!H", ip[2:4])[0] - header_length
+                source, destination = (socket.inet_ntop(socket.AF_INET, part) for part in (ip[12:16], ip[16:20]))
+            elif frame[12:14] == b"\x86\xdd" and ip[6] == 6:
+                header_length = 40
+                length = struct.unpack("!H", ip[4:6])[0]
+                source, destination = (socket.inet_ntop(socket.AF_INET6, part) for part in (ip[8:24], ip[24:40]))
+            else:
                 continue
-            ip = frame[14:]
-            header_length = (ip[0] & 15) * 4
-            total = struct.unpack("!H", ip[2:4])[0]
-            yield (
-                seconds + fraction / 1e6,
-                socket.inet_ntoa(ip[12:16]),
-                socket.inet_ntoa(ip[16:20]),
-                ip[header_length:],
-                total - header_length,
-            )
+            yield now, source, destination, ip[header_length:], length
 
 
 class Segment:
@@ -108,7 +109,7 @@ def check(path):
     violations, segments, from_alias, count = [], 0, 0, 0
     for now, source, destination, tcp, length in packets(path):
         segment = Segment(tcp, length)
-        if source.startswith("198.18.") or destination.startswith("198.18."):
+        if source.startswith(ALIASES) or destination.startswith(ALIASES):
             from_alias += 1
             violations.append((now, source, destination, segment, "alias address"))
             continue

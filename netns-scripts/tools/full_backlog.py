@@ -17,10 +17,7 @@ def waiting_and_limit(listener):
 
 def main():
     port = int(sys.argv[1])
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("", port))
-    listener.listen(1)
+    listener = socket.create_server(("", port), family=socket.AF_INET6, backlog=1, dualstack_ipv6=True)
     connections = []
     while True:
         waiting, limit = waiting_and_limit(listener)

@@ -37,10 +37,12 @@ def checksum(octets):
 class Segment:
     """A received segment; numbers as they are on the wire."""
 
-    def __init__(self, packet):
-        header_length = (packet[0] & 15) * 4
-        self.source = socket.inet_ntoa(packet[12:16])
-        tcp = packet[header_length:struct.unpack("!H", packet[2:4])[0]]
+    def __init__(self, packet, source):
+        self.source = source
+        tcp = packet
+        if ":" not in source:
+            # Of IPv4 a raw socket gives the header too.
+            tcp = packet[(packet[0] & 15) * 4:struct.unpack("!H", packet[2:4])[0]]
         self.source_port, self.destination_port, self.seq, self.ack, offset, self.flags, self.window = struct.unpack("!HHIIBBH", tcp[:16])
         self.payload = tcp[(offset >> 4) * 4:]
         self.tsval = self.tsecr = None
@@ -57,7 +59,8 @@ class Segment:
 class Wire:
     def __init__(self, address, source_port, port=80):
         self.address, self.port, self.source_port = address, port, source_port
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.socket = socket.socket(self.family, socket.SOCK_RAW, socket.IPPROTO_TCP)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
         self.socket.connect((address, 0))
@@ -68,8 +71,9 @@ class Wire:
         seq, ack = seq & 0xFFFFFFFF, ack & 0xFFFFFFFF
         fields = [self.source_port, self.port, seq, ack, offset, flags, window]
         header = struct.pack("!HHIIBBHHH", *fields, 0, 0) + options
-        pseudo = socket.inet_aton(self.own_address) + socket.inet_aton(self.address)
-        pseudo += struct.pack("!BBH", 0, 6, len(header) + len(payload))
+        pseudo = socket.inet_pton(self.family, self.own_address) + socket.inet_pton(self.family, self.address)
+        # The fields of RFC 8200, section 8.1; with numbers this small those of IPv4 give the same sum.
+        pseudo += struct.pack("!II", len(header) + len(payload), 6)
         header = struct.pack("!HHIIBBHHH", *fields, checksum(pseudo + header + payload), 0) + options
         self.socket.send(header + payload)
 
@@ -79,7 +83,8 @@ class Wire:
         while (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             try:
-                segment = Segment(self.socket.recv(1 << 17))
+                packet, source = self.socket.recvfrom(1 << 17)
+                segment = Segment(packet, source[0])
             except (socket.timeout, BlockingIOError):
                 return None
             if (segment.source, segment.source_port, segment.destination_port) == (self.address, self.port, self.source_port):

@@ -1,4 +1,4 @@
-"""A plain relay, as any proxy is: accepts on PORT and copies octets to and from TARGET, which is ADDRESS:PORT.
+"""A plain relay, as any proxy is: accepts on PORT and copies octets to and from TARGET, which is ADDRESS:PORT or [ADDRESS]:PORT.
 
   relay.py PORT TARGET
 """
@@ -27,11 +27,11 @@ def serve(client, target):
 
 def main():
     address, port = sys.argv[2].rsplit(":", 1)
-    listener = socket.create_server(("", int(sys.argv[1])), backlog=128)
+    listener = socket.create_server(("", int(sys.argv[1])), family=socket.AF_INET6, backlog=128, dualstack_ipv6=True)
     print("listening", flush=True)
     while True:
         client, _ = listener.accept()
-        threading.Thread(target=serve, args=(client, (address, int(port))), daemon=True).start()
+        threading.Thread(target=serve, args=(client, (address.strip("[]"), int(port))), daemon=True).start()
 
 
 main()

@@ -35,12 +35,19 @@ def selection(arguments):
     return [port, "*", to, source_port]
 
 
+def of_both(sets, name):
+    """Yields (key, octets of the IP header, counter) of what is counted in one set for each family."""
+    for family, header in (("ip", 20), ("ip6", 40)):
+        for key, counter in sets[f"{family}_{name}"]:
+            yield key, header, counter
+
+
 def payload(sets, wanted):
     total = 0
     for offset in range(5, 16):
-        for key, counter in sets[f"payload_{offset}"]:
+        for key, header, counter in of_both(sets, f"payload_{offset}"):
             if matches(key, wanted):
-                total += counter["bytes"] - counter["packets"] * (20 + 4 * offset)
+                total += counter["bytes"] - counter["packets"] * (header + 4 * offset)
     return total
 
 
@@ -52,18 +59,18 @@ def main():
     elif question == "payload":
         print(payload(sets, selection(arguments)))
     elif question == "resets":
-        print(sum(c["packets"] for key, c in sets["resets"] if matches(key, selection(arguments))))
+        print(sum(c["packets"] for key, _, c in of_both(sets, "resets") if matches(key, selection(arguments))))
     elif question == "traffic":
         port, to, protocol = arguments
-        print(sum(c["bytes"] for key, c in sets["traffic"] if matches(key, [port, "*", to, protocol])))
+        print(sum(c["bytes"] for key, _, c in of_both(sets, "traffic") if matches(key, [port, "*", to, protocol])))
     elif question == "summary":
         print("packets with an alias address:", counters["alias_packets"]["packets"])
-        keys = {tuple(key) for offset in range(5, 16) for key, _ in sets[f"payload_{offset}"]}
+        keys = {tuple(key) for offset in range(5, 16) for key, _, _ in of_both(sets, f"payload_{offset}")}
         for key in sorted(keys, key=str):
             print("payload", *key, payload(sets, [str(part) for part in key]))
-        for key, counter in sets["resets"]:
+        for key, _, counter in of_both(sets, "resets"):
             print("resets", *key, counter["packets"])
-        for key, counter in sets["traffic"]:
+        for key, _, counter in of_both(sets, "traffic"):
             print("traffic", *key, counter["packets"], "packets", counter["bytes"], "octets")
     else:
         sys.exit(__doc__)
