@@ -39,6 +39,7 @@ pub struct Cli {
 pub enum Command {
     Run(Run),
     Check(Check),
+    Explain(Explain),
     Keygen(Keygen),
     /// Show this node: services, peers up, connections
     #[command(after_help = with_exit_codes("\
@@ -117,6 +118,71 @@ pub struct Check {
     /// The cluster file
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,
+}
+
+/// Say what a node would do with a request, and why
+///
+/// Which rule decides, which server answers, and for every earlier rule the first condition that does not hold, with what
+/// the request has there. Runs the code that routes, on a cluster file; asks no daemon and touches no host. A request that
+/// servers could read differently is not compared with rules: the default decides, and the answer says why.
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Examples:
+  baton explain shop.yaml --node a --service web --http 'GET /images/1.png'
+  baton explain shop.yaml --node a --service web --http 'GET /' --header 'Host: img.example.com' --client 192.0.2.7
+  baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
+#[command(group(clap::ArgGroup::new("bytes").required(true)))]
+pub struct Explain {
+    /// The cluster file
+    #[arg(value_name = "CLUSTER.yaml")]
+    pub cluster: PathBuf,
+    /// The node that the connection arrives at
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// The service that it is for
+    #[arg(long, value_name = "NAME")]
+    pub service: String,
+    /// The front-end address that the client connects to [default: the node's first one of the service]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub frontend: Option<std::net::SocketAddr>,
+    /// The client's address [default: one that is in no network]
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<std::net::IpAddr>,
+    /// What the client sends first, as it is; - is standard input
+    #[arg(long, value_name = "FILE", group = "bytes")]
+    pub request: Option<PathBuf>,
+    /// The request in words; it is HTTP/1.1 unless a version follows, and names the front-end address as its host unless
+    /// a header does
+    #[arg(long, value_name = "METHOD TARGET", group = "bytes", value_parser = request_line)]
+    pub http: Option<RequestLine>,
+    /// A header field of it; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", requires = "http", conflicts_with = "request", value_parser = header)]
+    pub header: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `GET /x`, or `GET /x HTTP/1.0`.
+#[derive(Clone, Debug)]
+pub struct RequestLine {
+    pub method: String,
+    pub target: String,
+    pub version: String,
+}
+
+fn request_line(text: &str) -> Result<RequestLine, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (method, target, version) = match words[..] {
+        [method, target] => (method, target, "HTTP/1.1"),
+        [method, target, version] if version.starts_with("HTTP/") => (method, target, version),
+        _ => return Err("write a method and a path, like 'GET /x'; a version may follow".to_owned()),
+    };
+    Ok(RequestLine { method: method.to_owned(), target: target.to_owned(), version: version.to_owned() })
+}
+
+fn header(text: &str) -> Result<String, String> {
+    if text.contains(':') { Ok(text.to_owned()) } else { Err("write a name, a colon and a value, like 'Host: x'".to_owned()) }
 }
 
 /// Make a node's key pair

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod control;
+pub mod explain;
 pub mod flow;
 pub mod handoff;
 pub mod limits;

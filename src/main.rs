@@ -6,10 +6,11 @@ use baton::admin::client::{self, AskError};
 use baton::admin::protocol::{Reply, Request};
 use baton::admin::text;
 use baton::control::key::{PrivateKey, public_key_to_text};
+use baton::explain::{self, Bytes, Question};
 use baton::node::{self, StartError};
 use clap::Parser;
 use cli::{Cli, Command};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::Check(arguments) => check(&arguments.cluster),
+        Command::Explain(arguments) => explain(arguments),
         Command::Keygen(arguments) => keygen(arguments.out.as_deref()),
         Command::Status(query) => ask(query.daemon, query.json, &Request::Status),
         Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
@@ -89,6 +91,39 @@ fn check(path: &Path) -> Result<(), Failure> {
     let checked = node::check(path)?;
     eprint!("{}", checked.warnings);
     print(&format!("{}\n", checked.summary))
+}
+
+fn explain(arguments: cli::Explain) -> Result<(), Failure> {
+    let bytes = match (arguments.http, arguments.request) {
+        (Some(line), _) => {
+            let cli::RequestLine { method, target, version } = line;
+            Bytes::Http { method, target, version, headers: arguments.header }
+        }
+        (None, Some(path)) => Bytes::Raw(read_request(&path)?),
+        (None, None) => unreachable!("the command line asks for one of them"),
+    };
+    let question = Question {
+        node: arguments.node,
+        service: arguments.service,
+        frontend: arguments.frontend.map(Into::into),
+        client: arguments.client,
+        bytes,
+    };
+    let answer = explain::ask(&arguments.cluster, &question)?;
+    print(&show(arguments.json, &answer, explain::text))
+}
+
+/// No more than is ever looked at.
+fn read_request(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let bytes_max = *baton::limits::cluster_file::INSPECT_BYTES_MAX.end();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(bytes_max).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Failure::Host(format!("cannot read the request from {}: {error}", path.display())))?;
+    Ok(bytes)
 }
 
 fn keygen(out: Option<&Path>) -> Result<(), Failure> {

@@ -67,7 +67,7 @@ fn key_file(directory: &Path, name: &str) -> (PathBuf, String) {
 #[test]
 fn help_teaches_at_every_level() {
     let top = stdout(&baton(["--help"]));
-    let commands = ["run", "check", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop"];
+    let commands = ["run", "check", "explain", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop"];
     for command in commands {
         assert!(top.contains(&format!("\n  {command} ")), "{command} is not listed:\n{top}");
         let output = baton([command, "--help"]);
@@ -78,7 +78,7 @@ fn help_teaches_at_every_level() {
         assert!(help.contains(&format!("baton {command}")), "{help}");
         assert!(!help.lines().next().unwrap_or_default().is_empty(), "{help}");
     }
-    for later in ["explain", "reload", "doctor", "cleanup", "top"] {
+    for later in ["reload", "doctor", "cleanup", "top"] {
         assert!(!top.contains(&format!("\n  {later} ")), "{later} does not exist yet:\n{top}");
     }
 }
@@ -98,6 +98,10 @@ fn a_wrong_command_line_is_code_2_and_says_what_is_missing() {
         ("run --node a", "CLUSTER.yaml"),
         ("check", "CLUSTER.yaml"),
         ("flows --limit many", "many"),
+        ("explain shop.yaml --node a --service web", "--http"),
+        ("explain shop.yaml --node a --http GET", "GET"),
+        ("explain shop.yaml --node a --service web --request f --header x:y", "--header"),
+        ("explain shop.yaml --service web --request f", "--node"),
         ("stop --timeout soon", "30s"),
         ("stop --json", "--json"),
     ] {
@@ -240,4 +244,107 @@ fn run_without_privilege_is_code_3_and_touches_nothing() {
         .unwrap();
     assert_fails(&output, 3, "CAP_NET_ADMIN");
     assert!(!socket.exists());
+}
+
+/// `baton explain` of a file whose node a has rules for images (node b) and for a client's network.
+fn explain(directory: &Path, arguments: &[&str]) -> Output {
+    let path = directory.join("explained.yaml");
+    let text = "\
+cluster: shop
+overlay: { port: 7400, aliases: 198.18.0.0/16 }
+nodes:
+  a: { address: 10.77.0.1, public_key: bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U= }
+  b: { address: 10.77.0.2, public_key: jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8= }
+services:
+  web:
+    frontends: { a: '10.77.0.1:80', b: '10.77.0.2:80' }
+    rules:
+      - { name: images, when: { path: '/images/*', header: { x-size: [small, large] } }, send_to: [b, local] }
+      - { name: near, when: { client: 192.0.2.0/24 }, send_to: b }
+    default: local
+";
+    std::fs::write(&path, text).unwrap();
+    let fixed = ["explain", path.to_str().unwrap(), "--service", "web"];
+    baton(fixed.iter().chain(arguments))
+}
+
+#[test]
+fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
+    let directory = tempfile::tempdir().unwrap();
+    let asked = ["--node", "a", "--http", "GET /images/1", "--header", "X-Size: huge", "--client", "192.0.2.7", "--json"];
+    let output = explain(directory.path(), &asked);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let expected = serde_json::json!({
+        "cluster": "shop",
+        "node": "a",
+        "service": "web",
+        "frontend": "10.77.0.1:80",
+        "client": "192.0.2.7",
+        "request": { "method": "GET", "host": "10.77.0.1", "path": "/images/1", "client": "192.0.2.7" },
+        "outcome": "decided",
+        "ambiguity": null,
+        "rule": "near",
+        "candidates": ["b"],
+        "answered_by": "b",
+        "rules": [
+            {
+                "rule": "images",
+                "conditions": "path /images/*, header x-size small or large",
+                "matched": false,
+                "unmet": {
+                    "condition": "header x-size",
+                    "seen": "huge",
+                    "reason": "header x-size has the value \"huge\", which is none of its values"
+                }
+            },
+            { "rule": "near", "conditions": "client 192.0.2.0/24", "matched": true, "unmet": null }
+        ]
+    });
+    assert_eq!(json, expected);
+
+    let output = explain(directory.path(), &["--node", "a", "--http", "GET /images/1", "--header", "X-Size: small"]);
+    assert!(stdout(&output).contains("rule     images\nserver   b; if it cannot, a (the local server)\n"), "{}", stdout(&output));
+    let output = explain(directory.path(), &["--node", "b", "--http", "GET /images/1", "--header", "X-Size: small"]);
+    assert!(stdout(&output).contains("server   b (the local server)\n"), "{}", stdout(&output));
+}
+
+#[test]
+fn explain_reads_a_request_as_it_was_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("request");
+    for (bytes, outcome, ambiguity) in [
+        ("GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "decided", serde_json::Value::Null),
+        ("GET /x HTTP/1.1\r\nHost: a\r\n", "incomplete", serde_json::Value::Null),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "ambiguous", "host_repeated".into()),
+        ("\u{16}\u{3}\u{1}", "ambiguous", "not_http".into()),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let arguments = ["--node", "a", "--request", path.to_str().unwrap()];
+        let output = explain(directory.path(), &[&arguments[..], &["--json"]].concat());
+        let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!((&json["outcome"], &json["ambiguity"]), (&outcome.into(), &ambiguity), "{json}");
+        assert_eq!((&json["rule"], &json["answered_by"]), (&"default".into(), &"a".into()), "{json}");
+        if ambiguity != serde_json::Value::Null {
+            let text = stdout(&explain(directory.path(), &arguments));
+            assert!(text.contains(&format!("ambiguous ({})", ambiguity.as_str().unwrap())), "{text}");
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_fails(&explain(directory.path(), &["--node", "a", "--request", path.to_str().unwrap()]), 3, "request");
+}
+
+#[test]
+fn explain_refuses_what_is_not_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_fails(&explain(directory.path(), &["--node", "z", "--http", "GET /"]), 1, "there is no node `z`");
+    let elsewhere = ["--node", "a", "--http", "GET /", "--frontend", "10.77.0.2:80"];
+    assert_fails(&explain(directory.path(), &elsewhere), 1, "10.77.0.2:80 is no front-end address of service web on node a");
+    let file = directory.path().join("explained.yaml");
+    let line = ["explain", file.to_str().unwrap(), "--node", "a", "--service", "shop", "--http", "GET /"];
+    assert_fails(&baton(line), 1, "there is no service `shop`");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("send_to: b }", "send_to: c }")).unwrap();
+    let line = ["explain", file.to_str().unwrap(), "--node", "a", "--service", "web", "--http", "GET /"];
+    assert_fails(&baton(line), 1, &format!("{}:11:64: ", file.display()));
 }

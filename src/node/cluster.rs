@@ -5,7 +5,7 @@ use crate::policy::{ClusterFile, Policy, Report};
 use std::path::Path;
 
 /// The policy of a node, and what in the file is probably not meant.
-pub(super) fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartError> {
+pub fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartError> {
     let file = read(path)?;
     let policy = file.compile(node).map_err(|error| {
         let place = path.display();

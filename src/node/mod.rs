@@ -18,7 +18,7 @@ mod start;
 mod stop;
 mod wake;
 
-pub use cluster::{Checked, check};
+pub use cluster::{Checked, check, load};
 pub use start::{Options, StartError, start};
 pub use stop::Summary;
 

@@ -1,10 +1,11 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
+use super::Service;
 use super::ambiguity::Ambiguity;
 use super::http::{self, Head};
 use super::request::Request;
-use super::rule::DEFAULT_RULE;
-use super::{Service, rule::Rule};
+use super::rule::{DEFAULT_RULE, Rule};
+use super::when::Mismatch;
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -38,28 +39,6 @@ pub enum Examination {
     Decided(Decision),
 }
 
-/// How an examination came out, for `baton explain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// What the engine would be told.
-    pub examination: Examination,
-    /// What the rules were compared with, one line; none if the bytes are no (complete and clear) request.
-    pub request: Option<String>,
-    /// The rules in order, up to the one that matched.
-    pub tried: Vec<Tried>,
-}
-
-/// One rule of an explanation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
-    /// Name of the rule.
-    pub rule: Rc<str>,
-    /// Its conditions, one line.
-    pub conditions: String,
-    /// Why it did not match; none if it did.
-    pub mismatch: Option<String>,
-}
-
 impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request, the default.
@@ -76,24 +55,6 @@ impl Service {
         Decision { rule: Rc::from(DEFAULT_RULE), targets: self.default.clone(), note: None }
     }
 
-    /// [`Service::examine`] with its reasons.
-    pub fn explain(&self, first_flight: &[u8], client: Endpoint) -> Explanation {
-        let examination = self.examine(first_flight, client);
-        let Head::Request(request) = http::read(first_flight, self.inspect_bytes_max) else {
-            return Explanation { examination, request: None, tried: Vec::new() };
-        };
-        let matched = self.first_match(&request, client.address);
-        let tried = self.rules.iter().take(matched.map_or(self.rules.len(), |index| index + 1)).map(|rule| Tried {
-            rule: Rc::clone(&rule.name),
-            conditions: rule.when.to_string(),
-            mismatch: rule.when.mismatch(&request, client.address).map(|mismatch| mismatch.explain(&request, client.address)),
-        });
-        let tried = tried.collect();
-        let host = request.host.as_deref().unwrap_or("-");
-        let line = format!("method={} host={host} path={}", request.method, String::from_utf8_lossy(&request.path));
-        Explanation { examination, request: Some(line), tried }
-    }
-
     /// The port this node's application listens on for handed-off connections.
     pub fn server_port(&self, node: NodeId) -> Option<u16> {
         let index = self.servers.binary_search_by_key(&node, |server| server.0).ok()?;
@@ -106,14 +67,24 @@ impl Service {
     }
 
     fn decide(&self, request: &Request<'_>, client: IpAddr) -> Decision {
-        match self.first_match(request, client).and_then(|index| self.rules.get(index)) {
-            Some(Rule { name, targets, .. }) => Decision { rule: Rc::clone(name), targets: targets.clone(), note: None },
-            None => self.by_default(),
-        }
+        self.by_rules(request, client, |_, _| {})
     }
 
-    fn first_match(&self, request: &Request<'_>, client: IpAddr) -> Option<usize> {
-        self.rules.iter().position(|rule| rule.when.mismatch(request, client).is_none())
+    /// The first rule that matches. `tell` hears of every rule that was tried, and why it did not match.
+    pub(super) fn by_rules<'a>(
+        &'a self,
+        request: &Request<'_>,
+        client: IpAddr,
+        mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
+    ) -> Decision {
+        for rule in &self.rules {
+            let mismatch = rule.when.mismatch(request, client);
+            tell(rule, mismatch);
+            if mismatch.is_none() {
+                return Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
+            }
+        }
+        self.by_default()
     }
 }
 
@@ -124,13 +95,9 @@ mod tests {
 
     const FAR: &str = "203.0.113.1:4000";
 
-    fn explain(head: &str, client: &str) -> Explanation {
-        let request = format!("{}\r\n\r\n", head.replace('\n', "\r\n"));
-        shop("a").services[0].explain(request.as_bytes(), endpoint(client))
-    }
-
     fn decide(head: &str, client: &str) -> Decision {
-        match explain(head, client).examination {
+        let request = format!("{}\r\n\r\n", head.replace('\n', "\r\n"));
+        match shop("a").services[0].examine(request.as_bytes(), endpoint(client)) {
             Examination::Decided(decision) => decision,
             Examination::NeedMore => panic!("{head} is a whole request"),
         }
@@ -187,37 +154,6 @@ mod tests {
         let shop = shop("a");
         assert_eq!(shop.services[0].examine(b"GET / HTTP/1.0\r\n", endpoint(FAR)), Examination::NeedMore);
         assert_eq!(shop.services[0].examine(b"", endpoint(FAR)), Examination::NeedMore);
-    }
-
-    #[test]
-    fn an_explanation_says_why_each_earlier_rule_did_not_match() {
-        let explanation = explain("GET /a%20b HTTP/1.1\nHost: X\nX-Shard: 7", FAR);
-        assert_eq!(explanation.request.as_deref(), Some("method=GET host=x path=/a b"));
-        let lines: Vec<String> = explanation
-            .tried
-            .iter()
-            .map(|tried| format!("{} ({}): {:?}", tried.rule, tried.conditions, tried.mismatch.as_deref()))
-            .collect();
-        let expected = [
-            "images (path /images/*, method GET or HEAD): Some(\"path /a b fits none of its patterns\")",
-            "image host (host img.example.com): Some(\"host x is not among its hosts\")",
-            "sharded (header x-shard 7): None",
-        ];
-        assert_eq!(lines, expected);
-    }
-
-    #[test]
-    fn an_explanation_of_no_match_shows_every_rule() {
-        let explanation = explain("GET / HTTP/1.0", FAR);
-        let why: Vec<String> = explanation.tried.into_iter().filter_map(|tried| tried.mismatch).collect();
-        let expected = [
-            "path / fits none of its patterns",
-            "the request names no host",
-            "the request has no header x-shard",
-            "client 203.0.113.1 is in none of its networks",
-        ];
-        assert_eq!(why, expected);
-        assert!(explain("\0", FAR).tried.is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | `compile`, `alias` | what the file means for one node |
 //! | `http`, `request`, `ambiguity` | what the first bytes of a connection ask for |
 //! | `when`, `pattern`, `decide` | which rule matches |
+//! | `explain` | why it does, and why those before it do not |
 
 mod alias;
 mod ambiguity;
@@ -21,6 +22,7 @@ mod cluster;
 mod compile;
 mod condition;
 mod decide;
+mod explain;
 mod file;
 mod hash;
 mod http;
@@ -38,7 +40,8 @@ mod yaml;
 
 pub use ambiguity::Ambiguity;
 pub use compile::{Policy, UnknownNode};
-pub use decide::{Decision, Examination, Explanation, Target, Tried};
+pub use decide::{Decision, Examination, Target};
+pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use report::{Problem, Report, Severity};

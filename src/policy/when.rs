@@ -69,20 +69,39 @@ impl HeaderTest {
 }
 
 impl Mismatch<'_> {
+    /// The condition's name in the cluster file.
+    pub(super) fn condition(&self) -> String {
+        match self {
+            Self::Client => "client".to_owned(),
+            Self::Method => "method".to_owned(),
+            Self::Host => "host".to_owned(),
+            Self::Path => "path".to_owned(),
+            Self::Header(name) => format!("header {name}"),
+        }
+    }
+
+    /// What the request has there; none if it has nothing.
+    pub(super) fn seen(&self, request: &Request<'_>, client: IpAddr) -> Option<String> {
+        match self {
+            Self::Client => Some(client.to_string()),
+            Self::Method => Some(request.method.to_owned()),
+            Self::Host => request.host.clone(),
+            Self::Path => Some(String::from_utf8_lossy(&request.path).into_owned()),
+            Self::Header(name) => request.header(name).next().map(|value| String::from_utf8_lossy(value).into_owned()),
+        }
+    }
+
     /// What the request has instead, in words for a person.
     pub(super) fn explain(&self, request: &Request<'_>, client: IpAddr) -> String {
-        match self {
-            Self::Client => format!("client {client} is in none of its networks"),
-            Self::Method => format!("method {} is not among its methods", request.method),
-            Self::Host => match &request.host {
-                Some(host) => format!("host {host} is not among its hosts"),
-                None => "the request names no host".to_owned(),
-            },
-            Self::Path => format!("path {} fits none of its patterns", String::from_utf8_lossy(&request.path)),
-            Self::Header(name) => match request.header(name).next() {
-                Some(_) => format!("header {name} has another value"),
-                None => format!("the request has no header {name}"),
-            },
+        let seen = self.seen(request, client);
+        match (self, seen) {
+            (Self::Client, seen) => format!("client {} is in none of its networks", seen.unwrap_or_default()),
+            (Self::Method, seen) => format!("method {} is not among its methods", seen.unwrap_or_default()),
+            (Self::Host, Some(host)) => format!("host {host} is not among its hosts"),
+            (Self::Host, None) => "the request names no host".to_owned(),
+            (Self::Path, seen) => format!("path {} fits none of its patterns", seen.unwrap_or_default()),
+            (Self::Header(name), Some(value)) => format!("header {name} has the value {value:?}, which is none of its values"),
+            (Self::Header(name), None) => format!("the request has no header {name}"),
         }
     }
 }

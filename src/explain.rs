@@ -1,0 +1,335 @@
+//! `baton explain`: what a node would do with a request, and why. Reads the cluster file and runs the code that routes;
+//! asks no daemon and touches no host.
+
+use crate::flow::{Endpoint, NodeId};
+use crate::node::{StartError, load};
+use crate::policy::{Explanation, Policy, Service, Target};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The node the connection arrives at.
+    pub node: String,
+    /// The service it is for.
+    pub service: String,
+    /// The front-end address the client connects to; the node's first one of the service when absent.
+    pub frontend: Option<Endpoint>,
+    /// The client's address; one that is in no network when absent.
+    pub client: Option<IpAddr>,
+    /// What it sends.
+    pub bytes: Bytes,
+}
+
+/// The first bytes of a connection.
+#[derive(Clone, Debug)]
+pub enum Bytes {
+    /// As they are.
+    Raw(Vec<u8>),
+    /// A request in words.
+    Http {
+        /// `GET`
+        method: String,
+        /// `/x`
+        target: String,
+        /// `HTTP/1.1`
+        version: String,
+        /// `Name: value`; with HTTP/1.1 the front-end address is the Host unless one is given here, as in a client that
+        /// connects to an address.
+        headers: Vec<String>,
+    },
+}
+
+/// What would become of the connection. Field names are a promise: `docs/admin.md` lists them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Answer {
+    /// The cluster.
+    pub cluster: String,
+    /// The node the connection arrives at.
+    pub node: String,
+    /// The service.
+    pub service: String,
+    /// The front-end address; absent when the node has none of the service, so that nothing arrives there.
+    pub frontend: Option<String>,
+    /// The client's address; absent when it was not given.
+    pub client: Option<String>,
+    /// What rules were compared with, by condition; absent when the bytes are no complete and clear request.
+    pub request: Option<BTreeMap<&'static str, Option<String>>>,
+    /// Whether rules decide.
+    pub outcome: Outcome,
+    /// Why the request is ambiguous.
+    pub ambiguity: Option<&'static str>,
+    /// The rule that decides, or `default`.
+    pub rule: String,
+    /// The nodes that are asked to answer, in order. When none of them can, the local server answers.
+    pub candidates: Vec<String>,
+    /// The first of them.
+    pub answered_by: String,
+    /// The rules in order, up to the one that matches.
+    pub rules: Vec<Rule>,
+}
+
+/// Who decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// A rule, or the default because none matches.
+    Decided,
+    /// The default: servers could read the bytes differently.
+    Ambiguous,
+    /// The default, unless more bytes come in time.
+    Incomplete,
+}
+
+/// One rule.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Rule {
+    /// Its name.
+    pub rule: String,
+    /// Its conditions, one line.
+    pub conditions: String,
+    /// Whether it matches.
+    pub matched: bool,
+    /// The first condition that does not hold.
+    pub unmet: Option<Unmet>,
+}
+
+/// A condition that does not hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Unmet {
+    /// Its name in the cluster file.
+    pub condition: String,
+    /// What the request has there; absent when it has nothing.
+    pub seen: Option<String>,
+    /// The same in words.
+    pub reason: String,
+}
+
+/// Asks a cluster file.
+pub fn ask(cluster: &Path, question: &Question) -> Result<Answer, StartError> {
+    let (policy, _) = load(cluster, &question.node)?;
+    answer(&policy, question).map_err(|wrong| StartError::Cluster(format!("{}: {wrong}", cluster.display())))
+}
+
+fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
+    let service = policy.service_named(&question.service).ok_or_else(|| {
+        let names: Vec<&str> = policy.services.iter().map(|service| &*service.name).collect();
+        format!("there is no service `{}`; choose one of them with --service NAME: {}", question.service, names.join(", "))
+    })?;
+    let frontend = frontend(policy, service, question)?;
+    let client = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let bytes = question.bytes.encode(frontend);
+    // No rule asks for the port.
+    let explanation = service.explain(&bytes, Endpoint::new(client, 0));
+    let candidates = candidates(policy, &explanation.decision.targets);
+    Ok(Answer {
+        cluster: policy.cluster.clone(),
+        node: question.node.clone(),
+        service: service.name.clone(),
+        frontend: frontend.map(|frontend| frontend.to_string()),
+        client: question.client.map(|client| client.to_string()),
+        outcome: match (explanation.ambiguity(), explanation.needs_more()) {
+            (Some(_), _) => Outcome::Ambiguous,
+            (None, true) => Outcome::Incomplete,
+            (None, false) => Outcome::Decided,
+        },
+        ambiguity: explanation.ambiguity().map(|ambiguity| ambiguity.label()),
+        rule: explanation.decision.rule.to_string(),
+        answered_by: candidates.first().cloned().unwrap_or_default(),
+        candidates,
+        rules: rules(&explanation),
+        request: (!explanation.request.is_empty()).then(|| explanation.request.into_iter().collect()),
+    })
+}
+
+/// The front-end address in question, which must be one of the node's.
+fn frontend(policy: &Policy, service: &Service, question: &Question) -> Result<Option<Endpoint>, String> {
+    let own = service.frontends.iter().filter(|(node, _)| *node == policy.node).map(|(_, frontend)| *frontend);
+    let own: Vec<Endpoint> = own.collect();
+    match question.frontend {
+        Some(asked) if !own.contains(&asked) => {
+            let there = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let there = if there.is_empty() { "it has none".to_owned() } else { format!("its are {there}") };
+            Err(format!("{asked} is no front-end address of service {} on node {}: {there}", service.name, question.node))
+        }
+        Some(asked) => Ok(Some(asked)),
+        None => Ok(own.first().copied()),
+    }
+}
+
+/// Names instead of numbers; what follows the local server is never asked.
+fn candidates(policy: &Policy, targets: &[Target]) -> Vec<String> {
+    let name = |node: NodeId| policy.nodes.get(usize::from(node.0)).map_or_else(String::new, |node| node.name.clone());
+    let mut names = Vec::new();
+    for target in targets {
+        match target {
+            Target::Node(node) => names.push(name(*node)),
+            Target::Local => {
+                names.push(name(policy.node));
+                return names;
+            }
+        }
+    }
+    if names.is_empty() {
+        names.push(name(policy.node));
+    }
+    names
+}
+
+fn rules(explanation: &Explanation) -> Vec<Rule> {
+    let rule = |tried: &crate::policy::Tried| Rule {
+        rule: tried.rule.to_string(),
+        conditions: tried.conditions.clone(),
+        matched: tried.unmet.is_none(),
+        unmet: tried.unmet.as_ref().map(|unmet| Unmet {
+            condition: unmet.condition.clone(),
+            seen: unmet.seen.clone(),
+            reason: unmet.reason.clone(),
+        }),
+    };
+    explanation.tried.iter().map(rule).collect()
+}
+
+impl Bytes {
+    fn encode(&self, frontend: Option<Endpoint>) -> Vec<u8> {
+        match self {
+            Self::Raw(bytes) => bytes.clone(),
+            Self::Http { method, target, version, headers } => {
+                let mut text = format!("{method} {target} {version}\r\n");
+                let names_host = headers
+                    .iter()
+                    .any(|header| header.split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("host")));
+                if !names_host && version != "HTTP/1.0" {
+                    let host = frontend.map_or_else(|| "localhost".to_owned(), |frontend| frontend.to_string());
+                    let _ = write!(text, "Host: {host}\r\n");
+                }
+                for header in headers {
+                    let _ = write!(text, "{header}\r\n");
+                }
+                text.push_str("\r\n");
+                text.into_bytes()
+            }
+        }
+    }
+}
+
+/// For people.
+pub fn text(answer: &Answer) -> String {
+    let Answer { node, service, .. } = answer;
+    let mut text = format!("service  {service} of cluster {}\n", answer.cluster);
+    let _ = match &answer.frontend {
+        Some(frontend) => writeln!(text, "arrives  at {frontend}, node {node}"),
+        None => writeln!(text, "arrives  nowhere: {service} has no front-end address on node {node}"),
+    };
+    if let Some(request) = &answer.request {
+        let shown = ["method", "host", "path"].into_iter().filter_map(|name| {
+            let value = request.get(name)?.as_deref().unwrap_or("none");
+            Some(format!("{name} {}", printable(value)))
+        });
+        let _ = writeln!(text, "request  {}", shown.collect::<Vec<_>>().join(", "));
+    }
+    let _ = writeln!(text, "client   {}", answer.client.as_deref().unwrap_or("not given (--client): in no network"));
+    text.push('\n');
+    let width = answer.rules.iter().map(|rule| rule.rule.chars().count()).max().unwrap_or(0);
+    for rule in &answer.rules {
+        let (mark, why) = match &rule.unmet {
+            Some(unmet) => ("no ", &unmet.reason),
+            None => ("yes", &rule.conditions),
+        };
+        let _ = writeln!(text, "  {mark}  {:width$}  {}", rule.rule, printable(why));
+    }
+    if !answer.rules.is_empty() {
+        text.push('\n');
+    }
+    let because = match (answer.outcome, answer.ambiguity) {
+        (Outcome::Ambiguous, Some(kind)) => format!("{}: the request is ambiguous ({kind}), so no rule is asked", answer.rule),
+        (Outcome::Incomplete, _) => format!("{}, if no more comes: the request is not complete", answer.rule),
+        _ if answer.rules.iter().any(|rule| rule.matched) => answer.rule.clone(),
+        _ => format!("{}: no rule matches", answer.rule),
+    };
+    let _ = writeln!(text, "rule     {because}");
+    let mut servers: Vec<String> = answer.candidates.clone();
+    if servers.last() != Some(node) {
+        servers.push(node.clone());
+    }
+    let local = |name: &String| if name == node { format!("{name} (the local server)") } else { name.clone() };
+    let servers: Vec<String> = servers.iter().map(local).collect();
+    let _ = writeln!(text, "server   {}", servers.join("; if it cannot, "));
+    text
+}
+
+/// What a request says, as it may be printed on a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::ClusterFile;
+
+    const TEXT: &str = "
+cluster: shop
+overlay: { port: 7400, aliases: 198.18.0.0/16 }
+nodes:
+  a: { address: 10.77.0.1, public_key: bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U= }
+  b: { address: 10.77.0.2, public_key: jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8= }
+services:
+  web:
+    frontends: { a: ['10.77.0.1:80', '10.77.0.1:8080'] }
+    servers: { a: { port: 80 }, b: { port: 80 } }
+    rules:
+      - { name: near, when: { client: 192.0.2.0/24 }, send_to: [b, local] }
+      - { name: by address, when: { host: 10.77.0.1 }, send_to: b }
+";
+
+    fn explain(node: &str, change: impl FnOnce(&mut Question)) -> Result<Answer, String> {
+        let file = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}"));
+        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![] };
+        let mut question = Question { node: node.into(), service: "web".into(), frontend: None, client: None, bytes };
+        change(&mut question);
+        answer(&file.compile(node).unwrap(), &question)
+    }
+
+    #[test]
+    fn the_answer_as_people_read_it() {
+        let answer = explain("a", |_| {}).unwrap();
+        assert_eq!(
+            text(&answer),
+            "\
+service  web of cluster shop
+arrives  at 10.77.0.1:80, node a
+request  method GET, host 10.77.0.1, path /
+client   not given (--client): in no network
+
+  no   near        client 0.0.0.0 is in none of its networks
+  yes  by address  host 10.77.0.1
+
+rule     by address
+server   b; if it cannot, a (the local server)
+"
+        );
+    }
+
+    #[test]
+    fn a_front_end_must_be_the_nodes_own() {
+        let asked = |text: &str| Some(Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap()));
+        let answer = explain("a", |question| question.frontend = asked("10.77.0.1:8080")).unwrap();
+        assert_eq!(answer.frontend.as_deref(), Some("10.77.0.1:8080"));
+        let error = explain("a", |question| question.frontend = asked("10.77.0.2:80")).unwrap_err();
+        assert!(error.contains("its are 10.77.0.1:80, 10.77.0.1:8080"), "{error}");
+        let nowhere = explain("b", |_| {}).unwrap();
+        assert_eq!((nowhere.frontend, &*nowhere.answered_by), (None, "b"));
+    }
+
+    #[test]
+    fn what_follows_the_local_server_is_not_asked() {
+        let near = |question: &mut Question| question.client = "192.0.2.1".parse().ok();
+        assert_eq!(explain("a", near).unwrap().candidates, ["b", "a"]);
+        assert_eq!(explain("b", near).unwrap().candidates, ["b"]);
+    }
+}
