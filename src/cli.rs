@@ -109,12 +109,17 @@ pub struct Run {
 
 /// Check a cluster file, without touching the host
 ///
-/// Says what is wrong, where (file:line:column and the line itself), and what to do.
+/// Says what is wrong, where (file:line:column and the line itself), and what to do. With --node, on that node's own
+/// server, also looks whether applications listen where connections will arrive, and warns when they do not.
 #[derive(Debug, Args)]
 #[command(after_help = with_exit_codes("\
-Example:
-  baton check shop.yaml && systemctl restart baton"))]
+Examples:
+  baton check shop.yaml && systemctl restart baton
+  baton check --node a shop.yaml           and does the application on this server, node a, listen as it must?"))]
 pub struct Check {
+    /// Also check this host, which is this node of the cluster file
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
     /// The cluster file
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,

@@ -49,7 +49,7 @@ impl From<StartError> for Failure {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
-        Command::Check(arguments) => check(&arguments.cluster),
+        Command::Check(arguments) => check(&arguments),
         Command::Explain(arguments) => explain(arguments),
         Command::Keygen(arguments) => keygen(arguments.out.as_deref()),
         Command::Status(query) => ask(query.daemon, query.json, &Request::Status),
@@ -87,8 +87,8 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check(path: &Path) -> Result<(), Failure> {
-    let checked = node::check(path)?;
+fn check(arguments: &cli::Check) -> Result<(), Failure> {
+    let checked = node::check(&arguments.cluster, arguments.node.as_deref())?;
     eprint!("{}", checked.warnings);
     print(&format!("{}\n", checked.summary))
 }

@@ -170,6 +170,52 @@ fn check_shows_the_place_the_line_and_a_remedy() {
 }
 
 #[test]
+fn check_of_a_node_looks_for_its_listeners_and_only_warns() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    // The same port on the wildcard and on one address only, each in its turn.
+    let wildcard = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = wildcard.local_addr().unwrap().port();
+    let text = std::fs::read_to_string(cluster_file(directory.path(), &public)).unwrap();
+    let path = directory.path().join("ports.yaml");
+    std::fs::write(&path, text.replace("8080", &port.to_string())).unwrap();
+    let check = |node: &str| baton(["check", "--node", node, path.to_str().unwrap()]);
+    let said_of_the_file = stderr(&baton(["check", path.to_str().unwrap()]));
+
+    let output = check("a");
+    assert_eq!((code(&output), stderr(&output)), (0, said_of_the_file.clone()));
+    drop(wildcard);
+    let output = check("a");
+    assert_eq!(code(&output), 0);
+    for part in [
+        format!("warning: node a: service=web frontend=127.0.0.1:{port}: nothing listens on port {port}, so clients "),
+        format!("warning: node a: service=web application_port={port}: nothing listens on port {port}, so connections handed "),
+    ] {
+        assert!(stderr(&output).contains(&part), "`{part}` is not in: {}", stderr(&output));
+    }
+    let _only_here = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let said = stderr(&check("a"));
+    assert_eq!(said.matches("warning: node a").count(), 1, "{said}");
+    assert!(said.contains(&format!("the application listens only on 127.0.0.1:{port}, so connections handed ")), "{said}");
+    assert!(said.contains(&format!("  = let it listen on 0.0.0.0:{port} (nginx: `listen {port};`)")), "{said}");
+    assert_fails(&check("z"), 1, "there is no node `z`");
+}
+
+#[test]
+fn check_of_a_node_that_this_host_is_not_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let path = cluster_file(directory.path(), &public);
+    // A documentation address (RFC 5737).
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("127.0.0.1", "192.0.2.1")).unwrap();
+    let output = baton(["check", "--node", "a", path.to_str().unwrap()]);
+    assert_eq!(code(&output), 0);
+    let said = stderr(&output);
+    assert!(said.contains("warning: node a: its address 192.0.2.1 is not one of this host"), "{said}");
+    assert!(!said.contains("listens on port"), "{said}");
+}
+
+#[test]
 fn an_absent_cluster_file_is_code_1() {
     for line in ["check /nowhere/shop.yaml", "run --node a /nowhere/shop.yaml"] {
         assert_fails(&baton(words(line)), 1, "/nowhere/shop.yaml");

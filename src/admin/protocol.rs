@@ -138,6 +138,9 @@ pub struct Service {
     pub application_port: Option<u16>,
     /// Whether something listens there on the wildcard address, as handed-off connections need it; absent as the port.
     pub application_listens: Option<bool>,
+    /// Why it takes none, in a few words; absent when it does.
+    #[serde(default)]
+    pub application_problem: Option<String>,
 }
 
 /// A front-end address.
@@ -147,6 +150,9 @@ pub struct Frontend {
     pub address: String,
     /// Backlog of the listener behind it; absent when nothing listens.
     pub backlog: Option<u32>,
+    /// Why clients are refused there, in a few words; absent when they are not.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// All peers.

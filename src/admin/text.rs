@@ -69,10 +69,10 @@ pub fn status(status: &Status) -> String {
     ]);
     let mut services = Table::new(["SERVICE", "FRONT-END", "BACKLOG", "APPLICATION"]);
     for service in &status.services {
-        let application = match (service.application_port, service.application_listens) {
+        let application = match (service.application_port, &service.application_problem) {
             (None, _) => "elsewhere".to_owned(),
-            (Some(port), Some(false)) => format!("nothing listens on port {port} of the wildcard address"),
-            (Some(port), _) => format!("port {port}"),
+            (Some(port), Some(problem)) => format!("port {port}: takes no handoffs: {problem}"),
+            (Some(port), None) => format!("port {port}"),
         };
         if service.frontends.is_empty() {
             services.row([service.name.clone(), "none here".into(), "-".into(), application.clone()]);
@@ -81,7 +81,8 @@ pub fn status(status: &Status) -> String {
             let first = |text: &str| {
                 if index == 0 { text.to_owned() } else { String::new() }
             };
-            let backlog = frontend.backlog.map_or_else(|| "nothing listens".to_owned(), |backlog| backlog.to_string());
+            let problem = || frontend.problem.clone().unwrap_or_else(|| "nothing listens".to_owned());
+            let backlog = frontend.backlog.map_or_else(problem, |backlog| backlog.to_string());
             services.row([first(&service.name), frontend.address.clone(), backlog, first(&application)]);
         }
     }

@@ -21,14 +21,31 @@ fn status_is_one_screen() {
             Service {
                 name: "web".into(),
                 frontends: vec![
-                    Frontend { address: "10.77.0.1:80".into(), backlog: Some(4096) },
-                    Frontend { address: "[fd77::1]:80".into(), backlog: None },
+                    Frontend { address: "10.77.0.1:80".into(), backlog: Some(4096), problem: None },
+                    Frontend {
+                        address: "[fd77::1]:80".into(),
+                        backlog: None,
+                        problem: Some("nothing listens on port 80".into()),
+                    },
                 ],
                 application_port: Some(80),
                 application_listens: Some(true),
+                application_problem: None,
             },
-            Service { name: "api".into(), frontends: vec![], application_port: None, application_listens: None },
-            Service { name: "cart".into(), frontends: vec![], application_port: Some(81), application_listens: Some(false) },
+            Service {
+                name: "api".into(),
+                frontends: vec![],
+                application_port: None,
+                application_listens: None,
+                application_problem: None,
+            },
+            Service {
+                name: "cart".into(),
+                frontends: vec![],
+                application_port: Some(81),
+                application_listens: Some(false),
+                application_problem: Some("the application listens only on 10.77.0.1:81".into()),
+            },
         ],
     });
     assert_eq!(
@@ -41,11 +58,11 @@ device       bt0
 peers        1 of 2 up
 connections  3 live; 4 as front-end, 1 as back-end, 9 lingering
 
-SERVICE  FRONT-END     BACKLOG          APPLICATION
-web      10.77.0.1:80  4096             port 80
-         [fd77::1]:80  nothing listens
-api      none here     -                elsewhere
-cart     none here     -                nothing listens on port 81 of the wildcard address
+SERVICE  FRONT-END     BACKLOG                     APPLICATION
+web      10.77.0.1:80  4096                        port 80
+         [fd77::1]:80  nothing listens on port 80
+api      none here     -                           elsewhere
+cart     none here     -                           port 81: takes no handoffs: the application listens only on 10.77.0.1:81
 "
     );
 }

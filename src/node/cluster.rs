@@ -1,17 +1,26 @@
 //! From the path of a cluster file to a policy, or to words for the person who wrote it.
 
+use super::listeners;
 use super::start::StartError;
 use crate::policy::{ClusterFile, Policy, Report};
+use crate::tun::sock_diag::SockDiag;
+use anyhow::Context;
+use std::fmt::Write;
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 /// The policy of a node, and what in the file is probably not meant.
 pub fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartError> {
     let file = read(path)?;
-    let policy = file.compile(node).map_err(|error| {
+    let policy = compile(&file, path, node)?;
+    Ok((policy, file.warnings))
+}
+
+fn compile(file: &ClusterFile, path: &Path, node: &str) -> Result<Policy, StartError> {
+    file.compile(node).map_err(|error| {
         let place = path.display();
         StartError::Cluster(format!("{place}: {error}; choose one of them with --node NAME"))
-    })?;
-    Ok((policy, file.warnings))
+    })
 }
 
 /// What `baton check` says about a file that can be used.
@@ -23,12 +32,51 @@ pub struct Checked {
     pub warnings: String,
 }
 
-/// Checks a file.
-pub fn check(path: &Path) -> Result<Checked, StartError> {
+/// Checks a file; with the name of a node also this host, as far as it can be seen without changing it: whether it is that
+/// node's, and whether applications listen where that node's connections arrive.
+pub fn check(path: &Path, node: Option<&str>) -> Result<Checked, StartError> {
     let file = read(path)?;
     let summary = format!("{}: ok: {}", path.display(), file.summary());
-    let warnings = file.warnings.to_string();
+    let mut warnings = file.warnings.to_string();
+    if let Some(node) = node {
+        let policy = compile(&file, path, node)?;
+        for (problem, remedy) in of_this_host(&policy)? {
+            let _ = writeln!(warnings, "{}: warning: node {node}: {problem}\n  = {remedy}", path.display());
+        }
+    }
     Ok(Checked { summary, warnings })
+}
+
+/// What is wrong on this host, each with its remedy.
+fn of_this_host(policy: &Policy) -> anyhow::Result<Vec<(String, String)>> {
+    let node = &policy.nodes[usize::from(policy.node.0)];
+    if !is_local(node.address) {
+        let problem = format!("its address {} is not one of this host, so its listeners were not looked at", node.address);
+        return Ok(vec![(problem, format!("run this on {}, or name the node that this host is", node.name))]);
+    }
+    let mut problems = Vec::new();
+    let mut elsewhere: Vec<IpAddr> = listeners::own_frontends(policy).iter().map(|frontend| frontend.address).collect();
+    elsewhere.dedup();
+    elsewhere.retain(|address| !is_local(*address));
+    for address in elsewhere {
+        let remedy = "`ip address` shows which there are; `baton run` refuses to start like this".to_owned();
+        problems.push((format!("its front-end address {address} is not one of this host"), remedy));
+    }
+    let mut sockets = SockDiag::open().context("cannot ask the kernel about its sockets (sock_diag)")?;
+    let complaints = listeners::complaints(policy, &mut sockets).context("cannot ask the kernel who listens (sock_diag)")?;
+    let words = |complaint: listeners::Complaint| {
+        (format!("{}: {}, so {}", complaint.about, complaint.what, complaint.consequence), complaint.remedy)
+    };
+    problems.extend(complaints.into_iter().map(words));
+    Ok(problems)
+}
+
+/// Whether the kernel lets a socket have this address.
+fn is_local(address: IpAddr) -> bool {
+    match UdpSocket::bind((address, 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
+    }
 }
 
 fn read(path: &Path) -> Result<ClusterFile, StartError> {

@@ -1,8 +1,12 @@
 //! The applications behind this node's front-ends: whether they listen, where, and how long their backlogs are.
 
 use super::Node;
+pub use super::listening::Complaint;
+use super::listening::{not_at_aliases, not_at_frontend};
 use crate::flow::{Endpoint, NodeId};
 use crate::policy::{Policy, Service};
+use crate::tun::sock_diag::SockDiag;
+use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -17,10 +21,11 @@ pub struct Listeners {
 /// A front-end address of this node: its listener answers clients directly.
 #[derive(Debug)]
 struct Frontend {
+    service: String,
     at: Endpoint,
     backlog: Option<u32>,
-    /// Somebody has been told that nothing listens.
-    warned: bool,
+    /// What people were told last.
+    complaint: Option<Complaint>,
 }
 
 /// A service that this node serves: its listener takes handed-off connections, which arrive at aliases.
@@ -29,16 +34,14 @@ struct Application {
     service: String,
     /// Any of the aliases, one for each family.
     at: Endpoint,
-    /// Somebody has been told that nothing listens on the wildcard address.
-    warned: bool,
+    /// What people were told last.
+    complaint: Option<Complaint>,
 }
 
 impl Listeners {
     /// Nothing asked yet.
     pub fn new(policy: &Policy, now: Instant) -> Self {
-        let frontend = |at| Frontend { at, backlog: None, warned: false };
-        let frontends = own_frontends(policy).into_iter().map(frontend).collect();
-        Self { frontends, applications: applications(policy), due: now }
+        Self { frontends: frontends(policy), applications: applications(policy), due: now }
     }
 
     /// When to ask again.
@@ -51,27 +54,58 @@ impl Listeners {
         self.frontends.iter().find(|listener| listener.at == frontend)?.backlog
     }
 
-    /// Whether an application listens where handed-off connections of the service arrive, as last asked.
-    pub fn takes_handoffs(&self, service: &str) -> bool {
-        self.applications.iter().filter(|application| application.service == service).all(|application| !application.warned)
+    /// Why clients are refused at a front-end address, as last asked.
+    pub fn problem_at(&self, frontend: Endpoint) -> Option<String> {
+        let listener = self.frontends.iter().find(|listener| listener.at == frontend)?;
+        listener.complaint.as_ref().map(|complaint| complaint.what.clone())
+    }
+
+    /// Why handed-off connections of the service are refused, as last asked; of one family if both are.
+    pub fn problem_of(&self, service: &str) -> Option<String> {
+        let mut applications = self.applications.iter().filter(|application| application.service == service);
+        applications.find_map(|application| application.complaint.as_ref()).map(|complaint| complaint.what.clone())
+    }
+}
+
+impl Frontend {
+    fn ask(&mut self, sockets: &mut SockDiag) -> io::Result<Option<Complaint>> {
+        self.backlog = sockets.backlog(self.at)?;
+        Ok(match self.backlog {
+            Some(_) => None,
+            None => Some(not_at_frontend(&self.service, self.at, &sockets.listeners_on(self.at.port)?)),
+        })
     }
 }
 
 impl Application {
-    /// A change is told once.
-    fn heard(&mut self, listens: bool) {
-        let Self { service, at, warned } = self;
-        let wildcard = if at.address.is_ipv4() { "0.0.0.0" } else { "[::]" };
-        let port = at.port;
-        match (listens, std::mem::replace(warned, !listens)) {
-            (false, false) => log::warn!(
-                "service={service}: no application listens on {wildcard}:{port}, so handoffs to this node are refused; \
-                 start it, and let it listen on the wildcard address: handed-off connections arrive at alias addresses"
-            ),
-            (true, true) => log::info!("service={service}: an application listens on {wildcard}:{port} now"),
-            (true, false) | (false, true) => {}
-        }
+    fn ask(&self, sockets: &mut SockDiag) -> io::Result<Option<Complaint>> {
+        Ok(match sockets.listens_on_wildcard(self.at)? {
+            true => None,
+            false => Some(not_at_aliases(&self.service, self.at, &sockets.listeners_on(self.at.port)?)),
+        })
     }
+}
+
+/// Tells a change once.
+fn tell(told: &mut Option<Complaint>, now: Option<Complaint>) {
+    match (&told, &now) {
+        (Some(before), None) => log::info!("{}: an application listens now", before.about),
+        (before, Some(complaint)) if before.as_ref() != Some(complaint) => log::warn!("{complaint}"),
+        _ => {}
+    }
+    *told = now;
+}
+
+/// All that is wrong with the listeners on this host, for a node that need not run.
+pub fn complaints(policy: &Policy, sockets: &mut SockDiag) -> io::Result<Vec<Complaint>> {
+    let mut complaints = Vec::new();
+    for frontend in &mut frontends(policy) {
+        complaints.extend(frontend.ask(sockets)?);
+    }
+    for application in applications(policy) {
+        complaints.extend(application.ask(sockets)?);
+    }
+    Ok(complaints)
 }
 
 /// The front-end addresses of the policy's node, each once.
@@ -90,43 +124,37 @@ impl Node {
             return;
         }
         self.listeners.due = now + crate::limits::LISTENERS_INTERVAL;
+        let sockets = &mut self.host.sockets;
         for listener in &mut self.listeners.frontends {
             let at = listener.at;
-            match self.host.sockets.backlog(at) {
-                Ok(backlog) => listener.backlog = backlog,
-                Err(error) => {
-                    log::debug!("sock_diag: cannot ask for the backlog of {at}: {error}");
-                    continue;
-                }
+            match listener.ask(sockets) {
+                Ok(complaint) => tell(&mut listener.complaint, complaint),
+                Err(error) => log::debug!("sock_diag: cannot ask who listens at {at}: {error}"),
             }
-            let warned_before = std::mem::replace(&mut listener.warned, listener.backlog.is_none());
-            match listener.backlog {
-                Some(backlog) => {
-                    if warned_before {
-                        log::info!("frontend={at}: an application listens now");
-                    }
-                    self.engine.handle_backlog(at, backlog);
-                }
-                None if !warned_before => {
-                    log::warn!("frontend={at}: nothing listens there, clients are refused until something does");
-                }
-                None => {}
+            if let Some(backlog) = listener.backlog {
+                self.engine.handle_backlog(at, backlog);
             }
         }
         for application in &mut self.listeners.applications {
-            match self.host.sockets.listens_on_wildcard(application.at) {
-                Ok(listens) => application.heard(listens),
+            match application.ask(sockets) {
+                Ok(complaint) => tell(&mut application.complaint, complaint),
                 Err(error) => log::debug!("sock_diag: cannot ask who listens at {}: {error}", application.at),
             }
         }
     }
 }
 
+fn frontends(policy: &Policy) -> Vec<Frontend> {
+    let service_of = |at| policy.service_of(at).map_or_else(String::new, |service| service.name.clone());
+    let frontend = |at| Frontend { service: service_of(at), at, backlog: None, complaint: None };
+    own_frontends(policy).into_iter().map(frontend).collect()
+}
+
 fn applications(policy: &Policy) -> Vec<Application> {
     let served = policy.services.iter().filter_map(|service| Some((service, service.server_port(policy.node)?)));
     let application = |service: &Service, port, alias| {
         let service = service.name.clone();
-        Application { service, at: Endpoint::new(alias, port), warned: false }
+        Application { service, at: Endpoint::new(alias, port), complaint: None }
     };
     served
         .flat_map(|(service, port)| {
@@ -155,16 +183,20 @@ overlay: { port: 7400, aliases: [198.18.0.0/16, 'fd00:ba70::/64'] }
 nodes:
   a: { address: 10.77.0.1, public_key: bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U= }
   b: { address: 10.77.0.2, public_key: jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8= }
+  c: { address: 10.77.0.3, public_key: 5Wq0TcaB31+ZogPFWZdVCH/VF48Nh9M6DZlpVg+p5wE= }
 services:
   web:
     frontends: { a: ['10.77.0.1:80', '[fd77::1]:80'], b: ['10.77.0.2:80'] }
-    servers: { a: { port: 8080 }, b: { port: 80 } }
+    servers: { a: { port: 8080 }, b: { port: 80 }, c: { port: 8081 } }
 ";
+
+    fn policy(node: &str) -> Policy {
+        ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}")).compile(node).unwrap()
+    }
 
     #[test]
     fn a_node_asks_for_its_own_front_ends_and_once_a_family_for_each_application() {
-        let file = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}"));
-        let mut listeners = Listeners::new(&file.compile("a").unwrap(), clock());
+        let mut listeners = Listeners::new(&policy("a"), clock());
         let frontends: Vec<String> = listeners.frontends.iter().map(|listener| listener.at.to_string()).collect();
         assert_eq!(frontends, ["10.77.0.1:80", "[fd77::1]:80"]);
         let families: Vec<(bool, u16)> =
@@ -173,10 +205,40 @@ services:
         let frontend = listeners.frontends[0].at;
         assert_eq!(listeners.backlog_of(frontend), None);
 
-        assert!(listeners.takes_handoffs("web"));
-        listeners.applications[1].heard(false);
-        assert!(!listeners.takes_handoffs("web"));
-        listeners.applications[1].heard(true);
-        assert!(listeners.takes_handoffs("web"));
+        assert_eq!(listeners.problem_of("web"), None);
+        let complaint = not_at_aliases("web", listeners.applications[1].at, &[]);
+        tell(&mut listeners.applications[1].complaint, Some(complaint));
+        assert_eq!(listeners.problem_of("web").as_deref(), Some("nothing listens on port 8080"));
+        tell(&mut listeners.applications[1].complaint, None);
+        assert_eq!(listeners.problem_of("web"), None);
+    }
+
+    #[test]
+    fn a_node_without_a_front_end_asks_for_its_application_at_aliases_of_the_others() {
+        let listeners = Listeners::new(&policy("c"), clock());
+        assert!(listeners.frontends.is_empty());
+        let applications: Vec<String> = listeners.applications.iter().map(|application| application.at.to_string()).collect();
+        assert_eq!(applications, ["198.18.0.1:8081", "[fd00:ba70::1]:8081"]);
+    }
+
+    #[test]
+    fn an_application_is_found_where_handed_off_connections_arrive_and_nowhere_else() {
+        let mut sockets = SockDiag::open().unwrap();
+        let wildcard = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = wildcard.local_addr().unwrap().port();
+        let at = Endpoint::new([198, 18, 0, 1].into(), port);
+        let application = Application { service: "web".into(), at, complaint: None };
+        assert_eq!(application.ask(&mut sockets).unwrap(), None);
+        drop(wildcard);
+        let complaint = application.ask(&mut sockets).unwrap().unwrap();
+        assert_eq!(complaint.what, format!("nothing listens on port {port}"));
+
+        let _loopback = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let complaint = application.ask(&mut sockets).unwrap().unwrap();
+        assert_eq!(complaint.what, format!("the application listens only on 127.0.0.1:{port}"));
+        let mut frontend =
+            Frontend { service: "web".into(), at: Endpoint::new([127, 0, 0, 1].into(), port), backlog: None, complaint: None };
+        assert_eq!(frontend.ask(&mut sockets).unwrap(), None);
+        assert!(frontend.backlog.is_some());
     }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod guards;
 mod host;
 mod listeners;
+mod listening;
 mod outputs;
 mod preflight;
 mod process;

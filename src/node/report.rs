@@ -98,10 +98,12 @@ impl Node {
                 .map(|(_, frontend)| protocol::Frontend {
                     address: frontend.to_string(),
                     backlog: self.listeners.backlog_of(*frontend),
+                    problem: self.listeners.problem_at(*frontend),
                 })
                 .collect(),
             application_port: service.server_port(own),
-            application_listens: service.server_port(own).map(|_| self.listeners.takes_handoffs(&service.name)),
+            application_listens: service.server_port(own).map(|_| self.listeners.problem_of(&service.name).is_none()),
+            application_problem: self.listeners.problem_of(&service.name),
         });
         services.collect()
     }

@@ -54,6 +54,21 @@ impl Socket {
         let address = Family::from_number(self.family)?.address_from(&self.identity[4..20])?;
         Some(address.to_canonical())
     }
+
+    fn listener(&self) -> Option<Listener> {
+        let port = u16::from_be_bytes([self.identity[0], self.identity[1]]);
+        let device = netlink::number(&self.identity[36..40])?;
+        Some(Listener { at: Endpoint::new(self.local_address()?, port), is_bound_to_device: device != 0 })
+    }
+}
+
+/// A listening socket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Listener {
+    /// Where it listens; the wildcard address of its family stands for every address.
+    pub at: Endpoint,
+    /// Bound to one device (SO_BINDTODEVICE): it does not see what comes from the TUN.
+    pub is_bound_to_device: bool,
 }
 
 /// A sock_diag netlink socket.
@@ -89,6 +104,19 @@ impl SockDiag {
     pub fn listens_on_wildcard(&mut self, local: Endpoint) -> io::Result<bool> {
         let wildcard = Endpoint::new(Family::of(local.address).unspecified(), local.port);
         Ok(self.listener(wildcard)?.is_some())
+    }
+
+    /// All listeners on a port, in order; for saying what is wrong with them.
+    pub fn listeners_on(&mut self, port: u16) -> io::Result<Vec<Listener>> {
+        let mut listeners = Vec::new();
+        for family in Family::BOTH {
+            let any = identity(Endpoint::new(family.unspecified(), port), Endpoint::new(family.unspecified(), 0));
+            let sockets = self.list(family, 1 << TCP_LISTEN, &any)?;
+            listeners.extend(sockets.iter().filter_map(Socket::listener).filter(|listener| listener.at.port == port));
+        }
+        listeners.sort();
+        listeners.dedup();
+        Ok(listeners)
     }
 
     /// Destroys the socket with exactly these ends (whatever its state); Ok(false) when there is none.
@@ -132,12 +160,17 @@ impl SockDiag {
     fn connections_in(&mut self, family: Family, prefixes: &[ipnet::IpNet]) -> io::Result<Vec<Socket>> {
         let mut identity = [0; IDENTITY];
         identity[40..].copy_from_slice(&ANY_SOCKET);
-        let writer = self.connection.request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
-        writer.fixed(&request(family.number(), CONNECTION_STATES, &identity));
         let inside = |address: IpAddr| prefixes.iter().any(|prefix| prefix.contains(&address));
-        let listed =
-            self.connection.dump(|message| Socket::parse(message).filter(|socket| socket.local_address().is_some_and(inside)));
-        match listed {
+        let mut listed = self.list(family, CONNECTION_STATES, &identity)?;
+        listed.retain(|socket| socket.local_address().is_some_and(inside));
+        Ok(listed)
+    }
+
+    /// All sockets in these states; a port in the identity selects those that have it.
+    fn list(&mut self, family: Family, states: u32, identity: &[u8; IDENTITY]) -> io::Result<Vec<Socket>> {
+        let writer = self.connection.request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
+        writer.fixed(&request(family.number(), states, identity));
+        match self.connection.dump(Socket::parse) {
             // A kernel without IPv6 has no sockets of it.
             Err(error) if netlink::error_number(&error) == Some(libc::ENOENT) => Ok(Vec::new()),
             listed => listed,
@@ -234,6 +267,31 @@ mod tests {
         let local: Endpoint = listener.local_addr().unwrap().into();
         drop(listener);
         assert_eq!(SockDiag::open().unwrap().backlog(local).unwrap(), None);
+    }
+
+    #[test]
+    fn listeners_of_a_port_are_listed_with_where_they_listen() {
+        let wildcard = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let port = wildcard.local_addr().unwrap().port();
+        let mut diag = SockDiag::open().unwrap();
+        let at = |address| vec![Listener { at: Endpoint::new(address, port), is_bound_to_device: false }];
+        assert_eq!(diag.listeners_on(port).unwrap(), at(Ipv6Addr::UNSPECIFIED.into()));
+        drop(wildcard);
+        assert_eq!(diag.listeners_on(port).unwrap(), []);
+        let _one_address = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_eq!(diag.listeners_on(port).unwrap(), at(Ipv4Addr::LOCALHOST.into()));
+    }
+
+    #[test]
+    fn a_listener_of_ipv6_only_takes_no_ipv4() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+        socket.set_only_v6(true).unwrap();
+        socket.bind(&std::net::SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let mut diag = SockDiag::open().unwrap();
+        assert!(diag.listens_on_wildcard(Endpoint::new(Ipv6Addr::LOCALHOST.into(), port)).unwrap());
+        assert!(!diag.listens_on_wildcard(Endpoint::new(Ipv4Addr::LOCALHOST.into(), port)).unwrap());
     }
 
     #[test]
