@@ -24,6 +24,9 @@ pub const INITIAL_WINDOW_SEGMENTS: usize = 10;
 pub const LINGER: Duration = Duration::from_secs(60);
 /// How long a back-end waits for its own kernel's SYN-ACK to a replayed SYN before it says "backlog full".
 pub const REPLAY_DEADLINE: Duration = Duration::from_millis(200);
+/// Units a client was promised to count windows in that must fit into a back-end's first window, where windows are rounded
+/// down to such units: with 8, at most an eighth of what the kernel offers is lost.
+pub const PROMISED_UNITS_MIN: u32 = 8;
 /// How long a prepared replay waits for commit or abort when the front-end has gone silent.
 pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
 /// Interval between deliveries of the first flight until the kernel has acknowledged it.

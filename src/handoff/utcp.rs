@@ -362,19 +362,25 @@ fn replayed_syn(offer: &Offer, alias: Endpoint) -> Vec<u8> {
     .into_inner()
 }
 
-/// Whether the kernel grants everything the client was promised, in units the client's view can express.
-fn keeps_promises(offer: &Offer, syn_ack: &Segment<&mut [u8], ToClientLocal>) -> bool {
-    let scale_is_kept = match offer.window_scales {
-        None => true,
-        Some(scales) => {
-            let unit = 1u32 << scales.frontend.shift();
-            syn_ack.window_scale().is_some() && unit <= u32::from(syn_ack.window()) / 8
-        }
-    };
-    scale_is_kept
-        && (!offer.sack || syn_ack.sack_permitted())
-        && (offer.timestamps.is_none() || syn_ack.timestamps().is_some())
-        && (!offer.ecn || syn_ack.flags().contains(Flags::ECE))
+/// What the kernel does not grant of what the client was promised; the first of several, by the setting that decides it.
+fn broken_promise(offer: &Offer, syn_ack: &Segment<&mut [u8], ToClientLocal>) -> Option<&'static str> {
+    let kernel = syn_ack.window_scale();
+    if offer.window_scales.is_some() && kernel.is_none() {
+        return Some("tcp_window_scaling");
+    }
+    if offer.sack && !syn_ack.sack_permitted() {
+        return Some("tcp_sack");
+    }
+    if offer.timestamps.is_some() && syn_ack.timestamps().is_none() {
+        return Some("tcp_timestamps");
+    }
+    if offer.ecn && !syn_ack.flags().contains(Flags::ECE) {
+        return Some("tcp_ecn");
+    }
+    // Windows are rounded down to the promised unit only where the kernel counts in a finer one.
+    let promised = offer.window_scales.map_or(0, |scales| scales.frontend.shift());
+    let is_coarser = promised > kernel.unwrap_or(WindowScale::NONE).shift();
+    (is_coarser && 1u32 << promised > u32::from(syn_ack.window()) / limits::PROMISED_UNITS_MIN).then_some("tcp_rmem")
 }
 
 #[cfg(test)]

@@ -100,7 +100,8 @@ impl Utcp {
             }
         };
         let Replaying { offer, overtaking, .. } = *replaying;
-        if !keeps_promises(&offer, syn_ack) {
+        if let Some(setting) = broken_promise(&offer, syn_ack) {
+            log::debug!("promise not kept flow={} setting=net.ipv4.{setting}", connection.flow);
             return self.refuse(slot, Refusal::Promise, ctx);
         }
         let learned = Learned::of(&offer, connection.alias, syn_ack);

@@ -49,9 +49,15 @@ fn syn_ack() -> SegmentSpec<'static, ToClientLocal> {
     }
 }
 
-fn is_kept(offer: &Offer, syn_ack: &SegmentSpec<'_, ToClientLocal>) -> bool {
+fn broken(offer: &Offer, syn_ack: &SegmentSpec<'_, ToClientLocal>) -> Option<&'static str> {
     let mut packet = syn_ack.build().into_inner();
-    keeps_promises(offer, &Segment::parse(packet.as_mut_slice()).expect("a whole segment"))
+    broken_promise(offer, &Segment::parse(packet.as_mut_slice()).expect("a whole segment"))
+}
+
+/// An offer whose client was promised window scale `promised`.
+fn scaled(promised: u8) -> Offer {
+    let scales = WindowScales { client: WindowScale::new(9), frontend: WindowScale::new(promised) };
+    Offer { window_scales: Some(scales), ..offer() }
 }
 
 fn learned(offer: &Offer) -> Learned {
@@ -90,25 +96,41 @@ fn the_replayed_syn_is_the_clients_with_exactly_the_options_that_were_granted() 
 #[test]
 fn a_kernel_must_grant_everything_the_client_was_promised() {
     let all = syn_ack();
-    assert!(is_kept(&offer(), &all));
-    assert!(!is_kept(&offer(), &SegmentSpec { sack_permitted: false, ..all.clone() }));
-    assert!(!is_kept(&offer(), &SegmentSpec { timestamps: None, ..all.clone() }));
-    assert!(!is_kept(&offer(), &SegmentSpec { window_scale: None, ..all.clone() }));
-    assert!(!is_kept(&offer(), &SegmentSpec { flags: Flags::SYN.with(Flags::ACK), ..all.clone() }));
+    assert_eq!(broken(&offer(), &all), None);
+    assert_eq!(broken(&offer(), &SegmentSpec { sack_permitted: false, ..all.clone() }), Some("tcp_sack"));
+    assert_eq!(broken(&offer(), &SegmentSpec { timestamps: None, ..all.clone() }), Some("tcp_timestamps"));
+    assert_eq!(broken(&offer(), &SegmentSpec { window_scale: None, ..all.clone() }), Some("tcp_window_scaling"));
+    assert_eq!(broken(&offer(), &SegmentSpec { flags: Flags::SYN.with(Flags::ACK), ..all }), Some("tcp_ecn"));
+}
+
+#[test]
+fn what_nobody_promised_nobody_must_grant() {
+    let all = syn_ack();
+    let no_ecn = Flags::SYN.with(Flags::ACK);
+    let nothing = SegmentSpec { sack_permitted: false, timestamps: None, window_scale: None, flags: no_ecn, ..all.clone() };
     let modest = Offer { window_scales: None, sack: false, timestamps: None, ecn: false, ..offer() };
-    let nothing =
-        SegmentSpec { sack_permitted: false, timestamps: None, window_scale: None, flags: Flags::SYN.with(Flags::ACK), ..all };
-    assert!(is_kept(&modest, &nothing), "what nobody promised nobody must grant");
+    assert_eq!(broken(&modest, &nothing), None);
+    assert_eq!(broken(&Offer { sack: false, ..offer() }, &SegmentSpec { sack_permitted: false, ..all.clone() }), None);
+    assert_eq!(broken(&Offer { timestamps: None, ..offer() }, &SegmentSpec { timestamps: None, ..all.clone() }), None);
+    assert_eq!(broken(&Offer { window_scales: None, ..offer() }, &SegmentSpec { window_scale: None, ..all.clone() }), None);
+    assert_eq!(broken(&Offer { ecn: false, ..offer() }, &SegmentSpec { flags: no_ecn, ..all }), None);
 }
 
 #[test]
 fn a_promised_unit_larger_than_an_eighth_of_the_first_window_is_not_kept() {
-    let coarse = |shift| Offer {
-        window_scales: Some(WindowScales { client: WindowScale::new(9), frontend: WindowScale::new(shift) }),
-        ..offer()
-    };
-    assert!(is_kept(&coarse(12), &syn_ack()), "4,096 octets of 65,160");
-    assert!(!is_kept(&coarse(13), &syn_ack()), "8,192 octets of 65,160 can hardly be counted in");
+    assert_eq!(broken(&scaled(12), &syn_ack()), None, "4,096 octets of 65,160");
+    assert_eq!(broken(&scaled(13), &syn_ack()), Some("tcp_rmem"), "8,192 octets of 65,160 can hardly be counted in");
+    let tiny = SegmentSpec { window: 4_096, window_scale: Some(WindowScale::NONE), ..syn_ack() };
+    assert_eq!((broken(&scaled(9), &tiny), broken(&scaled(10), &tiny)), (None, Some("tcp_rmem")));
+}
+
+#[test]
+fn a_unit_that_the_kernel_counts_in_itself_is_kept_whatever_the_window() {
+    let scale = |shift| SegmentSpec { window_scale: Some(WindowScale::new(shift)), ..syn_ack() };
+    assert_eq!(broken(&scaled(14), &scale(14)), None, "nothing is rounded");
+    assert_eq!(broken(&scaled(13), &scale(14)), None);
+    assert_eq!(broken(&scaled(14), &scale(13)), Some("tcp_rmem"));
+    assert_eq!(broken(&scaled(7), &SegmentSpec { window: 500, ..scale(7) }), None);
 }
 
 #[test]

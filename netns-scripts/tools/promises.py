@@ -1,0 +1,339 @@
+"""Checks that servers keep what the handshakes promised their clients, in a capture of the client's wire.
+
+  promises.py check FILE EXPECTATIONS [KERNEL]
+                               every segment from a server uses only what SYN and SYN-ACK of its connection agreed on, and
+                               all of it. EXPECTATIONS has lines such as `PORT sack=yes timestamps=no scale=7 ecn=no
+                               mss=1460`: what was to be agreed with this source port. With KERNEL, a capture of what the
+                               owner's kernel sent, windows are compared: the client is offered what the kernel offers.
+                               Prints violations (the first ten) and a summary; exits with 1 when there was a violation.
+  promises.py ecn FILE PORT    what became of the marks of congestion: `marked echoed-by-client reduced-by-server
+                               echoed-by-server reduced-by-client`, each `yes` or `no`
+  promises.py spoil FILE NEW WHAT PORT
+                               copies a capture and spoils one segment of a server to this port: WHAT is timestamps (made
+                               padding), sack (a block nobody permitted), scale (an option outside the handshake), echo
+                               (ECE), accurate (AE), capable (ECT), clock (TSval of the past), window (larger), zero
+                               (from there on), or length
+"""
+
+import socket
+import struct
+import sys
+
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE = (1 << bit for bit in range(9))
+NOT_CAPABLE, CONGESTED = 0, 3
+ETHERNET, RAW_IP = 1, 101
+MSS, SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 2, 3, 4, 5, 8
+ONLY_IN_SYNS = {MSS, SCALE, SACK_PERMITTED}
+
+
+def since(later, earlier):
+    """`later - earlier` modulo 2^32, signed."""
+    return (later - earlier + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def records(path):
+    """Yields the file's header, then (record header, frame) of every packet; frames of little-endian captures."""
+    with open(path, "rb") as file:
+        header = file.read(24)
+        if header[:4] != b"\xd4\xc3\xb2\xa1":
+            sys.exit(f"{path}: not a capture of this machine")
+        yield header
+        while len(record := file.read(16)) == 16:
+            yield record, file.read(struct.unpack("<I", record[8:12])[0])
+
+
+class Segment:
+    def __init__(self, ip):
+        self.ip_header = (ip[0] & 15) * 4
+        self.ecn = ip[1] & 3
+        self.source, self.destination = socket.inet_ntoa(ip[12:16]), socket.inet_ntoa(ip[16:20])
+        tcp = ip[self.ip_header:]
+        self.source_port, self.destination_port, self.seq, self.ack, bits, self.window = struct.unpack("!HHIIHH", tcp[:16])
+        self.flags = bits & 0x1FF
+        self.tcp_header = (bits >> 12) * 4
+        self.length = struct.unpack("!H", ip[2:4])[0] - self.ip_header - self.tcp_header
+        self.options = {}
+        # Where each option begins, counted from the IP header.
+        self.places = {}
+        at = 20
+        while at + 1 < self.tcp_header and tcp[at] != 0:
+            if tcp[at] == 1:
+                at += 1
+                continue
+            end = at + max(tcp[at + 1], 2)
+            self.options[tcp[at]] = tcp[at + 2:end]
+            self.places[tcp[at]] = self.ip_header + at
+            at = end
+        stamps = self.options.get(TIMESTAMPS)
+        self.tsval, self.tsecr = struct.unpack("!II", stamps) if stamps is not None else (None, None)
+
+    def value(self, kind):
+        return int.from_bytes(self.options[kind], "big") if kind in self.options else None
+
+    def has(self, flags):
+        return self.flags & flags == flags
+
+
+def link_of(header):
+    return struct.unpack("<I", header[20:24])[0]
+
+
+def ip_of(link, frame):
+    """The IPv4 packet with TCP in this frame; None if it is something else."""
+    if link == ETHERNET:
+        if frame[12:14] != b"\x08\x00":
+            return None
+        frame = frame[14:]
+    return frame if frame[0] >> 4 == 4 and frame[9] == 6 else None
+
+
+def segments(path):
+    """Yields (time, segment)."""
+    packets = records(path)
+    link = link_of(next(packets))
+    for record, frame in packets:
+        ip = ip_of(link, frame)
+        if ip is not None:
+            seconds, fraction = struct.unpack("<II", record[:8])
+            yield seconds + fraction / 1e6, Segment(ip)
+
+
+class Promise:
+    """What SYN and SYN-ACK agree on."""
+
+    def __init__(self, syn, syn_ack):
+        self.syn_ack = syn_ack
+        both = lambda kind: kind in syn.options and kind in syn_ack.options
+        self.sack, self.timestamps = both(SACK_PERMITTED), both(TIMESTAMPS)
+        self.scale = syn_ack.value(SCALE) if both(SCALE) else None
+        self.ecn = syn.has(ECE | CWR) and syn_ack.has(ECE) and not syn_ack.has(CWR)
+        self.mss = syn.value(MSS) or 536
+
+    def __str__(self):
+        word = lambda flag: "yes" if flag else "no"
+        scale = "no" if self.scale is None else self.scale
+        return f"sack={word(self.sack)} timestamps={word(self.timestamps)} scale={scale} ecn={word(self.ecn)} mss={self.mss}"
+
+
+class Connection:
+    def __init__(self, syn):
+        self.syn, self.promise = syn, None
+        self.said = set()
+        self.tsval = None
+        self.windows = []
+
+    def from_client(self, segment):
+        if segment.flags & SYN:
+            self.syn = segment
+        if segment.tsval is not None:
+            self.said.add(segment.tsval)
+
+    def complaints(self, segment, is_local):
+        """What is wrong with a segment from the server."""
+        if segment.has(SYN | ACK):
+            yield from self.syn_ack(segment)
+            return
+        if self.promise is None:
+            if not segment.flags & RST:
+                yield "no SYN-ACK before it"
+            return
+        promise = self.promise
+        for kind in segment.options:
+            if kind in ONLY_IN_SYNS:
+                yield f"option {kind}, which belongs into a handshake"
+            elif kind == SACK and not promise.sack:
+                yield "SACK blocks nobody permitted"
+            elif kind == TIMESTAMPS and not promise.timestamps:
+                yield "timestamps nobody agreed on"
+            elif kind not in (SACK, TIMESTAMPS):
+                yield f"option {kind}, of which nothing was said"
+        # RFC 7323, section 3.2: on every segment but RST.
+        if promise.timestamps and segment.tsval is None and not segment.flags & RST:
+            yield "no timestamps, although they were agreed on"
+        if segment.tsval is not None:
+            yield from self.clock(segment)
+        if segment.flags & AE:
+            yield "AE, but nobody agreed on accurate ECN"
+        if segment.flags & (ECE | CWR) and not promise.ecn:
+            yield "ECE or CWR, but nobody agreed on ECN"
+        if segment.ecn != NOT_CAPABLE and not promise.ecn:
+            yield "a codepoint of ECN in the IP header, but nobody agreed on ECN"
+        # The local kernel's segments are cut below the place where this was captured.
+        if not is_local and segment.length > promise.mss - (segment.tcp_header - 20):
+            yield f"{segment.length} octets, but the client takes {promise.mss}"
+        if not segment.flags & RST:
+            self.windows.append(segment)
+
+    def syn_ack(self, segment):
+        asked = Promise(self.syn, segment)
+        for kind in segment.options:
+            if kind not in (MSS, SCALE, SACK_PERMITTED, TIMESTAMPS):
+                yield f"option {kind} in a SYN-ACK"
+            elif kind != MSS and kind not in self.syn.options:
+                yield f"the SYN-ACK grants option {kind}, for which the client did not ask"
+        if segment.flags & AE:
+            yield "AE in a SYN-ACK"
+        if segment.has(CWR):
+            yield "CWR in a SYN-ACK"
+        if self.promise is not None and str(self.promise) != str(asked):
+            yield f"a second SYN-ACK that promises {asked} instead of {self.promise}"
+        if self.promise is None:
+            self.promise = asked
+        yield from self.clock(segment)
+
+    def clock(self, segment):
+        if segment.tsval is None:
+            return
+        if self.tsval is not None and since(segment.tsval, self.tsval) < 0:
+            yield f"the clock goes back, by {since(self.tsval, segment.tsval)}"
+        if segment.flags & ACK and segment.tsecr not in self.said:
+            yield f"echoes {segment.tsecr}, which the client never said"
+        self.tsval = segment.tsval
+
+
+def complaints_about_windows(connection, scale_of_kernel, kernel_windows):
+    """The client is offered what the kernel offers, rounded down to the promised unit; but never nothing instead of
+    something that holds a segment."""
+    unit = 1 << (connection.promise.scale or 0)
+    offered = {}
+    for segment in kernel_windows:
+        offered.setdefault((segment.ack, segment.tsecr, segment.length), []).append(segment.window << scale_of_kernel)
+    for segment in connection.windows:
+        candidates = offered.get((segment.ack, segment.tsecr, segment.length))
+        if candidates is None:
+            continue
+        # The largest the field can say, if the kernel has more.
+        right = {min(octets // unit, 0xFFFF) or (1 if octets >= min(connection.promise.mss, 1460) else 0) for octets in candidates}
+        if segment.window not in right:
+            yield segment, f"window {segment.window} in units of {unit}, the kernel offered {sorted(set(candidates))[:5]}"
+
+
+def expectations(path):
+    with open(path, encoding="utf-8") as file:
+        return {int(line.split()[0]): line.split()[1:] for line in file if line.strip()}
+
+
+def check(path, expected_path, kernel_path=None):
+    expected = expectations(expected_path)
+    connections, violations, count = {}, [], 0
+    for now, segment in segments(path):
+        if segment.destination_port == 80 and segment.source_port in expected:
+            if segment.has(SYN) and segment.source_port not in connections:
+                connections[segment.source_port] = Connection(segment)
+            if segment.source_port in connections:
+                connections[segment.source_port].from_client(segment)
+        elif segment.source_port == 80 and segment.destination_port in expected:
+            count += 1
+            connection = connections.get(segment.destination_port)
+            is_local = "server=local" in expected[segment.destination_port]
+            found = connection.complaints(segment, is_local) if connection else ["no SYN before it"]
+            violations += [(now, segment, complaint) for complaint in found]
+    compared = 0
+    if kernel_path is not None:
+        scales, sent = {}, {}
+        for _, segment in segments(kernel_path):
+            if segment.source_port != 80 or not segment.source.startswith("198.18."):
+                continue
+            if segment.has(SYN | ACK):
+                scales[segment.destination_port] = segment.value(SCALE) or 0
+            elif segment.destination_port in scales and not segment.flags & RST:
+                sent.setdefault(segment.destination_port, []).append(segment)
+        for port, connection in connections.items():
+            if port in sent and connection.promise is not None:
+                compared += len(connection.windows)
+                for segment, complaint in complaints_about_windows(connection, scales[port], sent[port]):
+                    violations.append((0, segment, complaint))
+    for port, words in expected.items():
+        promise = connections[port].promise if port in connections else None
+        found = str(promise).split()
+        for word in words:
+            if word not in found and not word.startswith("server="):
+                violations.append((0, None, f"port {port}: {word} was expected, agreed was {promise}"))
+    for now, segment, complaint in violations[:10]:
+        if segment is None:
+            print(complaint)
+        else:
+            print(
+                f"{now:.6f} {segment.source} > port {segment.destination_port} flags={segment.flags:#x} seq={segment.seq} "
+                f"ack={segment.ack} length={segment.length} window={segment.window}: {complaint}"
+            )
+    print(f"{len(connections)} connections, {count} segments from servers, {compared} windows compared, {len(violations)} violations")
+    silent = [port for port in expected if port not in connections]
+    return 1 if violations or silent or count == 0 else 0
+
+
+def ecn(path, port):
+    names = ("marked", "echoed-by-client", "reduced-by-server", "echoed-by-server", "reduced-by-client")
+    seen = dict.fromkeys(names, False)
+    for _, segment in segments(path):
+        is_data = not segment.flags & SYN
+        if segment.source_port == 80 and segment.destination_port == port and is_data:
+            seen["marked"] |= segment.ecn == CONGESTED
+            seen["echoed-by-server"] |= segment.has(ECE)
+            seen["reduced-by-server"] |= segment.has(CWR)
+        elif segment.destination_port == 80 and segment.source_port == port and is_data:
+            seen["echoed-by-client"] |= segment.has(ECE)
+            seen["reduced-by-client"] |= segment.has(CWR)
+    print(" ".join(f"{name}={'yes' if value else 'no'}" for name, value in seen.items()))
+    return 0
+
+
+def spoil(path, new_path, what, port):
+    packets = records(path)
+    header = next(packets)
+    link = link_of(header)
+    start = 14 if link == ETHERNET else 0
+    done, number = False, 0
+    with open(new_path, "wb") as file:
+        file.write(header)
+        for record, frame in packets:
+            ip = ip_of(link, frame)
+            segment = Segment(ip) if ip is not None else None
+            if segment and segment.source_port == 80 and segment.destination_port == port and not segment.flags & (SYN | RST):
+                number += 1
+                if (not done and number > 20) or (done and what == "zero"):
+                    frame = bytearray(frame)
+                    spoil_one(memoryview(frame)[start:], segment, what)
+                    done = True
+            file.write(record + bytes(frame))
+    if not done:
+        sys.exit(f"{path}: nothing to spoil for port {port}")
+    return 0
+
+
+def spoil_one(ip, segment, what):
+    tcp = ip[segment.ip_header:]
+    stamps = segment.places.get(TIMESTAMPS)
+    first = segment.ip_header + 20
+    if what == "timestamps":
+        ip[stamps:stamps + 10] = bytes([1] * 10)
+    elif what == "sack":
+        ip[first:first + 12] = bytes([1, 1, SACK, 10]) + struct.pack("!II", segment.ack + 10, segment.ack + 20)
+    elif what == "scale":
+        ip[first:first + 12] = bytes([SCALE, 3, 7] + [1] * 9)
+    elif what == "clock":
+        ip[stamps + 2:stamps + 6] = struct.pack("!I", (segment.tsval - 100_000) % (1 << 32))
+    elif what == "echo":
+        tcp[13] |= ECE
+    elif what == "accurate":
+        tcp[12] |= 1
+    elif what == "capable":
+        ip[1] |= 2
+    elif what == "window":
+        tcp[14:16] = struct.pack("!H", min(segment.window + 1, 0xFFFF))
+    elif what == "zero":
+        tcp[14:16] = bytes(2)
+    elif what == "length":
+        ip[2:4] = struct.pack("!H", struct.unpack("!H", ip[2:4])[0] + 9_000)
+    else:
+        sys.exit(__doc__)
+
+
+def main():
+    commands = {"check": check, "ecn": lambda path, port: ecn(path, int(port)), "spoil": lambda *rest: spoil(*rest[:3], int(rest[3]))}
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    sys.exit(commands[sys.argv[1]](*sys.argv[2:]))
+
+
+main()
