@@ -4,6 +4,8 @@
                            connection promised this client: sequence number, acknowledgement and timestamp. Prints one
                            line per violation (the first ten) and a summary; exits with 1 when there was one.
   capture.py isns FILE     the initial sequence number of every SYN-ACK as the client saw it, as `PORT ISN`
+  capture.py again FILE    segments that carry nothing but what was sent before, by connection and direction, as
+                           `PORT server|client SECONDS SEGMENTS`, SECONDS being the moment of the first one after the SYN
 """
 
 import socket
@@ -165,4 +167,29 @@ def isns(path):
     return 0
 
 
-sys.exit({"check": check, "isns": isns}[sys.argv[1]](sys.argv[2]))
+def again(path):
+    highest, began, repeated = {}, {}, {}
+    for now, _, _, tcp, length in packets(path):
+        segment = Segment(tcp, length)
+        who = "server" if segment.source_port == 80 else "client"
+        port = segment.destination_port if who == "server" else segment.source_port
+        if segment.flags & (SYN | ACK) == SYN and segment.end() % (1 << 32) != highest.get((port, "client")):
+            highest.pop((port, "server"), None)
+            highest.pop((port, "client"), None)
+            began[port] = now
+        occupies = segment.length or segment.flags & (SYN | FIN)
+        if not occupies or segment.flags & RST:
+            continue
+        known = highest.get((port, who))
+        if known is not None and difference(segment.end(), known) <= 0:
+            # A keep-alive probe repeats one octet that was acknowledged long ago; here nobody is idle for that long.
+            first, count = repeated.get((port, who), (now - began.get(port, now), 0))
+            repeated[port, who] = (first, count + 1)
+        else:
+            highest[port, who] = segment.end() % (1 << 32)
+    for (port, who), (first, count) in repeated.items():
+        print(f"{port} {who} {first:.3f} {count}")
+    return 0
+
+
+sys.exit({"check": check, "isns": isns, "again": again}[sys.argv[1]](sys.argv[2]))

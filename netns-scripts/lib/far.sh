@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# A client that is far away: tools/shaper.py takes the place of the client's wire. Source after lib.sh, and call after
+# `topology_up`.
+
+# move_client_away MILLISECONDS: of round trip. May be called again. The addresses, the hardware address and the name of
+# the switch port stay what they were, so that nothing else on the stage notices.
+move_client_away() {
+    local name switch mac line
+    name=$(namespace client)
+    switch=$(namespace switch)
+    mac=$(ip -n "$name" -br link show dev eth0 | awk '{ print $3 }')
+    local addresses=()
+    while read -r line; do addresses+=("$line"); done < <(ip -n "$name" -o address show dev eth0 scope global | awk '{ print $4 }')
+    if [[ -n ${shaper:-} ]]; then end_shaper; else ip -n "$name" link delete eth0; fi
+    rm -f "$run_dir/log/shaper.log"
+    spawn switch "$run_dir/log/shaper.log" "$PYTHON" "$scripts_dir/tools/shaper.py" "$name/eth0" "$switch/client" \
+        --delay "$("$PYTHON" -c "print($1 / 2)")"
+    shaper=$spawned
+    wait_until 10 grep -q ready "$run_dir/log/shaper.log"
+    # A window's worth of segments arrives at once; the queue of a TAP, 1,000 frames, would lose some.
+    ip -n "$switch" link set dev client txqueuelen 100000 master br0 up
+    ip -n "$name" link set dev eth0 address "$mac" txqueuelen 100000
+    for line in "${addresses[@]}"; do ip -n "$name" address add "$line" dev eth0; done
+    ip -n "$name" link set dev eth0 up
+    # What was learned at another distance: neighbours, and round trips of former connections.
+    local node
+    for node in "${nodes[@]}"; do forget_round_trips "$node"; done
+    # An answered or a refused connection: either way the wire carries.
+    wait_until 10 client_reaches "${address_of[${nodes[0]}]}"
+}
+
+# end_shaper: and require that it has lost nothing.
+end_shaper() {
+    kill -TERM "$shaper"
+    wait_until 5 process_gone "$shaper"
+    shaper=
+    grep -q '"refused": 0' "$run_dir/log/shaper.log" || fail "the shaper lost frames: $(tail -n 1 "$run_dir/log/shaper.log")"
+}
+
+# forget_round_trips NODE: a kernel keeps what it measured of a client, for the client's next connections (tcp_metrics).
+forget_round_trips() { in_ns "$1" ip tcp_metrics flush all >/dev/null; }
+
+# as_the_kernel_sees NODE PORT: one line of NODE's socket towards this port of the client, such as
+# `rto=504 rtt=300.2 cwnd=10 retrans=0`; `none` for a value that the kernel does not have.
+as_the_kernel_sees() {
+    in_ns "$1" ss -Htin "dst $client_address and dport = :$2" | tr ' ' '\n' | awk -F : '
+        { value[$1] = $2 }
+        END {
+            split(value["rtt"], rtt, "/"); split(value["retrans"], retrans, "/")
+            printf "rto=%s rtt=%s cwnd=%s retrans=%s\n", value["rto"], rtt[1] == "" ? "none" : rtt[1], value["cwnd"], retrans[2] + 0
+        }'
+}
+
+client_reaches() {
+    in_ns client "$PYTHON" -c '
+import socket, sys
+try: socket.create_connection((sys.argv[1], 80), timeout=3)
+except ConnectionRefusedError: pass' "$1"
+}
