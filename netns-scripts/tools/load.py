@@ -6,9 +6,12 @@ its body are checked. Prints one JSON object and exits with 1 when there was an 
   load.py stream ADDRESS --until FILE [--concurrency N]      `close` until FILE exists
   load.py silent ADDRESS --connections N --silence SECONDS   all connect, say nothing, then ask
   load.py drip ADDRESS --connections N                       the request octet by octet, each in a segment of its own
+  load.py hold ADDRESS --connections N --ready FILE --until FILE    all ask, FILE says that all are answered; then they
+                                                             say nothing until FILE exists, and ask once more
   load.py reuse ADDRESS --connections N --source-port PORT   one after the other, all from one source port
 
-Each takes --expect PATH=SERVER (repeatable; connections take them in turn; SERVER may be `any`) and --body FILE.
+Each takes --expect PATH=SERVER[=BODY] (repeatable; connections take them in turn; SERVER may be `any`; BODY is a file)
+and --body FILE for those that name none.
 """
 
 import argparse
@@ -99,12 +102,12 @@ class Tally:
 
 
 def one_request(options, tally, index):
-    path, server = options.expect[index % len(options.expect)]
+    path, server, body = options.expect[index % len(options.expect)]
     try:
         connection = Connection(options.address)
         try:
             connection.ask(path, close=True)
-            by = connection.answer(server, options.content)
+            by = connection.answer(server, body)
             connection.ended()
         finally:
             connection.close()
@@ -150,7 +153,7 @@ def keep(options, tally, indices):
                 index = next(queue, None)
             if index is None:
                 return
-            path, server = options.expect[index % len(options.expect)]
+            path, server, body = options.expect[index % len(options.expect)]
             todo = max(0, min(share, options.requests - index * share))
             done = 0
             try:
@@ -159,7 +162,7 @@ def keep(options, tally, indices):
                     by = None
                     for done in range(todo):
                         connection.ask(path, close=False)
-                        by = connection.answer(server, options.content)
+                        by = connection.answer(server, body)
                         tally.answered(by)
                 finally:
                     connection.close()
@@ -184,7 +187,33 @@ def silent(options, tally):
             tally.failed(error)
     for index, connection in connections:
         try:
-            tally.answered(connection.answer(options.expect[index % len(options.expect)][1], options.content))
+            tally.answered(connection.answer(*options.expect[index % len(options.expect)][1:]))
+        except (OSError, ValueError, Wrong) as error:
+            tally.failed(error)
+        connection.close()
+
+
+def hold(options, tally):
+    open_ones = []
+    for index in range(options.connections):
+        path, server, body = options.expect[index % len(options.expect)]
+        try:
+            connection = Connection(options.address)
+            connection.ask(path, close=False)
+            tally.answered(connection.answer(server, body))
+            open_ones.append((connection, path, server, body))
+        except (OSError, ValueError, Wrong) as error:
+            tally.failed(error)
+    with open(options.ready, "w"):
+        pass
+    bound = time.monotonic() + 300
+    while not os.path.exists(options.until) and time.monotonic() < bound:
+        time.sleep(0.05)
+    for connection, path, server, body in open_ones:
+        try:
+            connection.ask(path, close=True)
+            tally.answered(connection.answer(server, body))
+            connection.ended()
         except (OSError, ValueError, Wrong) as error:
             tally.failed(error)
         connection.close()
@@ -193,13 +222,13 @@ def silent(options, tally):
 def drip(options, tally):
     """A kernel sends ten such segments; then it waits for an acknowledgement before the rest."""
     for index in range(options.connections):
-        path, server = options.expect[index % len(options.expect)]
+        path, server, body = options.expect[index % len(options.expect)]
         try:
             connection = Connection(options.address)
             for octet in f"GET {path} HTTP/1.1\r\nHost: stage\r\nConnection: close\r\n\r\n".encode():
                 connection.socket.sendall(bytes([octet]))
                 time.sleep(0.01)
-            tally.answered(connection.answer(server, options.content))
+            tally.answered(connection.answer(server, body))
             connection.close()
         except (OSError, ValueError, Wrong) as error:
             tally.failed(error)
@@ -209,7 +238,7 @@ def reuse(options, tally):
     for index in range(options.connections):
         # Until the server has acknowledged the client's FIN the four-tuple is taken, and the kernel says so at once.
         for attempt in range(200):
-            path, server = options.expect[index % len(options.expect)]
+            path, server, body = options.expect[index % len(options.expect)]
             try:
                 connection = Connection(options.address, options.source_port)
             except OSError as error:
@@ -220,7 +249,7 @@ def reuse(options, tally):
                 break
             try:
                 connection.ask(path, close=True)
-                by = connection.answer(server, options.content)
+                by = connection.answer(server, body)
                 connection.ended()
                 tally.answered(by)
             except (OSError, ValueError, Wrong) as error:
@@ -242,7 +271,7 @@ def share_of_work(options, kind, indices, threads, results):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["close", "keep", "stream", "silent", "drip", "reuse"])
+    parser.add_argument("kind", choices=["close", "keep", "stream", "silent", "hold", "drip", "reuse"])
     parser.add_argument("address")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=64)
@@ -250,20 +279,27 @@ def main():
     parser.add_argument("--silence", type=float, default=0)
     parser.add_argument("--source-port", type=int)
     parser.add_argument("--until")
+    parser.add_argument("--ready")
     parser.add_argument("--expect", action="append", required=True)
     parser.add_argument("--body")
     options = parser.parse_args()
-    options.expect = [tuple(expectation.split("=")) for expectation in options.expect]
-    options.content = None
-    if options.body:
-        with open(options.body, "rb") as file:
-            options.content = file.read()
+    contents = {None: None}
+
+    def content(name):
+        if name not in contents:
+            with open(name, "rb") as file:
+                contents[name] = file.read()
+        return contents[name]
+
+    # Path, server, and the body that the answer must have.
+    expectations = [(*expectation.split("="), options.body)[:3] for expectation in options.expect]
+    options.expect = [(path, server, content(body)) for path, server, body in expectations]
 
     answers, errors = collections.Counter(), collections.Counter()
     started = time.monotonic()
-    if options.kind in ("silent", "drip", "reuse"):
+    if options.kind in ("silent", "hold", "drip", "reuse"):
         tally = Tally()
-        {"silent": silent, "drip": drip, "reuse": reuse}[options.kind](options, tally)
+        {"silent": silent, "hold": hold, "drip": drip, "reuse": reuse}[options.kind](options, tally)
         answers, errors = tally.answers, tally.errors
     else:
         kind = {"close": close, "keep": keep, "stream": stream}[options.kind]
