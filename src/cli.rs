@@ -1,6 +1,6 @@
 //! The command line as people type it. What the commands do is elsewhere.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,9 +102,20 @@ pub struct Run {
     /// Where `baton status` and the like reach the daemon [default: /run/baton/NAME.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Whether the kernel may hand over packets of 64 KiB, with checksums to be computed later
+    #[arg(long, value_enum, default_value_t = Offload::Auto)]
+    pub offload: Offload,
     /// The cluster file, the same on every node
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Offload {
+    /// Where the kernel can: much faster
+    Auto,
+    /// Every packet as on the wire; for the case that something goes wrong
+    Off,
 }
 
 /// Check a cluster file, without touching the host

@@ -8,6 +8,7 @@ use baton::admin::text;
 use baton::control::key::{PrivateKey, public_key_to_text};
 use baton::explain::{self, Bytes, Question};
 use baton::node::{self, StartError};
+use baton::tun::device::Offloading;
 use clap::Parser;
 use cli::{Cli, Command};
 use std::io::{self, Read, Write};
@@ -77,6 +78,10 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
     let node = node::start(node::Options {
         key: arguments.key.unwrap_or_else(|| PathBuf::from(format!("/etc/baton/{name}.key"))),
         socket: arguments.socket.unwrap_or_else(|| Path::new(client::SOCKET_DIRECTORY).join(format!("{name}.sock"))),
+        offload: match arguments.offload {
+            cli::Offload::Auto => Offloading::Auto,
+            cli::Offload::Off => Offloading::Off,
+        },
         cluster: arguments.cluster,
         node: arguments.node,
     })?;

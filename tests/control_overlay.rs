@@ -46,7 +46,7 @@ impl Overlays {
         self.between.send_to(datagram, self.b_address).unwrap();
         let (peer, packet) = self.b.receive(&mut self.buffer)?;
         assert_eq!(peer, A);
-        Some(packet.to_vec())
+        Some(self.buffer[packet].to_vec())
     }
 }
 

@@ -5,7 +5,8 @@
 
 use baton::flow::{Endpoint, FlowKey};
 use baton::tun::capture::{Capture, CaptureConfig};
-use baton::tun::device::Device;
+use baton::tun::device::{Device, Offloading};
+use baton::tun::offload::{FRAME_BYTES_MAX, Frame, HEADER_BYTES};
 use baton::tun::sock_diag::SockDiag;
 use etherparse::icmpv4::TimeExceededCode;
 use etherparse::{Icmpv4Header, Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
@@ -68,14 +69,14 @@ fn flow(client: &str, frontend: &str) -> FlowKey {
 
 /// Writes every packet back that it reads, as a node does that decides "local" for all; obeys lines on its input.
 fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
-    let device = Device::create(device)?;
+    let device = Device::create(device, Offloading::Auto)?;
     let config = config(device.name(), addresses);
     let aliases = config.aliases.clone();
     // A node translates what comes from aliases. This one cannot, so it keeps it.
-    let write_back = |packet: &[u8]| {
-        if !source(packet).is_some_and(|source| aliases.iter().any(|prefix| prefix.contains(&source))) {
+    let write_back = |mut frame: Frame<'_>| {
+        if !source(frame.packet()).is_some_and(|source| aliases.iter().any(|prefix| prefix.contains(&source))) {
             // EINVAL and the like concern this packet only.
-            let _ = device.send(packet);
+            let _ = device.send_frame(&mut frame);
         }
     };
     let mut capture = Capture::install(config)?;
@@ -95,7 +96,7 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
     });
     let mut beating = true;
     let mut next_beat = Instant::now();
-    let mut buffer = vec![0; 65_536];
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
     let mut read = 0_u64;
     loop {
         if beating && Instant::now() >= next_beat {
@@ -105,9 +106,9 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
             next_beat = Instant::now() + HEARTBEAT_INTERVAL;
         }
         match device.receive(&mut buffer) {
-            Ok(length) => {
+            Ok((length, offload)) => {
                 read += 1;
-                write_back(&buffer[..length]);
+                write_back(Frame::new(&mut buffer[..HEADER_BYTES + length], offload));
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -142,8 +143,8 @@ fn node(device: &str, addresses: &[&str]) -> anyhow::Result<()> {
             ["restore"] => {
                 // Nothing more comes in; what has come in goes on its way before the TUN closes.
                 capture.release()?;
-                while let Ok(length) = device.receive(&mut buffer) {
-                    write_back(&buffer[..length]);
+                while let Ok((length, offload)) = device.receive(&mut buffer) {
+                    write_back(Frame::new(&mut buffer[..HEADER_BYTES + length], offload));
                 }
                 capture.restore()?;
                 println!("restored");
@@ -183,8 +184,8 @@ fn replay(device: &Device, client: Endpoint, alias: Endpoint) -> anyhow::Result<
     let deadline = Instant::now() + Duration::from_secs(1);
     let mut buffer = [0; 2048];
     while Instant::now() < deadline {
-        let Ok(length) = device.receive(&mut buffer) else { continue };
-        let packet = &buffer[..length];
+        let Ok((length, _)) = device.receive(&mut buffer) else { continue };
+        let packet = &buffer[HEADER_BYTES..HEADER_BYTES + length];
         if source(packet) != Some(alias.address) {
             continue;
         }
@@ -312,7 +313,7 @@ fn chatter(alias: &str, to: &str) -> anyhow::Result<()> {
 
 /// How long a change of guards takes, with 50,000 of them in the kernel.
 fn measure(device: &str, frontend: &str) -> anyhow::Result<()> {
-    let device = Device::create(device)?;
+    let device = Device::create(device, Offloading::Auto)?;
     let mut capture = Capture::install(config(device.name(), &[frontend]))?;
     let frontend = endpoint(frontend);
     let guard = |number: u32| FlowKey {

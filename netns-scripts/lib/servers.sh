@@ -157,12 +157,14 @@ baton_ask() {
 
 baton_pid() { cat "$run_dir/$1/baton.process"; }
 
-# launch_baton NODE: without waiting. The log of every start is appended to one file.
+# launch_baton NODE: without waiting. The log of every start is appended to one file. The variable RUN_OPTIONS has more
+# options of `baton run`, such as `--offload off`.
 launch_baton() {
     local node=$1 log=$run_dir/log/baton-$1.log
     stat -c %s "$log" >"$run_dir/$node/log-start" 2>/dev/null || echo 0 >"$run_dir/$node/log-start"
+    # shellcheck disable=SC2086 # one word per option
     spawn "$node" "$log" env RUST_LOG="${BATON_RUST_LOG:-baton=debug}" RUST_BACKTRACE=1 \
-        "$BATON" run --node "$node" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$run_dir/cluster.yaml"
+        "$BATON" run ${RUN_OPTIONS:-} --node "$node" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$run_dir/cluster.yaml"
     echo "$spawned" >"$run_dir/$node/baton.process"
 }
 

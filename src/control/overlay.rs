@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::ops::Range;
 
-pub use crate::control::seal::SessionKeys;
-use crate::control::seal::{HEADER_BYTES, Keyring, OpenError, SealError, TAG_BYTES};
+pub use crate::control::seal::{HEADER_BYTES, SessionKeys};
+use crate::control::seal::{Keyring, OpenError, SealError, TAG_BYTES};
 use crate::control::socket;
 use crate::flow::NodeId;
 use crate::limits::OVERLAY_REJECTED_IN_A_ROW_MAX;
+use crate::rewrite::{Offload, Pieces};
 
 const OUTER_V4_BYTES: u16 = 20 + 8;
 /// Octets a sealed packet is longer than the packet it carries, outer IPv4 and UDP header included (20 more for IPv6).
@@ -34,6 +36,8 @@ pub struct OverlayCounters {
     pub received_bytes: u64,
     /// Not sent: no key for that peer.
     pub no_key: u64,
+    /// Super-segments cut so that their pieces could be sent.
+    pub cut: u64,
     /// Not sent: socket buffer full.
     pub send_buffer_full: u64,
     /// Not sent: any other error.
@@ -55,7 +59,10 @@ pub struct Overlay {
     /// could re-send an authentic one from elsewhere.
     addresses: HashMap<NodeId, SocketAddr>,
     counters: OverlayCounters,
+    /// Longest packet that fits a datagram on the way to all peers without being fragmented.
+    packet_bytes_max: usize,
     out: Vec<u8>,
+    piece: Vec<u8>,
 }
 
 impl Overlay {
@@ -66,6 +73,8 @@ impl Overlay {
             keyring: Keyring::default(),
             addresses: HashMap::new(),
             counters: OverlayCounters::default(),
+            packet_bytes_max: DATAGRAM_BYTES_MAX,
+            piece: vec![0; DATAGRAM_BYTES_MAX],
             out: vec![0; DATAGRAM_BYTES_MAX],
         })
     }
@@ -79,6 +88,30 @@ impl Overlay {
     pub fn set_keys(&mut self, peer: NodeId, address: SocketAddr, keys: SessionKeys) {
         self.keyring.set_keys(peer, &keys);
         self.addresses.insert(peer, address);
+    }
+
+    /// Pieces of super-segments shall not be longer, so that their datagrams need no fragments.
+    pub fn set_packet_bytes_max(&mut self, bytes: usize) {
+        self.packet_bytes_max = bytes;
+    }
+
+    /// Sends a packet for which something is left to do: a peer gets plain packets.
+    ///
+    /// The pieces go one by one. Here is where they could go in one call (UDP GSO): all but the last are equally long.
+    pub fn send_offloaded(&mut self, peer: NodeId, packet: &[u8], offload: &Offload) {
+        if *offload == Offload::NONE {
+            return self.send(peer, packet);
+        }
+        let Ok(mut pieces) = Pieces::of(packet, offload, self.packet_bytes_max) else {
+            self.counters.send_failed += 1;
+            return;
+        };
+        self.counters.cut += u64::from(offload.segment_bytes.is_some());
+        let mut piece = std::mem::take(&mut self.piece);
+        while let Some(length) = pieces.write_next(&mut piece) {
+            self.send(peer, &piece[..length]);
+        }
+        self.piece = piece;
     }
 
     /// Seals and sends; counts what goes wrong (nothing TCP would not recover).
@@ -114,8 +147,9 @@ impl Overlay {
         }
     }
 
-    /// The next packet, opened in place inside `buffer`; None when the socket has no more.
-    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Option<(NodeId, &'b mut [u8])> {
+    /// The next packet, opened in place: where it is in `buffer`, with [`HEADER_BYTES`] before it that nobody needs any more.
+    /// None when the socket has no more.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<(NodeId, Range<usize>)> {
         for _ in 0..OVERLAY_REJECTED_IN_A_ROW_MAX {
             let length = match self.socket.recv_from(buffer) {
                 Ok((length, _)) => length,
@@ -129,7 +163,7 @@ impl Overlay {
                 Ok((peer, packet)) => {
                     self.counters.received_packets += 1;
                     self.counters.received_bytes += packet.len() as u64;
-                    return Some((peer, &mut buffer[packet]));
+                    return Some((peer, packet));
                 }
                 Err(OpenError::Unknown) => self.counters.unknown += 1,
                 Err(OpenError::Forged) => self.counters.forged += 1,

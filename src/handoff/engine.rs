@@ -9,7 +9,7 @@ use crate::handoff::counters::DropReason;
 use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::Utcp;
 use crate::policy::Policy;
-use crate::rewrite::{Flags, Malformed, Segment, ToServerWire, icmp};
+use crate::rewrite::{Flags, Malformed, Offload, Segment, ToServerWire, icmp};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ pub enum Verdict {
     Write,
     /// Send it to this peer through the overlay.
     Forward(NodeId),
+    /// A super-segment that the engine may have to keep: it was not touched. Cut it, and hand in the pieces instead, as
+    /// packets of their own.
+    Cut,
     /// The engine kept or used it.
     Consumed,
     /// Drop it; already counted.
@@ -32,7 +35,7 @@ pub enum Verdict {
 #[allow(missing_docs)] // The variants say it; a field name that needed more would be a wrong one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Write a packet to the TUN.
+    /// Write a packet to the TUN. It is plain: what the engine keeps and originates has complete checksums and fits the path.
     Packet(Vec<u8>),
     /// Send a packet to a peer through the overlay.
     Forward(NodeId, Vec<u8>),
@@ -115,11 +118,11 @@ impl Engine {
 
     // ---- Packets ----------------------------------------------------------------------------------------------------
 
-    /// A packet read from the TUN.
-    pub fn handle_tun(&mut self, packet: &mut [u8], now: Instant) -> Verdict {
-        let mut verdict = self.sort_out(packet, now);
+    /// A packet read from the TUN, and what is left to do for it; that does not change when the packet is rewritten.
+    pub fn handle_tun(&mut self, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+        let mut verdict = self.sort_out(packet, offload, now);
         if verdict == Verdict::Forward(self.ctx.node) {
-            verdict = self.deliver_to_owner(self.ctx.node, packet, now);
+            verdict = self.deliver_to_owner(self.ctx.node, packet, offload, now);
         }
         self.settle(now);
         verdict
@@ -127,14 +130,14 @@ impl Engine {
 
     /// A packet that came from a peer through the overlay.
     pub fn handle_overlay(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
-        let verdict = self.deliver_to_owner(from, packet, now);
+        let verdict = self.deliver_to_owner(from, packet, Offload::NONE, now);
         self.settle(now);
         verdict
     }
 
     /// Tells from its addresses who sent a packet to whom: a client, the kernel for a client, the kernel from an alias.
-    fn sort_out(&mut self, packet: &mut [u8], now: Instant) -> Verdict {
-        let segment = match Segment::<_, ToServerWire>::parse(&mut *packet) {
+    fn sort_out(&mut self, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+        let segment = match Segment::<_, ToServerWire>::parse_offloaded(&mut *packet, offload) {
             Ok(segment) => segment,
             Err(malformed) => return self.handle_other(packet, malformed),
         };
@@ -174,14 +177,16 @@ impl Engine {
             (Malformed::Fragment | Malformed::Protocol, Some((_, destination))) if self.is_own_address(destination) => {
                 Verdict::Write
             }
-            (Malformed::Truncated | Malformed::Options | Malformed::Version, _) => self.ctx.drop(DropReason::Malformed),
+            (Malformed::Truncated | Malformed::Options | Malformed::Version | Malformed::Offload, _) => {
+                self.ctx.drop(DropReason::Malformed)
+            }
             (Malformed::Protocol | Malformed::Fragment, _) => self.ctx.drop(DropReason::NotOurs),
         }
     }
 
     /// A client's packet, or an ICMP error, for a connection that this node owns.
-    fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
-        if let Ok(segment) = Segment::<_, ToServerWire>::parse(&mut *packet) {
+    fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+        if let Ok(segment) = Segment::<_, ToServerWire>::parse_offloaded(&mut *packet, offload) {
             return self.utcp.handle_client(from, segment, &mut self.ctx, now);
         }
         let Ok(flow) = icmp::quoted_flow(packet) else { return self.ctx.drop(DropReason::Malformed) };
@@ -242,7 +247,7 @@ impl Engine {
             match said {
                 Loopback::Message(message) => self.dispatch(node, message, now),
                 Loopback::Packet(mut packet) => {
-                    if self.deliver_to_owner(node, &mut packet, now) == Verdict::Write {
+                    if self.deliver_to_owner(node, &mut packet, Offload::NONE, now) == Verdict::Write {
                         self.ctx.write(packet);
                     }
                 }

@@ -85,7 +85,7 @@ impl FirstFlight {
         }
         self.payload_bytes += segment.payload().len();
         self.held_bytes += segment.packet().len() + segment.payload().len();
-        self.segments.push(segment.packet().to_vec());
+        self.segments.push(segment.completed());
         if !carries {
             return Arrival::Kept;
         }

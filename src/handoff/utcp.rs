@@ -153,12 +153,12 @@ struct Overtaking {
 }
 
 impl Overtaking {
-    fn keep(&mut self, packet: &[u8]) -> bool {
-        let bytes = self.bytes.saturating_add(packet.len());
+    fn keep<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>) -> bool {
+        let bytes = self.bytes.saturating_add(segment.packet().len());
         let has_room = self.packets.len() < limits::OVERTAKING_SEGMENTS_MAX && bytes <= limits::OVERTAKING_BYTES_MAX;
         if has_room {
             self.bytes = bytes;
-            self.packets.push(packet.to_vec());
+            self.packets.push(segment.completed());
         }
         has_room
     }

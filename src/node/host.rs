@@ -1,7 +1,8 @@
 //! What this process has changed on the host, in one value that undoes it when it is dropped.
 
 use crate::tun::capture::Capture;
-use crate::tun::device::Device;
+use crate::tun::device::{Device, SuperSegments};
+use crate::tun::offload::{Frame, HEADER_BYTES};
 use crate::tun::sock_diag::SockDiag;
 use std::io;
 
@@ -21,6 +22,8 @@ pub struct TunCounters {
     pub read_packets: u64,
     pub read_bytes: u64,
     pub read_errors: u64,
+    /// The kernel's header for a packet did not fit it.
+    pub read_bad_headers: u64,
     pub written_packets: u64,
     pub written_bytes: u64,
     /// The kernel's queue was full; TCP sends again.
@@ -41,31 +44,56 @@ impl Host {
         self.capture.as_mut().expect("capture ends with the loop")
     }
 
-    /// The next packet from the TUN; None when there is none.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        match self.device.receive(buffer) {
-            Ok(length) => {
-                self.counters.read_packets += 1;
-                self.counters.read_bytes += length as u64;
-                Some(length)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => {
-                if self.counters.read_errors == 0 {
-                    log::warn!("cannot read from {}: {error}; is it up?", self.device.name());
+    /// Whether the TUN has offload now.
+    pub fn offloads(&self) -> bool {
+        self.device.offloads()
+    }
+
+    /// What went through the TUN in super-segments.
+    pub fn super_segments(&self) -> SuperSegments {
+        self.device.super_segments()
+    }
+
+    /// The next packet from the TUN, in a buffer for the longest frame; None when there is none.
+    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Option<Frame<'b>> {
+        loop {
+            match self.device.receive(buffer) {
+                Ok((length, offload)) => {
+                    self.counters.read_packets += 1;
+                    self.counters.read_bytes += length as u64;
+                    return Some(Frame::new(&mut buffer[..HEADER_BYTES + length], offload));
                 }
-                self.counters.read_errors += 1;
-                None
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.counters.read_bad_headers += 1,
+                Err(error) => {
+                    if self.counters.read_errors == 0 {
+                        log::warn!("cannot read from {}: {error}; is it up?", self.device.name());
+                    }
+                    self.counters.read_errors += 1;
+                    return None;
+                }
             }
         }
     }
 
-    /// Writes a packet to the TUN. What the kernel does not take is counted; TCP sends it again.
-    pub fn send(&mut self, packet: &[u8]) -> bool {
-        let Err(error) = self.device.send(packet) else {
+    /// Writes a packet that needs nothing more.
+    pub fn send(&mut self, packet: &[u8]) {
+        let result = self.device.send(packet);
+        self.count_written(packet.len(), result);
+    }
+
+    /// Writes a packet to the TUN with what is left to do for it.
+    pub fn send_frame(&mut self, frame: &mut Frame<'_>) {
+        let result = self.device.send_frame(frame);
+        self.count_written(frame.packet().len(), result);
+    }
+
+    /// What the kernel does not take is counted; TCP sends it again.
+    fn count_written(&mut self, bytes: usize, result: io::Result<()>) {
+        let Err(error) = result else {
             self.counters.written_packets += 1;
-            self.counters.written_bytes += packet.len() as u64;
-            return true;
+            self.counters.written_bytes += bytes as u64;
+            return;
         };
         if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
             self.counters.write_queue_full += 1;
@@ -75,7 +103,6 @@ impl Host {
             }
             self.counters.write_errors += 1;
         }
-        false
     }
 
     /// Shows the kernel that this process lives; whether all signs went out.

@@ -2,8 +2,10 @@
 
 use super::Node;
 use super::clock::clock;
-use crate::flow::{Endpoint, FlowKey};
+use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::{Output, SocketState, Verdict};
+use crate::rewrite::{Offload, Pieces};
+use crate::tun::offload::{Frame, HEADER_BYTES};
 use std::time::Instant;
 
 /// What the engine asked for and will be told.
@@ -13,18 +15,49 @@ pub(super) enum Answer {
     Socket { local: Endpoint, remote: Endpoint, state: SocketState },
 }
 
+/// Where a packet came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    Tun,
+    Overlay(NodeId),
+}
+
 impl Node {
+    /// The one way in for packets: the engine sees it, its verdict is obeyed, and so is everything else it says.
+    pub(super) fn take_packet(&mut self, from: Source, frame: &mut Frame<'_>, now: Instant) {
+        let offload = frame.offload();
+        let verdict = match from {
+            Source::Tun => self.engine.handle_tun(frame.packet_mut(), offload, now),
+            Source::Overlay(peer) => self.engine.handle_overlay(peer, frame.packet_mut(), now),
+        };
+        if verdict == Verdict::Cut {
+            return self.take_pieces(from, frame, now);
+        }
+        self.obey(verdict, frame);
+        self.settle(now);
+    }
+
+    /// The same for every piece of a super-segment.
+    fn take_pieces(&mut self, from: Source, frame: &Frame<'_>, now: Instant) {
+        let Ok(mut pieces) = Pieces::of(frame.packet(), &frame.offload(), usize::MAX) else { return };
+        let mut piece = vec![0; HEADER_BYTES + frame.packet().len()];
+        while let Some(length) = pieces.write_next(&mut piece[HEADER_BYTES..]) {
+            self.take_packet(from, &mut Frame::new(&mut piece[..HEADER_BYTES + length], Offload::NONE), now);
+        }
+    }
+
     /// What the engine said about the packet in hand, which it rewrote in place.
-    pub(super) fn obey(&mut self, verdict: Verdict, packet: &[u8]) {
+    fn obey(&mut self, verdict: Verdict, frame: &mut Frame<'_>) {
         match verdict {
             Verdict::Write => {
                 if !self.guards.is_empty() {
                     self.write_guards();
                 }
-                self.host.send(packet);
+                self.host.send_frame(frame);
             }
-            Verdict::Forward(peer) => self.overlay.send(peer, packet),
-            Verdict::Consumed | Verdict::Drop(_) => {}
+            Verdict::Forward(peer) => self.overlay.send_offloaded(peer, frame.packet(), &frame.offload()),
+            // A piece is not cut again: it is plain.
+            Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }
 
@@ -57,9 +90,7 @@ impl Node {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Packet(packet) => {
-                self.host.send(&packet);
-            }
+            Output::Packet(packet) => self.host.send(&packet),
             Output::Forward(peer, packet) => self.overlay.send(peer, &packet),
             Output::Message(peer, message) => {
                 if !self.channel.send(peer, &message) {

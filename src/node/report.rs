@@ -166,11 +166,18 @@ impl Node {
         count("tun_read_packets_total", tun.read_packets);
         count("tun_read_bytes_total", tun.read_bytes);
         count("tun_read_errors_total", tun.read_errors);
+        count("tun_read_bad_headers_total", tun.read_bad_headers);
         count("tun_written_packets_total", tun.written_packets);
         count("tun_written_bytes_total", tun.written_bytes);
         count("tun_write_errors_total{reason=\"queue_full\"}", tun.write_queue_full);
         count("tun_write_errors_total{reason=\"other\"}", tun.write_errors);
+        let super_segments = self.host.super_segments();
+        count("tun_offload", u64::from(self.host.offloads()));
+        count("tun_super_segments_read_total", super_segments.read);
+        count("tun_super_segments_written_total", super_segments.written);
+        count("tun_super_segments_cut_total", super_segments.cut);
         let overlay = self.overlay.counters();
+        count("overlay_super_segments_cut_total", overlay.cut);
         count("overlay_sent_packets_total", overlay.sent_packets);
         count("overlay_sent_bytes_total", overlay.sent_bytes);
         count("overlay_received_packets_total", overlay.received_packets);

@@ -13,7 +13,8 @@ use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
 use crate::handoff::{Engine, EngineConfig};
 use crate::policy::Policy;
 use crate::tun::capture::{Capture, CaptureConfig};
-use crate::tun::device::Device;
+use crate::tun::device::{Device, Offloading};
+use crate::tun::offload::FRAME_BYTES_MAX;
 use crate::tun::sock_diag::SockDiag;
 use anyhow::Context;
 use mio::unix::SourceFd;
@@ -31,8 +32,6 @@ const DEVICE: &str = "bt0";
 /// Where the capture remembers what the host was like. The same for every node, wherever its socket is: two in one network
 /// namespace must find each other.
 const STATE_DIRECTORY: &str = "/run/baton";
-/// Longest packet there can be.
-const PACKET_BYTES_MAX: usize = 65_536;
 
 /// What `baton run` was told.
 #[derive(Clone, Debug)]
@@ -45,6 +44,8 @@ pub struct Options {
     pub key: PathBuf,
     /// The admin socket.
     pub socket: PathBuf,
+    /// Whether the kernel may leave checksums and segmentation to the TUN.
+    pub offload: Offloading,
 }
 
 /// Why a node cannot start. The texts say what to do.
@@ -98,7 +99,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     admin.register(registry, token::ADMIN_FIRST)?;
 
     Capture::check_alone(Path::new(STATE_DIRECTORY), DEVICE)?;
-    let device = Device::create(DEVICE)?;
+    let device = Device::create(DEVICE, options.offload)?;
     registry.register(&mut SourceFd(&device.as_raw_fd()), token::TUN, Interest::READABLE)?;
     let mut sockets = SockDiag::open().context("cannot open a sock_diag socket")?;
     let destroyed = sockets.destroy_in(&policy.aliases).context("cannot destroy sockets on alias addresses")?;
@@ -116,7 +117,9 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
     let now = clock();
-    let engine = Engine::new(engine_config(&policy, &mut host, identity.epoch)?, Rc::clone(&policy), now);
+    let engine_config = engine_config(&policy, &mut host, identity.epoch)?;
+    overlay.set_packet_bytes_max(usize::from(engine_config.mtu.saturating_sub(engine_config.overlay_overhead)));
+    let engine = Engine::new(engine_config, Rc::clone(&policy), now);
     let mut node = Node {
         host,
         engine,
@@ -136,7 +139,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
         // Whatever came before the registration is not told.
         tun_ready: true,
         overlay_ready: true,
-        buffer: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
+        buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
     };
     node.log_start();
     node.ask_listeners(now);
@@ -212,8 +215,9 @@ impl Node {
         }
         let node = &self.policy.nodes[usize::from(own.0)];
         log::info!(
-            "start: device={} control_and_overlay={} epoch={:x}",
+            "start: device={} offload={} control_and_overlay={} epoch={:x}",
             self.host.device_name(),
+            if self.host.offloads() { "on" } else { "off" },
             SocketAddr::new(node.address, self.policy.overlay_port),
             self.identity.epoch.0
         );

@@ -1,11 +1,15 @@
 //! The loop.
 
 use super::clock::clock;
+use super::outputs::Source;
 use super::stop::Summary;
 use super::{Node, token};
 use crate::control::channel::ChannelEvent;
+use crate::control::overlay;
 use crate::handoff::PeerEvent;
 use crate::limits;
+use crate::rewrite::Offload;
+use crate::tun::offload::{self, Frame};
 use mio::Events;
 use mio::event::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -121,14 +125,11 @@ impl Node {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut empty = false;
         for _ in 0..packets_max {
-            let Some(length) = self.host.receive(&mut buffer) else {
+            let Some(mut frame) = self.host.receive(&mut buffer) else {
                 empty = true;
                 break;
             };
-            let packet = &mut buffer[..length];
-            let verdict = self.engine.handle_tun(packet, now);
-            self.obey(verdict, packet);
-            self.settle(now);
+            self.take_packet(Source::Tun, &mut frame, now);
         }
         self.buffer = buffer;
         empty
@@ -136,6 +137,8 @@ impl Node {
 
     /// Reads from the overlay; whether it has no more.
     fn read_overlay(&mut self, packets_max: usize, now: Instant) -> bool {
+        // The room that a header of the overlay leaves is enough for one of the TUN.
+        const { assert!(overlay::HEADER_BYTES >= offload::HEADER_BYTES) };
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut empty = false;
         for _ in 0..packets_max {
@@ -143,9 +146,8 @@ impl Node {
                 empty = true;
                 break;
             };
-            let verdict = self.engine.handle_overlay(from, packet, now);
-            self.obey(verdict, packet);
-            self.settle(now);
+            let mut frame = Frame::new(&mut buffer[packet.start - offload::HEADER_BYTES..packet.end], Offload::NONE);
+            self.take_packet(Source::Overlay(from), &mut frame, now);
         }
         self.buffer = buffer;
         empty

@@ -36,13 +36,17 @@ impl Change {
     }
 }
 
-/// How a TCP checksum comes to cover a field that changes.
-///
-/// Every update of a segment's checksum states which of the two it is, though both mean the same for a complete
-/// checksum. They differ for a *partial* one, as a device with checksum offload hands over: its field holds the folded
-/// pseudo-header sum, **not inverted**, and the device will add the segment itself. Whoever adds offload does it in
-/// [`updated`]: there [`Coverage::PseudoHeader`] changes are added without inversion, and [`Coverage::Segment`]
-/// changes are left out.
+/// What a TCP checksum field holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Field {
+    /// The checksum of RFC 9293, section 3.1: the inverted sum over pseudo-header and segment.
+    Complete,
+    /// The sum over the pseudo-header alone, folded and **not inverted**. A device with checksum offload adds the segment
+    /// itself.
+    Partial,
+}
+
+/// How a TCP checksum comes to cover what changes. Every update states which of the two it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coverage {
     /// In the TCP header or payload.
@@ -52,10 +56,16 @@ pub enum Coverage {
 }
 
 /// A segment's TCP checksum field after `change`. All updates of TCP checksums go through here.
+///
+/// A partial checksum follows the pseudo-header only, and without inversion: what changes in the segment is added later, by
+/// the device. Like a complete one it keeps its one spelling of zero: a pseudo-header has a word that is not zero, so the
+/// sum is 0xffff and never 0x0000.
 #[must_use]
-pub fn updated(checksum: u16, change: Change, coverage: Coverage) -> u16 {
-    match coverage {
-        Coverage::Segment | Coverage::PseudoHeader => change.apply(checksum),
+pub fn updated(checksum: u16, field: Field, change: Change, coverage: Coverage) -> u16 {
+    match (field, coverage) {
+        (Field::Complete, Coverage::Segment | Coverage::PseudoHeader) => change.apply(checksum),
+        (Field::Partial, Coverage::PseudoHeader) => fold(u32::from(checksum) + u32::from(change.0)),
+        (Field::Partial, Coverage::Segment) => checksum,
     }
 }
 

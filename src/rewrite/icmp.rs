@@ -6,7 +6,7 @@
 //! of TCP: the ports and the sequence number (RFC 792). All that is needed is in them.
 
 use super::checksum;
-use super::checksum::Coverage;
+use super::checksum::{Coverage, Field};
 use super::coordinates::{Seq, Wire};
 use super::ip::{Extent, Family, IpLayout, Upper};
 use super::octets::{replace, u16_at, u32_at};
@@ -53,8 +53,8 @@ pub fn translate_quoted(packet: &mut [u8], shifts: &Shifts) -> Result<(), Malfor
         replace(tcp, field::SOURCE_PORT, alias.port.to_be_bytes()).and(replace(tcp, field::SEQ, seq.raw().to_be_bytes()));
     let mut quoted = source.header.and(header);
     if tcp.len() >= field::CHECKSUM + 2 {
-        let sum = checksum::updated(u16_at(tcp, field::CHECKSUM), header, Coverage::Segment);
-        let sum = checksum::updated(sum, source.pseudo_header, Coverage::PseudoHeader);
+        let sum = checksum::updated(u16_at(tcp, field::CHECKSUM), Field::Complete, header, Coverage::Segment);
+        let sum = checksum::updated(sum, Field::Complete, source.pseudo_header, Coverage::PseudoHeader);
         quoted = quoted.and(replace(tcp, field::CHECKSUM, sum.to_be_bytes()));
     }
 

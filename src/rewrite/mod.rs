@@ -18,11 +18,13 @@ pub mod icmp;
 mod ip;
 mod leg;
 mod octets;
+pub mod offload;
 pub mod options;
 pub mod segment;
 pub mod translate;
 
 pub use build::SegmentSpec;
 pub use coordinates::{Client, Local, Seq, SeqShift, Timestamp, TimestampShift, WindowRescale, WindowScale, Wire};
+pub use offload::{Offload, Pieces};
 pub use segment::{Flags, Leg, Malformed, Segment, TimestampPair, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 pub use translate::Shifts;

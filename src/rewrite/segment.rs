@@ -7,6 +7,7 @@ use super::checksum;
 use super::coordinates::{Seq, Timestamp, WindowScale};
 use super::ip::{Extent, IpLayout, Upper};
 use super::octets::{u16_at, u32_at};
+use super::offload::{Offload, Pieces};
 use super::options::{Options, Place, kind, length};
 use crate::flow::Endpoint;
 use std::marker::PhantomData;
@@ -50,6 +51,9 @@ pub enum Malformed {
     /// A TCP option list that runs over its end.
     #[error("TCP options run over their end")]
     Options,
+    /// What is said to be left to do for the packet does not fit it.
+    #[error("checksum or segmentation left to do where the packet has none")]
+    Offload,
 }
 
 /// Where things are in a packet that has been validated.
@@ -96,6 +100,7 @@ pub type TimestampPair<L> = (Timestamp<<L as Leg>::Sender>, Timestamp<<L as Leg>
 pub struct Segment<B, L: Leg> {
     bytes: B,
     layout: Layout,
+    offload: Offload,
     leg: PhantomData<L>,
 }
 
@@ -105,13 +110,24 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
     /// An IPv6 packet whose routing header still has segments left is refused as [`Malformed::Protocol`]: it is not at
     /// its destination yet, and its pseudo-header is not about the addresses in its IP header.
     pub fn parse(bytes: B) -> Result<Self, Malformed> {
+        Self::parse_offloaded(bytes, Offload::NONE)
+    }
+
+    /// The same for a packet that may have a partial checksum, or be a super-segment.
+    pub fn parse_offloaded(bytes: B, offload: Offload) -> Result<Self, Malformed> {
         let layout = Layout::locate(bytes.as_ref())?;
-        Ok(Self { bytes, layout, leg: PhantomData })
+        offload.check(layout.ip)?;
+        let segment = Self { bytes, layout, offload, leg: PhantomData };
+        // Nobody makes one with SYN; it would be kept, and then written whole.
+        if segment.is_super_segment() && segment.flags().contains(Flags::SYN) {
+            return Err(Malformed::Offload);
+        }
+        Ok(segment)
     }
 
     /// Reads the same bytes as another leg, for packets whose direction is known only after a look-up.
     pub fn reinterpret<M: Leg>(self) -> Segment<B, M> {
-        Segment { bytes: self.bytes, layout: self.layout, leg: PhantomData }
+        Segment { bytes: self.bytes, layout: self.layout, offload: self.offload, leg: PhantomData }
     }
 
     /// The packet, exactly IP total length long.
@@ -122,6 +138,21 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
     /// The underlying buffer.
     pub fn into_inner(self) -> B {
         self.bytes
+    }
+
+    /// Whether it has to be cut before it can be sent.
+    pub fn is_super_segment(&self) -> bool {
+        self.offload.segment_bytes.is_some_and(|bytes| self.payload().len() > usize::from(bytes.get()))
+    }
+
+    /// A copy of the packet, uncut, with a complete checksum.
+    pub fn completed(&self) -> Vec<u8> {
+        let offload = Offload { segment_bytes: None, ..self.offload };
+        let mut copy = vec![0; self.packet().len()];
+        if let Ok(mut pieces) = Pieces::of(self.packet(), &offload, usize::MAX) {
+            pieces.write_next(&mut copy);
+        }
+        copy
     }
 
     /// Sender's end.
@@ -219,12 +250,14 @@ impl<B: AsRef<[u8]>, L: Leg> Segment<B, L> {
         self.layout.ip.traffic_class(self.packet())
     }
 
-    /// Whether IP (v4) header and TCP checksums are right.
+    /// Whether IP (v4) header and TCP checksums are right. A partial checksum is: the kernel that left it to a device
+    /// vouches for the segment.
     pub fn checksums_are_right(&self) -> bool {
         let (packet, ip) = (self.packet(), self.layout.ip);
         let tcp = Upper::Tcp.number(ip.family);
+        let is_partial = self.offload.checksum() == checksum::Field::Partial;
         ip.header_checksum_is_right(packet)
-            && checksum::with_pseudo_header(ip.source(packet), ip.destination(packet), tcp, self.tcp()) == 0
+            && (is_partial || checksum::with_pseudo_header(ip.source(packet), ip.destination(packet), tcp, self.tcp()) == 0)
     }
 
     /// TCP header and payload.

@@ -1,6 +1,6 @@
 //! The host: the TUN device, capture rules, guards, sockets of the kernel. Everything here is undone on exit.
 //!
-//! [`device`] and [`capture`] are what the shell uses; [`sock_diag`] answers questions about the kernel's own sockets.
+//! [`device`], with [`offload`], and [`capture`] are what the shell uses; [`sock_diag`] answers questions about the kernel's own sockets.
 //! Below them: `routing` speaks rtnetlink for `steering`, `nft` and `guard` speak nf_tables (one as text, once; one as netlink
 //! messages, per handoff), `sysctl` and `first_values` know settings and what they were before us. Nothing in here
 //! knows what a handoff is.
@@ -14,6 +14,7 @@ mod heartbeat;
 mod host_lock;
 mod netlink;
 mod nft;
+pub mod offload;
 mod preflight;
 mod probe;
 mod routing;

@@ -13,7 +13,7 @@ use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
 use baton::policy::ClusterFile;
-use baton::rewrite::{Flags, Segment, Seq, ToClientWire, ToServerLocal, ToServerWire};
+use baton::rewrite::{Flags, Offload, Segment, Seq, ToClientWire, ToServerLocal, ToServerWire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -232,7 +232,7 @@ impl World {
     /// A packet for the TUN of a node, read by its engine.
     fn tun_to_engine(&mut self, node: usize, mut packet: Vec<u8>) {
         let now = self.instant();
-        let verdict = self.nodes[node].engine.handle_tun(&mut packet, now);
+        let verdict = self.nodes[node].engine.handle_tun(&mut packet, Offload::NONE, now);
         self.obey(node, verdict, packet);
         self.drain(node);
     }
@@ -241,7 +241,7 @@ impl World {
         match verdict {
             Verdict::Write => self.write_to_tun(node, packet),
             Verdict::Forward(to) => self.send_overlay(node, usize::from(to.0), packet),
-            Verdict::Consumed | Verdict::Drop(_) => {}
+            Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }
 

@@ -15,6 +15,10 @@ impl Btcp {
         let is_syn = segment.flags().contains(Flags::SYN) && !segment.flags().contains(Flags::ACK);
         let connection = &mut self.connections[slot];
         match &mut connection.state {
+            // What is kept is plain, and counts as the segments the client sent.
+            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) if segment.is_super_segment() => {
+                Verdict::Cut
+            }
             // What BTCP itself acts on it must judge itself; everything else is judged by the owner's kernel.
             State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_)
                 if !segment.checksums_are_right() =>
@@ -25,7 +29,7 @@ impl Btcp {
             State::Undecided(_) | State::Offered(_) | State::Securing(_) => self.while_undecided(slot, &segment, ctx, now),
             State::HandedOff(handed_off) => {
                 if is_syn {
-                    handed_off.kept_syn = Some((now, segment.packet().to_vec()));
+                    handed_off.kept_syn = Some((now, segment.completed()));
                 } else {
                     if !segment.flags().contains(Flags::RST) {
                         // The client goes on with this connection: that SYN was not its own.
@@ -36,7 +40,7 @@ impl Btcp {
                 Verdict::Forward(handed_off.to)
             }
             State::Lingering(_) | State::Lost if is_syn => {
-                let syn = segment.packet().to_vec();
+                let syn = segment.completed();
                 self.begin_anew(slot, syn, ctx, now);
                 Verdict::Consumed
             }
@@ -188,7 +192,7 @@ impl Btcp {
         if acknowledged > 0 && undecided.kernel == KernelHalf::SynReceived {
             // The client has heard from the local server: something reached the kernel without us. It is the server's.
             self.take_back(slot, Fallback::KernelWentOn, ctx);
-            ctx.write(segment.packet().to_vec());
+            ctx.write(segment.completed());
             return Verdict::Consumed;
         }
         if acknowledged != 0 {

@@ -85,6 +85,14 @@ impl Utcp {
         if connection.ingress != from {
             return ctx.drop(DropReason::WrongIngress);
         }
+        let keeps = match &connection.state {
+            State::Replaying(_) | State::Prepared(_) => true,
+            State::Delivering(delivering) => !delivering.has_left_syn_received,
+            State::Established(_) | State::Over(_) | State::Returning(_) | State::Abandoned | State::Moving => false,
+        };
+        if keeps && segment.is_super_segment() {
+            return Verdict::Cut;
+        }
         let overtaking = match &mut connection.state {
             State::Replaying(replaying) => &mut replaying.overtaking,
             State::Prepared(prepared) => &mut prepared.overtaking,
@@ -105,7 +113,7 @@ impl Utcp {
             State::Abandoned => return ctx.drop(DropReason::NoConnection),
             State::Returning(_) | State::Moving => return ctx.drop(DropReason::UnexpectedFromKernel),
         };
-        if overtaking.keep(segment.packet()) { Verdict::Consumed } else { ctx.drop(DropReason::HeldFull) }
+        if overtaking.keep(&segment) { Verdict::Consumed } else { ctx.drop(DropReason::HeldFull) }
     }
 
     /// Translates towards the kernel, and notes how the connection ends.
@@ -134,7 +142,7 @@ impl Utcp {
         };
         if is_syn {
             // In TIME-WAIT the kernel would take it as a new connection, which nobody decided. So it is asked first.
-            established.syn = Some(segment.packet().to_vec());
+            established.syn = Some(segment.completed());
             self.ask(slot, ctx);
             return ctx.drop(DropReason::SynKept);
         }

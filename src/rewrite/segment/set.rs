@@ -1,6 +1,7 @@
 //! Setters. Every one of them keeps the TCP checksum (and the IPv4 header checksum) right by RFC 1624 incremental update.
 //!
-//! A wrong checksum stays wrong by the same difference: a corrupt segment is not made to look sound.
+//! A wrong checksum stays wrong by the same difference: a corrupt segment is not made to look sound. A partial checksum
+//! ([`checksum::Field::Partial`]) stays partial and right.
 
 use super::{ACCURATE_ECN, Flags, Layout, Leg, Segment, field, is_sack};
 use crate::flow::Endpoint;
@@ -141,8 +142,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, L: Leg> Segment<B, L> {
     }
 
     fn update_checksum(&mut self, change: Change, coverage: Coverage) {
+        let holds = self.offload.checksum();
         let tcp = self.tcp_mut();
-        let field = checksum::updated(u16_at(tcp, field::CHECKSUM), change, coverage);
+        let field = checksum::updated(u16_at(tcp, field::CHECKSUM), holds, change, coverage);
         tcp[field::CHECKSUM..field::CHECKSUM + 2].copy_from_slice(&field.to_be_bytes());
     }
 
