@@ -175,6 +175,10 @@ pub mod cluster_file {
     pub const RULE_NAME_BYTES_MAX: usize = 128;
     /// Patterns are compared with every request.
     pub const PATTERN_BYTES_MAX: usize = 1_024;
+    /// Name of a protocol: what its length field in a ClientHello can say (RFC 7301, section 3.1).
+    pub const ALPN_BYTES_MAX: usize = 255;
+    /// A ClientHello, whatever `inspect_bytes_max` says: rustls takes 64 KiB with the headers of its records.
+    pub const HELLO_BYTES_MAX: usize = 60 << 10;
     /// Header fields of a request; common servers stop at 100.
     pub const HEADERS_MAX: usize = 128;
 

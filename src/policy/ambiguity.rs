@@ -1,8 +1,8 @@
-//! Why a request was not compared with the rules.
+//! Why a connection was not compared with the rules.
 
 use std::fmt;
 
-/// Why the first bytes of a connection are not a request that every server would read alike. The default decides.
+/// Why the first bytes of a connection are nothing that every server would read alike. The default decides.
 ///
 /// The labels are stable: they are values of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,7 +11,7 @@ pub enum Ambiguity {
     NotHttp,
     /// Another version of HTTP, such as the preface of HTTP/2.
     Version,
-    /// The head is not complete within `inspect_bytes_max`.
+    /// The head or hello is not complete within `inspect_bytes_max`.
     TooLong,
     /// More header fields than any common server takes.
     TooManyHeaders,
@@ -45,11 +45,19 @@ pub enum Ambiguity {
     PathSeparator,
     /// A path with a segment `.` or `..`.
     PathDots,
+    /// The bytes cannot begin a TLS connection.
+    NotTls,
+    /// A ClientHello that contradicts itself or RFC 8446.
+    HelloMalformed,
+    /// A ClientHello of before TLS 1.2, or that insists on compression.
+    HelloObsolete,
+    /// A server name that no name of a host can be (RFC 6066, section 3), or more than one.
+    SniUnreadable,
 }
 
 impl Ambiguity {
     /// Every kind, for tables of counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::NotHttp,
         Self::Version,
         Self::TooLong,
@@ -69,6 +77,10 @@ impl Ambiguity {
         Self::PathUnreadable,
         Self::PathSeparator,
         Self::PathDots,
+        Self::NotTls,
+        Self::HelloMalformed,
+        Self::HelloObsolete,
+        Self::SniUnreadable,
     ];
 
     /// The name in metrics and logs.
@@ -93,6 +105,10 @@ impl Ambiguity {
             Self::PathUnreadable => "path_unreadable",
             Self::PathSeparator => "path_separator",
             Self::PathDots => "path_dots",
+            Self::NotTls => "not_tls",
+            Self::HelloMalformed => "hello_malformed",
+            Self::HelloObsolete => "hello_obsolete",
+            Self::SniUnreadable => "sni_unreadable",
         }
     }
 }

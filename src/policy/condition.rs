@@ -1,21 +1,25 @@
 //! The conditions of a rule as the file writes them: `when`, its matchers and their values.
 
 use super::cluster;
+use super::inspect::Protocol;
+use super::name::{NamePattern, Wanted};
 use super::pattern::Pattern;
-use super::reader::Field;
+use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::request::normal_host;
+use super::tls::normal_name;
 use super::when::{HeaderTest, When};
 use super::yaml::Value;
-use crate::limits::cluster_file::{ALTERNATIVES_MAX, PATTERN_BYTES_MAX};
+use crate::limits::cluster_file::{ALPN_BYTES_MAX, ALTERNATIVES_MAX, PATTERN_BYTES_MAX};
 use ipnet::IpNet;
+use rustls::pki_types::DnsName;
 use std::net::IpAddr;
 
-/// Reads `when`.
-pub(super) fn when(field: &Field<'_>, problems: &mut Problems) -> Option<When> {
-    let fields = field.mapping(&["host", "path", "method", "header", "client"], problems)?;
+/// Reads `when` of a service that inspects this protocol (none if that is not known because of another problem).
+pub(super) fn when(field: &Field<'_>, inspect: Option<Protocol>, problems: &mut Problems) -> Option<When> {
+    let fields = field.mapping(&["host", "path", "method", "header", "sni", "alpn", "client"], problems)?;
     let mut when = When::default();
-    let mut is_complete = true;
+    let mut is_complete = can_be_known(&fields, inspect, problems);
     if let Some(field) = fields.optional("host") {
         is_complete &= alternatives(&field, host, &mut when.hosts, problems);
     }
@@ -24,6 +28,12 @@ pub(super) fn when(field: &Field<'_>, problems: &mut Problems) -> Option<When> {
     }
     if let Some(field) = fields.optional("method") {
         is_complete &= alternatives(&field, method, &mut when.methods, problems);
+    }
+    if let Some(field) = fields.optional("sni") {
+        is_complete &= alternatives(&field, sni, &mut when.snis, problems);
+    }
+    if let Some(field) = fields.optional("alpn") {
+        is_complete &= alternatives(&field, alpn, &mut when.alpns, problems);
     }
     if let Some(field) = fields.optional("client") {
         is_complete &= alternatives(&field, network, &mut when.clients, problems);
@@ -37,6 +47,24 @@ pub(super) fn when(field: &Field<'_>, problems: &mut Problems) -> Option<When> {
         }
     }
     is_complete.then_some(when)
+}
+
+/// Whether none of these matchers asks about a protocol that is not the one inspected.
+fn can_be_known(fields: &Mapping<'_>, inspect: Option<Protocol>, problems: &mut Problems) -> bool {
+    let Some(inspect) = inspect else {
+        return false;
+    };
+    let mut can = true;
+    for other in Protocol::ALL.into_iter().filter(|protocol| *protocol != inspect) {
+        for field in other.matchers().iter().filter_map(|matcher| fields.optional(matcher)) {
+            let message = format!("`{}` can never be known: the service has `inspect: {}`", field.name, inspect.word());
+            let matchers = inspect.matchers().iter().map(|matcher| format!("`{matcher}`")).collect::<Vec<_>>().join(", ");
+            let remedy = format!("match {matchers} or `client` here, or write `inspect: {}` in the service", other.word());
+            problems.error(&field.place.key(), message, remedy);
+            can = false;
+        }
+    }
+    can
 }
 
 /// Reads one value or a list of values by `read` into `values`; whether all could be read.
@@ -105,6 +133,56 @@ fn method(item: &Field<'_>, problems: &mut Problems) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
+}
+
+/// `true` and `false` ask whether there is one.
+fn presence<T>(item: &Field<'_>) -> Option<Wanted<T>> {
+    match item.value {
+        Value::Bool(true) => Some(Wanted::Present),
+        Value::Bool(false) => Some(Wanted::Absent),
+        _ => None,
+    }
+}
+
+/// A server name: whole, or `*.` and the labels below which it lies.
+fn sni(item: &Field<'_>, problems: &mut Problems) -> Option<Wanted<NamePattern>> {
+    if let Some(presence) = presence(item) {
+        return Some(presence);
+    }
+    let text = item.text(problems)?;
+    let (is_pattern, labels) = text.strip_prefix("*.").map_or((false, text), |labels| (true, labels));
+    let is_address = text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if is_address || DnsName::try_from(labels).is_err() {
+        let remedy = if is_address {
+            "clients that connect to an address name no server: write `false` for them"
+        } else if !text.is_ascii() {
+            "write it as clients send it: every label that is not ASCII as its `xn--` form"
+        } else if text == "*" {
+            "write `true` for any name"
+        } else if text.contains('*') {
+            "`*` can only stand at the beginning, for whole labels: `*.example.com`"
+        } else {
+            "write a host name without port and scheme, such as `img.example.com` or `*.example.com`"
+        };
+        problems.error(&item.place, format!("\"{text}\" is not a server name"), remedy);
+        return None;
+    }
+    let labels = normal_name(labels);
+    Some(Wanted::Value(if is_pattern { NamePattern::Below(format!(".{labels}")) } else { NamePattern::Exact(labels) }))
+}
+
+/// The name of a protocol, as RFC 7301 registers them.
+fn alpn(item: &Field<'_>, problems: &mut Problems) -> Option<Wanted<String>> {
+    if let Some(presence) = presence(item) {
+        return Some(presence);
+    }
+    let text = item.text(problems)?;
+    if text.is_empty() || text.len() > ALPN_BYTES_MAX {
+        let message = format!("the name of a protocol has from 1 to {ALPN_BYTES_MAX} bytes");
+        problems.error(&item.place, message, "write it as registered for ALPN, such as `h2` or `http/1.1`");
+        return None;
+    }
+    Some(Wanted::Value(text.to_owned()))
 }
 
 fn network(item: &Field<'_>, problems: &mut Problems) -> Option<IpNet> {

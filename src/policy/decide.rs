@@ -1,11 +1,10 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
-use super::Service;
 use super::ambiguity::Ambiguity;
-use super::http::{self, Head};
-use super::request::Request;
+use super::inspect::{Content, Reading};
 use super::rule::{DEFAULT_RULE, Rule};
 use super::when::Mismatch;
+use super::{Protocol, Service};
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -41,12 +40,17 @@ pub enum Examination {
 
 impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
-    /// if none does, or the bytes cannot be read as one clear request, the default.
+    /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination {
-        match http::read(first_flight, self.inspect_bytes_max) {
-            Head::Incomplete => Examination::NeedMore,
-            Head::Unclear(why) => Examination::Decided(Decision { note: Some(why), ..self.by_default() }),
-            Head::Request(request) => Examination::Decided(self.decide(&request, client.address)),
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), client.address)
+    }
+
+    /// [`Service::examine`] of bytes that were read.
+    pub(super) fn judge(&self, reading: &Reading<'_>, client: IpAddr) -> Examination {
+        match reading {
+            Reading::Incomplete => Examination::NeedMore,
+            Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default() }),
+            Reading::Clear(content) => Examination::Decided(self.by_rules(content, client, |_, _| {})),
         }
     }
 
@@ -61,24 +65,25 @@ impl Service {
         self.servers.get(index).map(|server| server.1)
     }
 
+    /// How the first bytes are read.
+    pub fn inspect(&self) -> Protocol {
+        self.inspect
+    }
+
     /// How many rules there are, the default not counted.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
 
-    fn decide(&self, request: &Request<'_>, client: IpAddr) -> Decision {
-        self.by_rules(request, client, |_, _| {})
-    }
-
     /// The first rule that matches. `tell` hears of every rule that was tried, and why it did not match.
     pub(super) fn by_rules<'a>(
         &'a self,
-        request: &Request<'_>,
+        content: &Content<'_>,
         client: IpAddr,
         mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
     ) -> Decision {
         for rule in &self.rules {
-            let mismatch = rule.when.mismatch(request, client);
+            let mismatch = rule.when.mismatch(content, client);
             tell(rule, mismatch);
             if mismatch.is_none() {
                 return Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };

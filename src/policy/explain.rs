@@ -1,9 +1,8 @@
 //! Why a connection would be routed as it would be, for `baton explain`. The code that routes does the work; it is only
 //! asked to tell.
 
-use super::http::{self, Head};
-use super::request::Request;
-use super::{Ambiguity, Decision, Examination, Service};
+use super::inspect::{Content, Reading};
+use super::{Ambiguity, Decision, Examination, Hello, Protocol, Service};
 use crate::flow::Endpoint;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -15,8 +14,8 @@ pub struct Explanation {
     pub examination: Examination,
     /// What decides in the end: if more bytes are needed and none come, the default.
     pub decision: Decision,
-    /// What the rules were compared with, by the names of conditions; empty if the bytes are no (complete and clear)
-    /// request.
+    /// What the rules were compared with, by the names of conditions; empty if the bytes are nothing
+    /// complete and clear.
     pub request: Vec<(&'static str, Option<String>)>,
     /// The rules in order, up to the one that matched.
     pub tried: Vec<Tried>,
@@ -38,7 +37,7 @@ pub struct Tried {
 pub struct Unmet {
     /// Its name in the cluster file, such as `path` or `header x-shard`.
     pub condition: String,
-    /// What was compared with it; none if the request has no such thing.
+    /// What was compared with it; none if the client sent no such thing.
     pub seen: Option<String>,
     /// The same in words.
     pub reason: String,
@@ -59,35 +58,53 @@ impl Explanation {
 impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], client: Endpoint) -> Explanation {
-        let examination = self.examine(first_flight, client);
+        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), client.address)
+    }
+
+    /// [`Service::explain`] for the bytes of a TLS client that says this.
+    pub fn explain_hello(&self, hello: Hello, client: Endpoint) -> Explanation {
+        let reading = match self.inspect {
+            Protocol::Tls => Reading::Clear(Content::Tls(hello)),
+            Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
+        };
+        self.explain_reading(&reading, client.address)
+    }
+
+    fn explain_reading(&self, reading: &Reading<'_>, client: IpAddr) -> Explanation {
+        let examination = self.judge(reading, client);
         let by_default = || match &examination {
             Examination::Decided(decision) => decision.clone(),
             Examination::NeedMore => self.by_default(),
         };
-        let Head::Request(request) = http::read(first_flight, self.inspect_bytes_max) else {
+        let Reading::Clear(content) = reading else {
             return Explanation { decision: by_default(), examination, request: Vec::new(), tried: Vec::new() };
         };
-        let client = client.address;
         let mut tried = Vec::new();
-        let decision = self.by_rules(&request, client, |rule, mismatch| {
+        let decision = self.by_rules(content, client, |rule, mismatch| {
             let unmet = mismatch.map(|mismatch| Unmet {
                 condition: mismatch.condition(),
-                seen: mismatch.seen(&request, client),
-                reason: mismatch.explain(&request, client),
+                seen: mismatch.seen(content, client),
+                reason: mismatch.explain(content, client),
             });
             tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.when.to_string(), unmet });
         });
-        Explanation { examination, decision, request: attributes(&request, client), tried }
+        Explanation { examination, decision, request: content.attributes(client), tried }
     }
 }
 
-fn attributes(request: &Request<'_>, client: IpAddr) -> Vec<(&'static str, Option<String>)> {
-    vec![
-        ("method", Some(request.method.to_owned())),
-        ("host", request.host.clone()),
-        ("path", Some(String::from_utf8_lossy(&request.path).into_owned())),
-        ("client", Some(client.to_string())),
-    ]
+impl Content<'_> {
+    fn attributes(&self, client: IpAddr) -> Vec<(&'static str, Option<String>)> {
+        let client = ("client", Some(client.to_string()));
+        match self {
+            Self::Http(request) => vec![
+                ("method", Some(request.method.to_owned())),
+                ("host", request.host.clone()),
+                ("path", Some(String::from_utf8_lossy(&request.path).into_owned())),
+                client,
+            ],
+            Self::Tls(hello) => vec![("sni", hello.sni().map(str::to_owned)), ("alpn", hello.alpn_text()), client],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 //! then nodes of both versions still agree.
 
 use super::file::ClusterFile;
+use super::name::Wanted;
 use super::when::When;
-use super::{Service, Target};
+use super::{Protocol, Service, Target};
 use std::fmt::{self, Write as _};
 
 /// A hash of what a cluster file means: files that differ only in comments, spelling, the order of nodes, services or
@@ -51,6 +52,9 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
         targets.iter().map(target).collect()
     };
     writeln!(text, "service {:?}", service.name)?;
+    if service.inspect != Protocol::Http {
+        writeln!(text, "inspect {}", service.inspect.word())?;
+    }
     for time in [service.inspect_timeout, service.silence_timeout, service.handoff_timeout] {
         writeln!(text, "time {}", time.as_nanos())?;
     }
@@ -75,7 +79,22 @@ fn write_when(when: &When, text: &mut String) -> fmt::Result {
     for test in &when.headers {
         writeln!(text, "header {:?} {:?}", test.name, test.values)?;
     }
+    for (matcher, values) in [("sni", spelt(&when.snis)), ("alpn", spelt(&when.alpns))] {
+        if !values.is_empty() {
+            writeln!(text, "{matcher} {values:?}")?;
+        }
+    }
     writeln!(text, "client {:?}", when.clients.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+/// No value is spelt like another's presence or absence.
+fn spelt<T: fmt::Display>(values: &[Wanted<T>]) -> Vec<String> {
+    let spelt = |value: &Wanted<T>| match value {
+        Wanted::Present => "present".to_owned(),
+        Wanted::Absent => "absent".to_owned(),
+        Wanted::Value(value) => format!("is {value}"),
+    };
+    values.iter().map(spelt).collect()
 }
 
 impl fmt::Display for PolicyHash {
@@ -130,6 +149,24 @@ mod tests {
             assert!(SHOP.contains(from), "{from}");
             assert!(hashes.insert(file(&SHOP.replace(from, to)).hash()), "{from} -> {to}");
         }
+    }
+
+    #[test]
+    fn every_change_of_what_is_asked_of_tls_matters() {
+        let host = "when: { host: img.example.com }";
+        let http =
+            [("path: \"/images/*\", method: [GET, HEAD]", "client: 10.0.0.0/8"), ("header: { x-shard: \"7\" }", "alpn: h2")];
+        let tls = http.iter().fold(SHOP.replace("inspect_timeout", "inspect: tls\n    inspect_timeout"), |text, (from, to)| {
+            text.replace(from, to)
+        });
+        let mut hashes = std::collections::HashSet::from([file(SHOP).hash()]);
+        for when in ["sni: a", "sni: b", "sni: '*.a'", "sni: true", "sni: false", "sni: 'true'", "alpn: a", "alpn: [a, true]"] {
+            assert!(hashes.insert(file(&tls.replace(host, &format!("when: {{ {when} }}"))).hash()), "{when}");
+        }
+        let neither = SHOP.replace("rules:", "rules: []\n    inspect: PROTOCOL\n    ignored:");
+        let neither = neither.split("    ignored:").next().unwrap_or_default();
+        let [http, tls] = ["http", "tls"].map(|protocol| file(&neither.replace("PROTOCOL", protocol)).hash());
+        assert_ne!(http, tls);
     }
 
     #[test]

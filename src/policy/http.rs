@@ -7,32 +7,24 @@
 //! arrive. What follows the head is not looked at.
 
 use super::ambiguity::Ambiguity;
+use super::inspect::{Content, Reading};
 use super::request::{Authority, Request, authority, normal_path};
 use crate::limits::cluster_file::HEADERS_MAX;
 use std::borrow::Cow;
 
-/// What the bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Head<'a> {
-    /// The beginning of a head.
-    Incomplete,
-    /// A request.
-    Request(Request<'a>),
-    /// Not a request to compare with rules.
-    Unclear(Ambiguity),
-}
-
 /// Reads the head at the beginning of `bytes`, of which at most `bytes_max` are looked at. Empty lines before the
 /// request line are skipped (RFC 9112 2.2), and LF alone ends a line as CR LF does.
-pub(super) fn read(bytes: &[u8], bytes_max: usize) -> Head<'_> {
+pub(super) fn read(bytes: &[u8], bytes_max: usize) -> Reading<'_> {
     let seen = &bytes[..bytes.len().min(bytes_max)];
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut fields);
     match head.parse(seen) {
-        Ok(httparse::Status::Partial) if seen.len() == bytes_max => Head::Unclear(Ambiguity::TooLong),
-        Ok(httparse::Status::Partial) => Head::Incomplete,
-        Ok(httparse::Status::Complete(_)) => request(&head).map_or_else(Head::Unclear, Head::Request),
-        Err(_) => Head::Unclear(blame(seen)),
+        Ok(httparse::Status::Partial) if seen.len() == bytes_max => Reading::Unclear(Ambiguity::TooLong),
+        Ok(httparse::Status::Partial) => Reading::Incomplete,
+        Ok(httparse::Status::Complete(_)) => {
+            request(&head).map_or_else(Reading::Unclear, |request| Reading::Clear(Content::Http(request)))
+        }
+        Err(_) => Reading::Unclear(blame(seen)),
     }
 }
 
@@ -156,7 +148,7 @@ mod tests {
 
     fn kind(bytes: impl AsRef<[u8]>) -> Ambiguity {
         match read(bytes.as_ref(), 16_384) {
-            Head::Unclear(why) => why,
+            Reading::Unclear(why) => why,
             other => panic!("{other:?}"),
         }
     }
@@ -164,7 +156,7 @@ mod tests {
     #[track_caller]
     fn assert_request(bytes: impl AsRef<[u8]>, method: &str, host: Option<&str>, path: &str) {
         match read(bytes.as_ref(), 16_384) {
-            Head::Request(request) => {
+            Reading::Clear(Content::Http(request)) => {
                 assert_eq!(request.method, method);
                 assert_eq!(request.host.as_deref(), host);
                 assert_eq!(request.path, path.as_bytes());
@@ -177,7 +169,7 @@ mod tests {
     fn a_request_is_read_once_its_head_is_complete() {
         let whole = head("GET /a?b HTTP/1.1\nHost: Example.com:80\nX: y ");
         for length in 0..whole.len() {
-            assert_eq!(read(&whole.as_bytes()[..length], 16_384), Head::Incomplete, "{length}");
+            assert_eq!(read(&whole.as_bytes()[..length], 16_384), Reading::Incomplete, "{length}");
         }
         assert_request(&whole, "GET", Some("example.com"), "/a");
         assert_request(whole + "\0body\r\n folded", "GET", Some("example.com"), "/a");
@@ -186,7 +178,7 @@ mod tests {
     #[test]
     fn header_names_have_no_case_and_values_no_surrounding_space() {
         let whole = head("GET / HTTP/1.1\nhOsT:x\nX-Shard: \t 7 \t");
-        let Head::Request(request) = read(whole.as_bytes(), 16_384) else { panic!() };
+        let Reading::Clear(Content::Http(request)) = read(whole.as_bytes(), 16_384) else { panic!() };
         assert_eq!(request.header("x-sHard").collect::<Vec<_>>(), [b"7"]);
     }
 
@@ -275,17 +267,17 @@ mod tests {
         assert_eq!(kind(b"\x16\x03\x01\x02"), Ambiguity::NotHttp);
         assert_eq!(kind(b"\0"), Ambiguity::Nul);
         assert_eq!(kind("GET /\r\n"), Ambiguity::NotHttp);
-        assert_eq!(read(b"", 16_384), Head::Incomplete);
-        assert_eq!(read(b"SSH", 16_384), Head::Incomplete);
+        assert_eq!(read(b"", 16_384), Reading::Incomplete);
+        assert_eq!(read(b"SSH", 16_384), Reading::Incomplete);
     }
 
     #[test]
     fn a_head_must_fit_into_the_bytes_looked_at() {
         let whole = head("GET / HTTP/1.1\nHost: a");
-        assert!(matches!(read(whole.as_bytes(), whole.len()), Head::Request(_)));
-        assert_eq!(read(whole.as_bytes(), whole.len() - 1), Head::Unclear(Ambiguity::TooLong));
-        assert_eq!(read(&whole.as_bytes()[..10], 10), Head::Unclear(Ambiguity::TooLong));
-        assert_eq!(read(&whole.as_bytes()[..9], 10), Head::Incomplete);
+        assert!(matches!(read(whole.as_bytes(), whole.len()), Reading::Clear(_)));
+        assert_eq!(read(whole.as_bytes(), whole.len() - 1), Reading::Unclear(Ambiguity::TooLong));
+        assert_eq!(read(&whole.as_bytes()[..10], 10), Reading::Unclear(Ambiguity::TooLong));
+        assert_eq!(read(&whole.as_bytes()[..9], 10), Reading::Incomplete);
     }
 
     #[test]

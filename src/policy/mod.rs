@@ -11,8 +11,9 @@
 //! | `report` | how a problem is shown |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
-//! | `http`, `request`, `ambiguity` | what the first bytes of a connection ask for |
-//! | `when`, `pattern`, `decide` | which rule matches |
+//! | `inspect` | which protocol the first bytes of a connection are |
+//! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
+//! | `when`, `pattern`, `name`, `decide` | which rule matches |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -26,6 +27,8 @@ mod explain;
 mod file;
 mod hash;
 mod http;
+mod inspect;
+mod name;
 mod pattern;
 mod reader;
 mod report;
@@ -34,6 +37,7 @@ mod rule;
 mod service;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod units;
 mod when;
 mod yaml;
@@ -44,7 +48,9 @@ pub use decide::{Decision, Examination, Target};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
+pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
+pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
@@ -84,6 +90,8 @@ pub struct Service {
     /// Which node's application listens on which port for handed-off connections; sorted. A node that is not here serves
     /// nothing of it; every node with a front-end address is here.
     pub servers: Vec<(NodeId, u16)>,
+    /// How the first bytes are read.
+    inspect: Protocol,
     /// From the client's first byte.
     pub inspect_timeout: Duration,
     /// Most bytes looked at.

@@ -1,12 +1,12 @@
 //! Rules as the file writes them: `name`, `when`, `send_to`.
 
-use super::Target;
 use super::cluster::NodeNames;
 use super::condition;
 use super::reader::Field;
 use super::report::Problems;
 use super::when::When;
 use super::yaml::{Place, Value};
+use super::{Protocol, Target};
 use crate::flow::NodeId;
 use crate::limits::cluster_file::{RULE_NAME_BYTES_MAX, RULES_MAX, TARGETS_MAX};
 use std::rc::Rc;
@@ -24,12 +24,14 @@ pub(super) struct Rule {
     pub(super) targets: Vec<Target>,
 }
 
-/// Who can be sent to.
+/// The service the rules are for, and who can be sent to.
 pub(super) struct Recipients<'a> {
     pub(super) service: &'a str,
     pub(super) names: &'a NodeNames<'a>,
     /// None if it is not known because of another problem.
     pub(super) servers: Option<&'a [(NodeId, u16)]>,
+    /// What rules can ask about; none likewise.
+    pub(super) inspect: Option<Protocol>,
 }
 
 /// Reads the list of rules of a service.
@@ -76,7 +78,7 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
         None => Some(generated.clone()),
     };
     let when = match fields.optional("when") {
-        Some(field) => condition::when(&field, problems),
+        Some(field) => condition::when(&field, recipients.inspect, problems),
         None => Some(When::default()),
     };
     let targets = fields.required("send_to", problems).and_then(|field| send_to(&field, recipients, problems));

@@ -4,8 +4,8 @@ use super::cluster::{NodeNames, check_name, check_unicast};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, Recipients};
-use super::yaml::Place;
-use super::{Service, Target};
+use super::yaml::{Place, Value};
+use super::{Protocol, Service, Target};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
 use std::net::SocketAddr;
@@ -51,7 +51,11 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
         check_local_servers(&frontends, servers, names, &field, problems);
     }
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref() };
+    let inspect = match fields.optional("inspect") {
+        Some(field) => inspect(&field, problems),
+        None => Some(Protocol::Http),
+    };
+    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), inspect };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),
@@ -71,6 +75,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         name: entry.name.to_owned(),
         frontends,
         servers: servers.unwrap_or_default(),
+        inspect: inspect.unwrap_or(Protocol::Http),
         inspect_timeout: duration("inspect_timeout", bounds::INSPECT_TIMEOUT, bounds::INSPECT_TIMEOUT_DEFAULT),
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
@@ -84,8 +89,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
 
 /// The choices of which one works today.
 fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
-    let choices: [(&str, &str, &[&str]); 5] = [
-        ("inspect", "http", &["tls", "raw", "none", "auto"]),
+    let choices: [(&str, &str, &[&str]); 4] = [
         ("route", "connection", &["request"]),
         ("forward", "overlay", &["link", "auto"]),
         ("return", "direct", &["relay"]),
@@ -99,6 +103,25 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
     if let Some(field) = fields.optional("health") {
         field.not_supported(problems);
     }
+}
+
+/// Reads `inspect`.
+fn inspect(field: &Field<'_>, problems: &mut Problems) -> Option<Protocol> {
+    let words = Protocol::ALL.map(|protocol| format!("`{}`", protocol.word())).join(" or ");
+    let remedy = format!("write {words}");
+    let text = match field.value {
+        Value::Text(text) => text.as_str(),
+        _ => "",
+    };
+    let known = Protocol::ALL.into_iter().find(|protocol| protocol.word() == text);
+    if known.is_none() {
+        let message = match text {
+            "raw" | "none" | "auto" => format!("`inspect: {text}` is not supported yet"),
+            _ => format!("`inspect` cannot be {}", field.value.describe()),
+        };
+        problems.error(&field.place, message, remedy);
+    }
+    known
 }
 
 fn frontends(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Vec<(NodeId, Endpoint, Place)> {

@@ -1,7 +1,10 @@
 //! The conditions of a rule: all of its matchers must hold, and a matcher holds if any of its values does.
 
+use super::inspect::Content;
+use super::name::{NamePattern, Wanted};
 use super::pattern::Pattern;
 use super::request::Request;
+use super::tls::Hello;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -14,6 +17,9 @@ pub(super) struct When {
     pub(super) methods: Vec<String>,
     /// Unlike the values of one matcher, all of these must hold.
     pub(super) headers: Vec<HeaderTest>,
+    pub(super) snis: Vec<Wanted<NamePattern>>,
+    /// Names of protocols (RFC 7301), of which the client may offer several.
+    pub(super) alpns: Vec<Wanted<String>>,
     pub(super) clients: Vec<ipnet::IpNet>,
 }
 
@@ -33,6 +39,8 @@ pub(super) enum Mismatch<'a> {
     Path,
     Method,
     Header(&'a str),
+    Sni,
+    Alpn,
     Client,
 }
 
@@ -40,24 +48,51 @@ impl When {
     /// Whether the conditions hold for anything whatever.
     pub(super) fn always(&self) -> bool {
         let no_paths = self.paths.is_empty() || self.paths.iter().any(Pattern::matches_all);
-        no_paths && self.hosts.is_empty() && self.methods.is_empty() && self.headers.is_empty() && self.clients.is_empty()
+        let no_snis = self.snis.is_empty() || Wanted::everything(&self.snis);
+        let no_alpns = self.alpns.is_empty() || Wanted::everything(&self.alpns);
+        let no_http = no_paths && self.hosts.is_empty() && self.methods.is_empty() && self.headers.is_empty();
+        no_http && no_snis && no_alpns && self.clients.is_empty()
     }
 
     /// The first matcher that does not hold, the cheap ones tried first; `None` when the rule matches.
-    pub(super) fn mismatch(&self, request: &Request<'_>, client: IpAddr) -> Option<Mismatch<'_>> {
+    /// A matcher that asks about another protocol does not.
+    pub(super) fn mismatch(&self, content: &Content<'_>, client: IpAddr) -> Option<Mismatch<'_>> {
         if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&client)) {
             return Some(Mismatch::Client);
         }
-        if !self.methods.is_empty() && !self.methods.iter().any(|method| method == request.method) {
+        let http = content.http();
+        if !self.methods.is_empty() && !http.is_some_and(|request| self.methods.iter().any(|method| method == request.method)) {
             return Some(Mismatch::Method);
         }
-        if !self.hosts.is_empty() && !request.host.as_ref().is_some_and(|host| self.hosts.contains(host)) {
+        let host = http.and_then(|request| request.host.as_ref());
+        if !self.hosts.is_empty() && !host.is_some_and(|host| self.hosts.contains(host)) {
             return Some(Mismatch::Host);
         }
-        if !self.paths.is_empty() && !self.paths.iter().any(|path| path.matches(&request.path)) {
+        if !self.paths.is_empty() && !http.is_some_and(|request| self.paths.iter().any(|path| path.matches(&request.path))) {
             return Some(Mismatch::Path);
         }
-        self.headers.iter().find(|test| !test.holds(request)).map(|test| Mismatch::Header(&test.name))
+        let fails = |test: &&HeaderTest| !http.is_some_and(|request| test.holds(request));
+        if let Some(test) = self.headers.iter().find(fails) {
+            return Some(Mismatch::Header(&test.name));
+        }
+        let sni_fits = |wanted: &Wanted<NamePattern>| {
+            content.tls().is_some_and(|hello| match wanted {
+                Wanted::Present => hello.sni().is_some(),
+                Wanted::Absent => hello.sni().is_none(),
+                Wanted::Value(pattern) => hello.sni().is_some_and(|name| pattern.matches(name)),
+            })
+        };
+        if !self.snis.is_empty() && !self.snis.iter().any(sni_fits) {
+            return Some(Mismatch::Sni);
+        }
+        let alpn_fits = |wanted: &Wanted<String>| {
+            content.tls().is_some_and(|hello| match wanted {
+                Wanted::Present => hello.alpn().next().is_some(),
+                Wanted::Absent => hello.alpn().next().is_none(),
+                Wanted::Value(protocol) => hello.alpn().any(|offered| offered == protocol.as_bytes()),
+            })
+        };
+        (!self.alpns.is_empty() && !self.alpns.iter().any(alpn_fits)).then_some(Mismatch::Alpn)
     }
 }
 
@@ -77,23 +112,30 @@ impl Mismatch<'_> {
             Self::Host => "host".to_owned(),
             Self::Path => "path".to_owned(),
             Self::Header(name) => format!("header {name}"),
+            Self::Sni => "sni".to_owned(),
+            Self::Alpn => "alpn".to_owned(),
         }
     }
 
-    /// What the request has there; none if it has nothing.
-    pub(super) fn seen(&self, request: &Request<'_>, client: IpAddr) -> Option<String> {
+    /// What the client sent there; none if it sent nothing.
+    pub(super) fn seen(&self, content: &Content<'_>, client: IpAddr) -> Option<String> {
+        let (http, tls) = (content.http(), content.tls());
         match self {
             Self::Client => Some(client.to_string()),
-            Self::Method => Some(request.method.to_owned()),
-            Self::Host => request.host.clone(),
-            Self::Path => Some(String::from_utf8_lossy(&request.path).into_owned()),
-            Self::Header(name) => request.header(name).next().map(|value| String::from_utf8_lossy(value).into_owned()),
+            Self::Method => http.map(|request| request.method.to_owned()),
+            Self::Host => http.and_then(|request| request.host.clone()),
+            Self::Path => http.map(|request| String::from_utf8_lossy(&request.path).into_owned()),
+            Self::Header(name) => {
+                http.and_then(|request| request.header(name).next()).map(|value| String::from_utf8_lossy(value).into_owned())
+            }
+            Self::Sni => tls.and_then(Hello::sni).map(str::to_owned),
+            Self::Alpn => tls.and_then(Hello::alpn_text),
         }
     }
 
-    /// What the request has instead, in words for a person.
-    pub(super) fn explain(&self, request: &Request<'_>, client: IpAddr) -> String {
-        let seen = self.seen(request, client);
+    /// What the client sent instead, in words for a person.
+    pub(super) fn explain(&self, content: &Content<'_>, client: IpAddr) -> String {
+        let seen = self.seen(content, client);
         match (self, seen) {
             (Self::Client, seen) => format!("client {} is in none of its networks", seen.unwrap_or_default()),
             (Self::Method, seen) => format!("method {} is not among its methods", seen.unwrap_or_default()),
@@ -102,6 +144,10 @@ impl Mismatch<'_> {
             (Self::Path, seen) => format!("path {} fits none of its patterns", seen.unwrap_or_default()),
             (Self::Header(name), Some(value)) => format!("header {name} has the value {value:?}, which is none of its values"),
             (Self::Header(name), None) => format!("the request has no header {name}"),
+            (Self::Sni, Some(name)) => format!("server name {name} is not among its names"),
+            (Self::Sni, None) => "the client names no server".to_owned(),
+            (Self::Alpn, Some(protocols)) => format!("the client offers {protocols}, which is none of its protocols"),
+            (Self::Alpn, None) => "the client offers no protocols".to_owned(),
         }
     }
 }
@@ -122,6 +168,8 @@ impl fmt::Display for When {
             let values = if test.values.is_empty() { vec!["present".to_owned()] } else { test.values.clone() };
             part(&format!("header {}", test.name), values);
         }
+        part("sni", self.snis.iter().map(ToString::to_string).collect());
+        part("alpn", self.alpns.iter().map(ToString::to_string).collect());
         part("client", self.clients.iter().map(ToString::to_string).collect());
         if parts.is_empty() { f.write_str("always") } else { f.write_str(&parts.join(", ")) }
     }
