@@ -115,6 +115,9 @@ pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Overlay datagrams rejected in a row before the loop turns to other work: a flood costs at most 1 ms a turn.
 pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;
+/// A front-end address that a new cluster file has no more is known this long at least: what the TUN's queue holds of its
+/// packets (10,000 at most) has been read by then.
+pub const RETIRED_FRONTEND_MIN: Duration = Duration::from_secs(10);
 /// How often the engine tidies up.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// Segments kept beyond a hole: more than an initial window's worth is not a hole but an attack.

@@ -25,6 +25,7 @@ mod ends;
 mod handoff;
 mod packets;
 mod peers;
+mod policy;
 mod secure;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};

@@ -1,13 +1,13 @@
 //! What both halves of the engine share: the policy, the peers, the way out, timers and counters.
 
 use crate::control::message::{Epoch, HandoffId, Message};
-use crate::flow::NodeId;
+use crate::flow::{Endpoint, NodeId};
 use crate::handoff::counters::{Counters, DropReason};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::timers::Timers;
 use crate::limits;
-use crate::policy::Policy;
-use std::collections::VecDeque;
+use crate::policy::{Policy, Service};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -36,6 +36,11 @@ pub struct Context {
     pub epoch: Epoch,
     /// The policy in force.
     pub policy: Rc<Policy>,
+    /// Front-end addresses that were this node's under an earlier policy, with the last one that knew them and when they
+    /// ceased: connections that came to them go on under it.
+    pub retired: BTreeMap<Endpoint, (Rc<Policy>, Instant)>,
+    /// Every address that has been a front-end's of this node.
+    pub frontend_addresses: BTreeSet<IpAddr>,
     /// By NodeId.
     pub peers: Vec<Peer>,
     /// What the engine originates.
@@ -77,6 +82,8 @@ impl Context {
         Self {
             node: config.node,
             epoch: config.epoch,
+            retired: BTreeMap::new(),
+            frontend_addresses: policy.own_frontends().iter().map(|frontend| frontend.address).collect(),
             policy,
             peers,
             outputs: VecDeque::new(),
@@ -91,6 +98,16 @@ impl Context {
             overlay_overhead: config.overlay_overhead,
             challenge_acks: (now, 0),
         }
+    }
+
+    /// The policy for connections to a front-end address of this node: the one in force, or the last that knew it.
+    pub fn policy_of(&self, frontend: Endpoint) -> &Rc<Policy> {
+        self.retired.get(&frontend).map_or(&self.policy, |(policy, _)| policy)
+    }
+
+    /// The service for connections to a front-end address of this node.
+    pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> {
+        self.policy_of(frontend).service_of(frontend)
     }
 
     /// A number never used before in this life.

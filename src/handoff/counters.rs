@@ -91,6 +91,8 @@ reasons! {
         KernelWentOn => "kernel_went_on",
         /// This node drains.
         Draining => "draining",
+        /// The front-end address was taken out of the cluster file.
+        FrontendRemoved => "frontend_removed",
         /// A table of this node is full.
         Full => "full",
     }

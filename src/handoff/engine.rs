@@ -10,6 +10,7 @@ use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::Utcp;
 use crate::policy::Policy;
 use crate::rewrite::{Flags, Malformed, Offload, Segment, ToServerWire, icmp};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -197,17 +198,13 @@ impl Engine {
         }
     }
 
+    /// Also an address that was one: its connections go on, and packets of others are the local stack's.
     fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
-        self.ctx.policy.service_of(endpoint).is_some_and(|service| {
-            service.frontends.iter().any(|(node, frontend)| *node == self.ctx.node && *frontend == endpoint)
-        })
+        self.ctx.policy.is_own_frontend(endpoint) || self.ctx.retired.contains_key(&endpoint)
     }
 
     fn is_own_address(&self, address: IpAddr) -> bool {
-        let services = self.ctx.policy.services.iter();
-        services
-            .flat_map(|service| &service.frontends)
-            .any(|(node, frontend)| *node == self.ctx.node && frontend.address == address)
+        self.ctx.frontend_addresses.contains(&address)
     }
 
     // ---- Messages and answers ---------------------------------------------------------------------------------------
@@ -305,6 +302,31 @@ impl Engine {
         self.settle(now);
     }
 
+    // ---- Policy -----------------------------------------------------------------------------------------------------
+
+    /// Puts a new policy in force. Its nodes, and which of them this one is, must be those of the policy before; so must
+    /// the alias prefixes, and the overlay's port.
+    ///
+    /// Connections go on under the decision they have, wherever they are. Undecided ones are decided by the new policy;
+    /// those of a front-end address that is this node's no longer are the local server's.
+    pub fn replace_policy(&mut self, policy: Rc<Policy>, now: Instant) {
+        debug_assert_eq!(
+            (&policy.nodes, policy.node, &policy.aliases),
+            (&self.ctx.policy.nodes, self.ctx.node, &self.ctx.policy.aliases)
+        );
+        let before = std::mem::replace(&mut self.ctx.policy, policy);
+        let own = self.ctx.policy.own_frontends();
+        self.ctx.frontend_addresses.extend(own.iter().map(|frontend| frontend.address));
+        self.ctx.retired.retain(|frontend, _| !own.contains(frontend));
+        let removed: BTreeSet<Endpoint> = before.own_frontends().into_iter().filter(|frontend| !own.contains(frontend)).collect();
+        self.ctx.retired.extend(removed.iter().map(|frontend| (*frontend, (Rc::clone(&before), now))));
+        self.utcp.forget_aliases();
+        self.btcp.retire(&removed, &mut self.ctx, now);
+        self.settle(now);
+        self.btcp.reconsider(&mut self.ctx, now);
+        self.settle(now);
+    }
+
     // ---- Time -------------------------------------------------------------------------------------------------------
 
     /// A deadline passed.
@@ -326,6 +348,10 @@ impl Engine {
 
     fn keep_house(&mut self, now: Instant) {
         self.btcp.expire_orphans(&mut self.ctx, now);
+        let btcp = &self.btcp;
+        self.ctx.retired.retain(|frontend, (_, since)| {
+            now.saturating_duration_since(*since) < crate::limits::RETIRED_FRONTEND_MIN || btcp.knows_frontend(*frontend)
+        });
         for index in 0..self.ctx.peers.len() {
             let peer = NodeId(index as u16);
             if self.ctx.peers[index].up && std::mem::take(&mut self.ctx.peers[index].unsettled) {

@@ -90,6 +90,11 @@ impl SynTable {
         self.by_flow.remove(flow);
     }
 
+    /// Forgets those for these front-end addresses.
+    pub fn forget_frontends(&mut self, frontends: &std::collections::BTreeSet<crate::flow::Endpoint>) {
+        self.by_flow.retain(|flow, _| !frontends.contains(&flow.frontend));
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.by_flow.clear();

@@ -199,6 +199,11 @@ impl Utcp {
         }
     }
 
+    /// Another policy may give a front-end address other aliases; those in use stay in use.
+    pub fn forget_aliases(&mut self) {
+        self.aliases.clear();
+    }
+
     /// Resets every connection that only this process keeps alive, at both ends.
     pub fn reset_all(&mut self, ctx: &mut Context, now: Instant) {
         let slots: Vec<_> = self.connections.iter().map(|(slot, _)| slot).collect();

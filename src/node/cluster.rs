@@ -55,7 +55,7 @@ fn of_this_host(policy: &Policy) -> anyhow::Result<Vec<(String, String)>> {
         return Ok(vec![(problem, format!("run this on {}, or name the node that this host is", node.name))]);
     }
     let mut problems = Vec::new();
-    let mut elsewhere: Vec<IpAddr> = listeners::own_frontends(policy).iter().map(|frontend| frontend.address).collect();
+    let mut elsewhere: Vec<IpAddr> = policy.own_frontends().iter().map(|frontend| frontend.address).collect();
     elsewhere.dedup();
     elsewhere.retain(|address| !is_local(*address));
     for address in elsewhere {

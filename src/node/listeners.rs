@@ -108,15 +108,6 @@ pub fn complaints(policy: &Policy, sockets: &mut SockDiag) -> io::Result<Vec<Com
     Ok(complaints)
 }
 
-/// The front-end addresses of the policy's node, each once.
-pub fn own_frontends(policy: &Policy) -> Vec<Endpoint> {
-    let all = policy.services.iter().flat_map(|service| &service.frontends);
-    let mut own: Vec<Endpoint> = all.filter(|(owner, _)| *owner == policy.node).map(|(_, frontend)| *frontend).collect();
-    own.sort();
-    own.dedup();
-    own
-}
-
 impl Node {
     /// Asks the kernel about all listeners; tells the engine their backlogs, and people what is missing.
     pub(super) fn ask_listeners(&mut self, now: Instant) {
@@ -147,7 +138,7 @@ impl Node {
 fn frontends(policy: &Policy) -> Vec<Frontend> {
     let service_of = |at| policy.service_of(at).map_or_else(String::new, |service| service.name.clone());
     let frontend = |at| Frontend { service: service_of(at), at, backlog: None, complaint: None };
-    own_frontends(policy).into_iter().map(frontend).collect()
+    policy.own_frontends().into_iter().map(frontend).collect()
 }
 
 fn applications(policy: &Policy) -> Vec<Application> {

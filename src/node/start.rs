@@ -3,7 +3,7 @@
 use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster;
 use super::host::Host;
-use super::listeners::{self, Listeners};
+use super::listeners::Listeners;
 use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
@@ -182,7 +182,7 @@ fn channel_config(policy: &Policy, key: PrivateKey, epoch: Epoch) -> ChannelConf
 fn capture_config(policy: &Policy, device: &Device) -> CaptureConfig {
     CaptureConfig {
         device: device.name().to_owned(),
-        frontends: listeners::own_frontends(policy),
+        frontends: policy.own_frontends(),
         aliases: policy.aliases.clone(),
         overlay_port: policy.overlay_port,
         state_directory: STATE_DIRECTORY.into(),

@@ -92,6 +92,19 @@ impl Policy {
         self.services.get(self.frontends.get(&frontend)?.service)
     }
 
+    /// This node's front-end addresses; sorted.
+    pub fn own_frontends(&self) -> Vec<Endpoint> {
+        let all = self.services.iter().flat_map(|service| &service.frontends);
+        let mut own: Vec<Endpoint> = all.filter(|(owner, _)| *owner == self.node).map(|(_, frontend)| *frontend).collect();
+        own.sort_unstable();
+        own
+    }
+
+    /// Whether this is a front-end address of this node.
+    pub fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
+        self.service_of(endpoint).is_some_and(|service| service.frontends.binary_search(&(self.node, endpoint)).is_ok())
+    }
+
     /// The service of this name.
     pub fn service_named(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)

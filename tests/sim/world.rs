@@ -163,6 +163,20 @@ impl World {
         self.nodes[node].engine = engine(&file, node, epoch, orphans, self.instant());
     }
 
+    /// A node reads another cluster file: the usual one with these words replaced.
+    pub fn replace_policy(&mut self, node: usize, changes: &[(&str, &str)]) {
+        let text = changes.iter().fold(CLUSTER.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        });
+        let file = ClusterFile::parse("changed.yaml", &text).unwrap_or_else(|report| panic!("{report}"));
+        let policy = Rc::new(file.compile(NAMES[node]).expect("the node is in the file"));
+        let now = self.instant();
+        self.nodes[node].engine.replace_policy(policy, now);
+        self.drain(node);
+        self.settle();
+    }
+
     fn instant(&self) -> Instant {
         self.origin + Duration::from_micros(self.now)
     }

@@ -35,7 +35,7 @@ impl Btcp {
     pub(super) fn handle_deadline_of_undecided(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let connection = &self.connections[slot];
         let State::Undecided(undecided) = &connection.state else { return };
-        let service = ctx.policy.service_of(connection.flow.frontend);
+        let service = ctx.service_of(connection.flow.frontend);
         let is_late = match (undecided.first_byte, service) {
             (_, None) => true,
             (Some(first_byte), Some(service)) => now >= first_byte + service.inspect_timeout,
@@ -57,7 +57,7 @@ impl Btcp {
     pub(super) fn set_alarm_of_undecided(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let Some(connection) = self.connections.get(slot) else { return };
         let State::Undecided(undecided) = &connection.state else { return };
-        let Some(service) = ctx.policy.service_of(connection.flow.frontend) else { return };
+        let Some(service) = ctx.service_of(connection.flow.frontend) else { return };
         let mut at = match undecided.first_byte {
             Some(first_byte) => first_byte + service.inspect_timeout,
             None => undecided.entered + service.silence_timeout,

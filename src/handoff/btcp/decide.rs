@@ -7,7 +7,7 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         let flow = connection.flow;
         let State::Undecided(undecided) = &mut connection.state else { return };
-        let policy = Rc::clone(&ctx.policy);
+        let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
         match service.examine(undecided.flight.bytes(), flow.client) {
             Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
@@ -27,7 +27,6 @@ impl Btcp {
     pub(super) fn decide_by_default(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let flow = self.connections[slot].flow;
         let decision = ctx
-            .policy
             .service_of(flow.frontend)
             .map_or_else(|| Decision { rule: "default".into(), targets: Vec::new(), note: None }, |service| service.by_default());
         self.decide(slot, decision, ctx, now);
@@ -42,7 +41,7 @@ impl Btcp {
                 return;
             }
         };
-        let policy = Rc::clone(&ctx.policy);
+        let policy = Rc::clone(ctx.policy_of(connection.flow.frontend));
         let service = policy.service_of(connection.flow.frontend);
         let timeout = service.map_or(Duration::from_secs(1), |service| service.handoff_timeout);
         let service_name: Rc<str> = service.map_or("", |service| service.name.as_str()).into();

@@ -7,7 +7,7 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         let id = ctx.handoff_id();
         let undecided = &mut pending.undecided;
-        let service = ctx.policy.service_of(connection.flow.frontend).map_or_else(String::new, |service| service.name.clone());
+        let service = ctx.service_of(connection.flow.frontend).map_or_else(String::new, |service| service.name.clone());
         let offer = undecided.initial.offer(
             id,
             connection.flow,

@@ -83,7 +83,8 @@ impl Btcp {
             return Verdict::Write;
         }
         ctx.counters.syns += 1;
-        if ctx.draining || OPTIONS_SIGNED.iter().any(|kind| syn.has_option(*kind)) {
+        let is_retired = ctx.retired.contains_key(&flow.frontend);
+        if ctx.draining || is_retired || OPTIONS_SIGNED.iter().any(|kind| syn.has_option(*kind)) {
             return Verdict::Write;
         }
         for kind in OPTIONS_TAKEN_OUT {
@@ -199,7 +200,7 @@ impl Btcp {
             return ctx.drop(DropReason::BadAcknowledgement);
         }
         undecided.client.update(segment);
-        let inspect_bytes_max = ctx.policy.service_of(flow.frontend).map_or(0, |service| service.inspect_bytes_max);
+        let inspect_bytes_max = ctx.service_of(flow.frontend).map_or(0, |service| service.inspect_bytes_max);
         let held_before = undecided.flight.held_bytes();
         let arrival = if ctx.first_flight_bytes.saturating_add(segment.packet().len()) > ctx.policy.limits.first_flight_bytes {
             Arrival::Full

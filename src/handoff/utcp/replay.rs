@@ -23,7 +23,8 @@ impl Utcp {
         if from != ctx.node && !ctx.has_room() {
             return Err(Refusal::Full);
         }
-        let policy = std::rc::Rc::clone(&ctx.policy);
+        let policy = if from == ctx.node { ctx.policy_of(offer.flow.frontend) } else { &ctx.policy };
+        let policy = std::rc::Rc::clone(policy);
         let service = policy.service_named(&offer.service).ok_or(Refusal::UnknownService)?;
         let port = service.server_port(ctx.node).ok_or(Refusal::UnknownService)?;
         let is_its_frontend = service.frontends.iter().any(|(node, frontend)| *node == from && *frontend == offer.flow.frontend);
