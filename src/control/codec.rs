@@ -114,6 +114,8 @@ fn refusal(octet: u8) -> Result<Refusal, DecodeError> {
         5 => Refusal::Draining,
         6 => Refusal::UnknownService,
         7 => Refusal::InUse,
+        8 => Refusal::NotAServer,
+        9 => Refusal::UnknownFrontend,
         unknown => return Err(DecodeError::Refusal(unknown)),
     })
 }

@@ -99,10 +99,14 @@ pub enum Refusal {
     Full = 4,
     /// The node is draining.
     Draining = 5,
-    /// The node does not serve this service, or does not know this front-end address.
+    /// The node's cluster file does not have this service.
     UnknownService = 6,
     /// The node has a live connection with the same ends.
     InUse = 7,
+    /// In the node's cluster file it is not among the servers of this service.
+    NotAServer = 8,
+    /// In the node's cluster file this is not a front-end address that the asking node has in this service.
+    UnknownFrontend = 9,
 }
 
 /// A message of the handoff protocol.

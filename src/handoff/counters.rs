@@ -79,6 +79,10 @@ reasons! {
         RefusedUnknownService => "refused_unknown_service",
         /// The back-end has a live connection with the same ends.
         RefusedInUse => "refused_in_use",
+        /// In the back-end's cluster file it is not among the servers of the service.
+        RefusedNotAServer => "refused_not_a_server",
+        /// In the back-end's cluster file this is not a front-end address of this node.
+        RefusedUnknownFrontend => "refused_unknown_frontend",
         /// No answer in time.
         Deadline => "deadline",
         /// The guard could not be written.
@@ -108,6 +112,8 @@ impl From<Refusal> for Fallback {
             Refusal::Draining => Self::RefusedDraining,
             Refusal::UnknownService => Self::RefusedUnknownService,
             Refusal::InUse => Self::RefusedInUse,
+            Refusal::NotAServer => Self::RefusedNotAServer,
+            Refusal::UnknownFrontend => Self::RefusedUnknownFrontend,
         }
     }
 }

@@ -17,6 +17,7 @@
 mod course;
 mod deadlines;
 mod deliver;
+mod disagreement;
 mod judge;
 mod packets;
 mod peers;
@@ -59,6 +60,8 @@ pub struct Utcp {
     aliases: Map<Endpoint, Vec<IpAddr>>,
     /// Commits ever applied whose front-end may repeat them, by front-end: a commit is applied once.
     applied: BTreeSet<(NodeId, HandoffId)>,
+    /// What was said about peers with another cluster file.
+    complaints: BTreeSet<(NodeId, Refusal)>,
 }
 
 #[derive(Debug)]
@@ -196,6 +199,7 @@ impl Utcp {
             by_handoff: HashMap::with_hasher(hasher.clone()),
             aliases: HashMap::with_hasher(hasher.clone()),
             applied: BTreeSet::new(),
+            complaints: BTreeSet::new(),
         }
     }
 

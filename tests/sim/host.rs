@@ -119,10 +119,13 @@ pub struct Server {
     pub requests: Vec<Vec<u8>>,
     /// Clients that connections were accepted from, as the application saw them.
     pub accepted_from: Vec<(IpAddr, u16)>,
+    /// The ports they were accepted on.
+    pub accepted_on: Vec<u16>,
 }
 
 struct Serving {
     handle: SocketHandle,
+    port: u16,
     request: Vec<u8>,
     answer: Vec<u8>,
     sent: usize,
@@ -130,16 +133,17 @@ struct Serving {
 }
 
 impl Server {
-    pub fn new(host: &mut Host, name: &'static str, listeners: usize, body_bytes: usize) -> Self {
+    /// Listens on each of the ports, for so many clients at once.
+    pub fn new(host: &mut Host, name: &'static str, ports: &[u16], listeners: usize, body_bytes: usize) -> Self {
         let clock = if name == "a" { timestamp_of_server_a } else { timestamp_of_server_b };
-        let connections = (0..listeners)
-            .map(|_| {
+        let ports = ports.iter().flat_map(|port| std::iter::repeat_n(*port, listeners));
+        let connections = ports
+            .map(|port| {
                 let handle = host.add_socket(clock);
-                host.sockets.get_mut::<Socket>(handle).listen(80).expect("a fresh socket listens");
-                Serving { handle, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false }
+                Serving::listen(host, handle, port)
             })
             .collect();
-        Self { name, body_bytes, connections, requests: Vec::new(), accepted_from: Vec::new() }
+        Self { name, body_bytes, connections, requests: Vec::new(), accepted_from: Vec::new(), accepted_on: Vec::new() }
     }
 
     pub fn run(&mut self, host: &mut Host) {
@@ -149,6 +153,7 @@ impl Server {
                 serving.is_accepted = true;
                 if let Some(remote) = socket.remote_endpoint() {
                     self.accepted_from.push((remote.addr.into(), remote.port));
+                    self.accepted_on.push(serving.port);
                 }
             }
             while socket.can_recv() {
@@ -169,9 +174,7 @@ impl Server {
                 socket.close();
             }
             if socket.state() == State::Closed {
-                socket.listen(80).expect("a closed socket listens again");
-                *serving =
-                    Serving { handle: serving.handle, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false };
+                *serving = Serving::listen(host, serving.handle, serving.port);
             }
         }
     }
@@ -182,6 +185,13 @@ impl Server {
             host.sockets.get_mut::<Socket>(serving.handle).abort();
             host.sockets.remove(serving.handle);
         }
+    }
+}
+
+impl Serving {
+    fn listen(host: &mut Host, handle: SocketHandle, port: u16) -> Self {
+        host.sockets.get_mut::<Socket>(handle).listen(port).expect("a closed socket listens");
+        Self { handle, port, request: Vec::new(), answer: Vec::new(), sent: 0, is_accepted: false }
     }
 }
 
@@ -203,11 +213,11 @@ pub struct Client {
 
 impl Client {
     /// Connects from `port`; `pieces` are sent at (microseconds after now, bytes).
-    pub fn connect(host: &mut Host, server: Ipv4Addr, port: u16, pieces: Vec<(u64, Vec<u8>)>) -> Self {
+    pub fn connect(host: &mut Host, server: (Ipv4Addr, u16), port: u16, pieces: Vec<(u64, Vec<u8>)>) -> Self {
         let handle = host.add_socket(timestamp_of_client);
         let socket = host.sockets.get_mut::<Socket>(handle);
         socket.set_nagle_enabled(false);
-        let remote = (IpAddress::Ipv4(server), 80);
+        let remote = (IpAddress::Ipv4(server.0), server.1);
         socket.connect(host.interface.context(), remote, port).expect("a fresh socket connects");
         Self { handle, pieces: pieces.into(), received: Vec::new(), is_done: false }
     }

@@ -1,6 +1,7 @@
 //! Complete handoffs in virtual time: two real engines, simulated kernels, a simulated network.
 
 mod host;
+mod ports;
 mod reload;
 mod world;
 

@@ -60,6 +60,19 @@ pub struct Node {
     guards_fail: bool,
 }
 
+fn read(text: &str) -> ClusterFile {
+    ClusterFile::parse("cluster.yaml", text).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// The ports on which a node's application must listen: those of its front-ends, and where handed-off connections arrive.
+fn ports(file: &ClusterFile, node: usize) -> Vec<u16> {
+    let policy = file.compile(NAMES[node]).expect("the node is in the file");
+    let service = &policy.services[0];
+    let own = service.frontends.iter().filter(|(owner, _)| *owner == policy.node).map(|(_, frontend)| frontend.port);
+    let ports: BTreeSet<u16> = own.chain(service.server_port(policy.node)).collect();
+    ports.into_iter().collect()
+}
+
 fn engine(file: &ClusterFile, node: usize, epoch: Epoch, orphans: Vec<FlowKey>, now: Instant) -> Engine {
     let policy = Rc::new(file.compile(NAMES[node]).expect("the node is in the file"));
     let config = EngineConfig { node: NodeId(node as u16), epoch, overlay_overhead: 56, mtu: 1_500, orphans };
@@ -79,6 +92,8 @@ impl Random {
 }
 
 pub struct World {
+    /// The cluster file of each node.
+    files: [ClusterFile; 2],
     pub now: u64,
     origin: Instant,
     network: Network,
@@ -108,17 +123,28 @@ pub struct World {
 }
 
 impl World {
-    #[allow(clippy::disallowed_methods)] // An origin for virtual time; only differences to it are ever used.
     pub fn new(seed: u64, network: Network, body_bytes: usize) -> Self {
+        Self::with_files(seed, network, body_bytes, [CLUSTER, CLUSTER])
+    }
+
+    /// With a service that has these lines for `frontends` and `servers`.
+    pub fn with_service(seed: u64, network: Network, body_bytes: usize, frontends: &str, servers: &str) -> Self {
+        let text = text_of_service(frontends, servers);
+        Self::with_files(seed, network, body_bytes, [&text, &text])
+    }
+
+    /// Each node with a cluster file of its own.
+    #[allow(clippy::disallowed_methods)] // An origin for virtual time; only differences to it are ever used.
+    pub fn with_files(seed: u64, network: Network, body_bytes: usize, files: [&str; 2]) -> Self {
         let origin = Instant::now();
-        let file = ClusterFile::parse("cluster.yaml", CLUSTER).unwrap_or_else(|report| panic!("{report}"));
+        let files = files.map(read);
         let nodes = (0..2)
             .map(|index| {
                 let epoch = Epoch(seed * 2 + index as u64 + 1);
                 let mut kernel = Host::new(NODES[index], seed * 3 + index as u64);
-                let server = Server::new(&mut kernel, NAMES[index], 8, body_bytes);
+                let server = Server::new(&mut kernel, NAMES[index], &ports(&files[index], index), 8, body_bytes);
                 Node {
-                    engine: engine(&file, index, epoch, Vec::new(), origin),
+                    engine: engine(&files[index], index, epoch, Vec::new(), origin),
                     epoch,
                     kernel,
                     server,
@@ -129,6 +155,7 @@ impl World {
             })
             .collect();
         let mut world = Self {
+            files,
             now: 0,
             origin,
             network,
@@ -156,11 +183,10 @@ impl World {
     /// The process of a node dies and is born anew: what it knew is gone, the kernel and its guards stay.
     pub fn rebirth(&mut self, node: usize) {
         self.break_control();
-        let file = ClusterFile::parse("cluster.yaml", CLUSTER).expect("read before");
         let epoch = Epoch(self.nodes[node].epoch.0 + 1_000);
         let orphans = self.nodes[node].guards.iter().copied().collect();
         self.nodes[node].epoch = epoch;
-        self.nodes[node].engine = engine(&file, node, epoch, orphans, self.instant());
+        self.nodes[node].engine = engine(&self.files[node], node, epoch, orphans, self.instant());
     }
 
     /// A node reads another cluster file: the usual one with these words replaced.
@@ -208,8 +234,13 @@ impl World {
     }
 
     pub fn connect_client(&mut self, port: u16, pieces: Vec<(u64, Vec<u8>)>) -> usize {
+        self.connect_client_to(80, port, pieces)
+    }
+
+    /// To a front-end port of node a, from `port`.
+    pub fn connect_client_to(&mut self, frontend: u16, port: u16, pieces: Vec<(u64, Vec<u8>)>) -> usize {
         let pieces = pieces.into_iter().map(|(after, bytes)| (self.now + after, bytes)).collect();
-        self.clients.push(Client::connect(&mut self.client, NODES[0], port, pieces));
+        self.clients.push(Client::connect(&mut self.client, (NODES[0], frontend), port, pieces));
         self.clients.len() - 1
     }
 
@@ -316,9 +347,9 @@ impl World {
             && segment.flags().contains(Flags::RST)
         {
             // Anything but the one number the kernel still expects is a purge by luck (RFC 5961, section 3.2).
-            let port = segment.source().port;
+            let ends = (segment.destination().port, segment.source().port);
             let mut syn_acks = self.to_client.iter().rev().filter(|heard| heard.flags().contains(Flags::SYN));
-            let expected = syn_acks.find(|heard| heard.destination().port == port).map(Segment::ack);
+            let expected = syn_acks.find(|heard| (heard.source().port, heard.destination().port) == ends).map(Segment::ack);
             assert_eq!(Some(segment.seq()), expected, "a purge at a wrong number");
         }
         if is_alias(destination)
@@ -346,6 +377,9 @@ impl World {
         let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
         assert_eq!(source, NODES[0], "an untranslated packet left node {}", NAMES[node]);
         let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("only TCP leaves");
+        let is_frontend = |frontend: &(NodeId, Endpoint)| *frontend == (NodeId(0), segment.source());
+        let policy = self.files[node].compile(NAMES[0]).expect("the node is in the file");
+        assert!(policy.services[0].frontends.iter().any(is_frontend), "port {} left node {node}", segment.source().port);
         assert!(segment.checksums_are_right(), "wrong checksum left node {}", NAMES[node]);
         self.nodes[node].payload_sent += segment.payload().len() as u64;
         let is_lost = std::mem::take(&mut self.lose_first_to_client) || self.is_lost();
@@ -495,6 +529,13 @@ impl World {
     pub fn was_answered_by(&self, client: usize, name: &str, body_bytes: usize) -> bool {
         self.clients[client].received == answer(name, body_bytes)
     }
+}
+
+/// The usual file with other lines for `frontends` and `servers`.
+pub fn text_of_service(frontends: &str, servers: &str) -> String {
+    let usual = "frontends: { a: \"10.77.0.1:80\", b: \"10.77.0.2:80\" }";
+    assert!(CLUSTER.contains(usual));
+    CLUSTER.replace(usual, &format!("frontends: {{ {frontends} }}\n    servers: {{ {servers} }}"))
 }
 
 fn is_alias(address: Ipv4Addr) -> bool {

@@ -5,6 +5,7 @@ use super::*;
 impl Utcp {
     /// A session with an ingress is up: it is told what this node owns of what arrives there, and what is over.
     pub fn handle_peer_up(&mut self, peer: NodeId, epoch: Epoch, born_anew: bool, ctx: &mut Context) {
+        self.complaints.retain(|(from, _)| *from != peer);
         if born_anew {
             // Nobody is left who could repeat a commit of an earlier life.
             self.applied.retain(|(from, id)| *from != peer || id.epoch == epoch);

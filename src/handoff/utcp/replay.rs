@@ -10,6 +10,7 @@ impl Utcp {
             Ok(alias) => self.replay(from, alias, offer, ctx, now),
             Err(reason) => {
                 ctx.counters.offers_refused += 1;
+                self.complain(from, &offer, reason, ctx);
                 ctx.say(from, Message::Refuse { id, reason });
             }
         }
@@ -25,11 +26,10 @@ impl Utcp {
         }
         let policy = if from == ctx.node { ctx.policy_of(offer.flow.frontend) } else { &ctx.policy };
         let policy = std::rc::Rc::clone(policy);
-        let service = policy.service_named(&offer.service).ok_or(Refusal::UnknownService)?;
-        let port = service.server_port(ctx.node).ok_or(Refusal::UnknownService)?;
-        let is_its_frontend = service.frontends.iter().any(|(node, frontend)| *node == from && *frontend == offer.flow.frontend);
-        if !is_its_frontend || self.by_handoff.contains_key(&offer.id) || self.applied.contains(&(from, offer.id)) {
-            return Err(Refusal::UnknownService);
+        let port = Self::server_port(&policy, ctx.node, from, offer)?;
+        if self.by_handoff.contains_key(&offer.id) || self.applied.contains(&(from, offer.id)) {
+            // No honest peer numbers two handoffs alike.
+            return Err(Refusal::InUse);
         }
         if let Some(slot) = self.by_flow.get(&offer.flow).copied() {
             match &self.connections[slot].state {

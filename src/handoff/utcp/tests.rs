@@ -11,7 +11,7 @@ fn alias() -> Endpoint {
     Endpoint::new([198, 18, 0, 1].into(), 80)
 }
 
-fn offer() -> Offer {
+pub(super) fn offer() -> Offer {
     Offer {
         id: HandoffId { epoch: Epoch(1), serial: 1 },
         flow: FlowKey { client: end(1, 50_000), frontend: end(2, 80) },
