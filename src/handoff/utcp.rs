@@ -156,12 +156,12 @@ struct Overtaking {
 }
 
 impl Overtaking {
-    fn keep<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>) -> bool {
-        let bytes = self.bytes.saturating_add(segment.packet().len());
+    fn keep(&mut self, packet: Vec<u8>) -> bool {
+        let bytes = self.bytes.saturating_add(packet.len());
         let has_room = self.packets.len() < limits::OVERTAKING_SEGMENTS_MAX && bytes <= limits::OVERTAKING_BYTES_MAX;
         if has_room {
             self.bytes = bytes;
-            self.packets.push(segment.completed());
+            self.packets.push(packet);
         }
         has_room
     }

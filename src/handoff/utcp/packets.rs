@@ -113,7 +113,7 @@ impl Utcp {
             State::Abandoned => return ctx.drop(DropReason::NoConnection),
             State::Returning(_) | State::Moving => return ctx.drop(DropReason::UnexpectedFromKernel),
         };
-        if overtaking.keep(&segment) { Verdict::Consumed } else { ctx.drop(DropReason::HeldFull) }
+        if overtaking.keep(segment.completed()) { Verdict::Consumed } else { ctx.drop(DropReason::HeldFull) }
     }
 
     /// Translates towards the kernel, and notes how the connection ends.

@@ -176,10 +176,10 @@ fn the_shifts_map_the_kernels_first_numbers_onto_the_front_ends() {
 #[test]
 fn segments_that_overtake_their_commit_are_kept_within_bounds() {
     let mut overtaking = Overtaking::default();
-    let kept = (0..1_000).filter(|_| overtaking.keep(&[0; 1_500])).count();
+    let kept = (0..1_000).filter(|_| overtaking.keep(vec![0; 1_500])).count();
     assert_eq!(kept, limits::OVERTAKING_SEGMENTS_MAX);
     let mut overtaking = Overtaking::default();
-    let kept = (0..10).filter(|_| overtaking.keep(&[0; 60_000])).count();
+    let kept = (0..10).filter(|_| overtaking.keep(vec![0; 60_000])).count();
     assert_eq!(kept, limits::OVERTAKING_BYTES_MAX / 60_000);
 }
 
