@@ -150,7 +150,7 @@ case_of "window scale 14 from both" handed-off "sack=yes timestamps=yes scale=14
 # A connection that was parked is replayed to the very kernel that made the promise.
 set_at {a,b}:"$(scale 14)"
 mark
-tool client load silent "${address_of[a]}" --connections 1 --silence 3 --body "$run_dir/www/small" \
+tool client load silent "${address_of[a]}" --connections 2 --silence 3 --body "$run_dir/www/small" \
     --expect /elsewhere/small=a --expect /images/small=b >/dev/null || fail "a client that is silent at first"
 assert_counts a.handed_off=1 b.accepted=1
 assert_eq "replays to self" 1 "$(stat_of a replays_to_self_total)"
