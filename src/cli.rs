@@ -105,6 +105,12 @@ pub struct Run {
     /// Whether the kernel may hand over packets of 64 KiB, with checksums to be computed later
     #[arg(long, value_enum, default_value_t = Offload::Auto)]
     pub offload: Offload,
+    /// Record every packet that passes baton in this file (pcapng), each with what was done to it and why
+    ///
+    /// `tshark -r FILE -T fields -e frame.comment` or Wireshark shows the comments. The file holds what clients send; it is
+    /// readable by its owner only and ends at 4 GiB.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
     /// The cluster file, the same on every node
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,

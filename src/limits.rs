@@ -152,6 +152,10 @@ pub const KEY_FILE_BYTES_MAX: u64 = 256;
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 /// Packets of one source per wake: a few hundred microseconds, so that a heartbeat is never late because of a flood.
 pub const PACKETS_PER_WAKE: usize = 256;
+/// Octets of a capture file (`--pcap`): a forgotten one must not fill the disk.
+pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
+/// Octets of a capture that wait for the end of the wake.
+pub const RECORDING_BUFFER_BYTES: usize = 1 << 20;
 /// Events of one wake; more wait for the next.
 pub const EVENTS_PER_WAKE: usize = 256;
 

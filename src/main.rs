@@ -82,6 +82,7 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
             cli::Offload::Auto => Offloading::Auto,
             cli::Offload::Off => Offloading::Off,
         },
+        pcap: arguments.pcap,
         cluster: arguments.cluster,
         node: arguments.node,
     })?;

@@ -11,9 +11,11 @@ mod host;
 mod listeners;
 mod listening;
 mod outputs;
+mod pcapng;
 mod preflight;
 mod process;
 mod pulse;
+mod recording;
 mod report;
 mod start;
 mod stop;
@@ -64,6 +66,7 @@ pub struct Node {
     /// What the engine will be told as soon as it has nothing more to say.
     answers: VecDeque<outputs::Answer>,
     counters: Counters,
+    recording: Option<recording::Recording>,
     /// Readiness is told once (edge-triggered): remembered until the source says that it has no more.
     tun_ready: bool,
     overlay_ready: bool,

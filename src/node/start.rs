@@ -4,6 +4,7 @@ use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster;
 use super::host::Host;
 use super::listeners::Listeners;
+use super::recording::Recording;
 use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
@@ -46,6 +47,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Whether the kernel may leave checksums and segmentation to the TUN.
     pub offload: Offloading,
+    /// Where to record every packet.
+    pub pcap: Option<PathBuf>,
 }
 
 /// Why a node cannot start. The texts say what to do.
@@ -99,6 +102,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     admin.register(registry, token::ADMIN_FIRST)?;
 
     Capture::check_alone(Path::new(STATE_DIRECTORY), DEVICE)?;
+    let recording = options.pcap.as_deref().map(|path| Recording::create(path, DEVICE, now)).transpose()?;
     let device = Device::create(DEVICE, options.offload)?;
     registry.register(&mut SourceFd(&device.as_raw_fd()), token::TUN, Interest::READABLE)?;
     let mut sockets = SockDiag::open().context("cannot open a sock_diag socket")?;
@@ -136,6 +140,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
         guards: guards::Guards::default(),
         answers: VecDeque::new(),
         counters: Counters::default(),
+        recording,
         // Whatever came before the registration is not told.
         tun_ready: true,
         overlay_ready: true,

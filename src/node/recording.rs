@@ -1,0 +1,129 @@
+//! `--pcap`: every packet that passes this process, in a file that Wireshark opens, with a comment that says what was done
+//! with it and why.
+//!
+//! Two interfaces: the TUN, and the overlay (the client's packet inside, not the sealed datagram). What is read is recorded
+//! as it came, what is written as it leaves, so that a translated packet is there twice.
+
+use super::clock::wall_clock_nanoseconds;
+use super::pcapng::{self, Direction, Record};
+use crate::limits;
+use anyhow::{Context, bail};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The first octets of any pcapng file.
+const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// Where a packet passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Between the kernel and this process.
+    Tun,
+    /// Between this process and a peer's.
+    Overlay,
+}
+
+/// An open capture file.
+#[derive(Debug)]
+pub struct Recording {
+    path: PathBuf,
+    file: File,
+    /// Not written yet: one write for each wake.
+    pending: Vec<u8>,
+    bytes: u64,
+    /// What the wall clock showed at an instant of the loop's clock. It is not asked again: packets keep their order even if
+    /// somebody sets it.
+    epoch: (Instant, u64),
+    is_over: bool,
+}
+
+impl Recording {
+    /// Creates the file, readable by its owner only: it will hold what clients send. An earlier capture is written over, any
+    /// other file is not.
+    pub fn create(path: &Path, device: &str, now: Instant) -> anyhow::Result<Self> {
+        let place = path.display();
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut file = file.with_context(|| format!("cannot create the capture file {place}"))?;
+        if file.metadata().with_context(|| format!("cannot look at {place}"))?.file_type().is_file() {
+            if !may_be_replaced(&mut file).with_context(|| format!("cannot read {place}"))? {
+                bail!("{place} exists and is no capture: choose another file for --pcap, or remove it");
+            }
+            file.set_len(0).with_context(|| format!("cannot empty {place}"))?;
+        }
+        let mut recording = Self {
+            path: path.to_owned(),
+            file,
+            pending: Vec::new(),
+            bytes: 0,
+            epoch: (now, wall_clock_nanoseconds()),
+            is_over: false,
+        };
+        pcapng::section_header(&mut recording.pending, concat!("baton ", env!("CARGO_PKG_VERSION")));
+        pcapng::interface(&mut recording.pending, device, "between the kernel and baton");
+        pcapng::interface(&mut recording.pending, "overlay", "client packets between baton and its peers, unsealed");
+        recording.write().with_context(|| format!("cannot write to {place}"))?;
+        Ok(recording)
+    }
+
+    /// One packet.
+    pub fn packet(&mut self, place: Place, direction: Direction, packet: &[u8], comment: &str, now: Instant) {
+        if self.is_over {
+            return;
+        }
+        let (then, wall_clock) = self.epoch;
+        let elapsed = u64::try_from(now.saturating_duration_since(then).as_nanos()).unwrap_or(u64::MAX);
+        let record = Record {
+            interface: match place {
+                Place::Tun => 0,
+                Place::Overlay => 1,
+            },
+            time: wall_clock.saturating_add(elapsed),
+            direction,
+            packet,
+            comment,
+        };
+        pcapng::packet(&mut self.pending, &record);
+        if self.pending.len() >= limits::RECORDING_BUFFER_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Writes what is pending. A file that cannot grow ends the recording, not the node.
+    pub fn flush(&mut self) {
+        if self.is_over || self.pending.is_empty() {
+            return;
+        }
+        let why = match self.write() {
+            Err(error) => format!("{error}"),
+            Ok(()) if self.bytes >= limits::RECORDING_BYTES_MAX => format!("it has {} octets, the most there may be", self.bytes),
+            Ok(()) => return,
+        };
+        log::warn!("--pcap: {} ends here: {why}", self.path.display());
+        self.is_over = true;
+        self.pending = Vec::new();
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.pending)?;
+        self.bytes += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Empty, or a capture.
+fn may_be_replaced(file: &mut File) -> io::Result<bool> {
+    let mut start = Vec::new();
+    Read::by_ref(file).take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    io::Seek::rewind(file)?;
+    Ok(start.is_empty() || start == MAGIC)
+}
