@@ -44,6 +44,7 @@ scenario             180  netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
+scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
 scenario             120  netns-scripts/full-accept-queue.sh
@@ -138,7 +139,7 @@ need_root
 need_rust
 need_rust_component rustfmt fmt
 need_rust_component clippy clippy
-install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump shellcheck:shellcheck \
+install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump tshark:tshark shellcheck:shellcheck \
     cc:build-essential
 need_kernel
 mkdir -p "$log_dir"

@@ -36,6 +36,7 @@ use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
 use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
+use crate::handoff::notes::Why;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
@@ -248,6 +249,11 @@ impl Btcp {
         counts
     }
 
+    /// The state of a connection.
+    pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
+        Some(self.connections[*self.by_flow.get(flow)?].state.label())
+    }
+
     /// For `baton flows`.
     pub fn flows(&self, now: Instant) -> impl Iterator<Item = FlowView> + '_ {
         self.connections.iter().map(move |(_, connection)| {
@@ -332,5 +338,5 @@ fn purge(flow: &FlowKey, undecided: &mut Undecided, holds: &mut Holds, ctx: &mut
     }
     undecided.kernel = KernelHalf::Purged;
     holds.leave(flow.frontend);
-    ctx.write(bare_reset(flow.client, flow.frontend, undecided.initial.client_isn.plus(1)));
+    ctx.write(bare_reset(flow.client, flow.frontend, undecided.initial.client_isn.plus(1)), Why::Purge);
 }

@@ -4,6 +4,7 @@ use crate::control::message::{Epoch, HandoffId, Message};
 use crate::flow::{Endpoint, NodeId};
 use crate::handoff::counters::{Counters, DropReason};
 use crate::handoff::engine::{Output, Verdict};
+use crate::handoff::notes::{Remarks, Why};
 use crate::handoff::timers::Timers;
 use crate::limits;
 use crate::policy::{Policy, Service};
@@ -51,6 +52,8 @@ pub struct Context {
     pub timers: Timers,
     /// Counted reasons.
     pub counters: Counters,
+    /// What is said about packets.
+    pub remarks: Remarks,
     /// No new handoffs.
     pub draining: bool,
     /// Tells connections apart that use the same slot one after the other; also numbers handoffs.
@@ -72,7 +75,7 @@ pub enum Loopback {
     /// A message of the handoff protocol.
     Message(Message),
     /// A client's packet for a connection this node owns.
-    Packet(Vec<u8>),
+    Packet(Vec<u8>, Why),
 }
 
 impl Context {
@@ -90,6 +93,7 @@ impl Context {
             loopback: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            remarks: Remarks::default(),
             draining: false,
             next_serial: 1,
             connections: 0,
@@ -132,17 +136,23 @@ impl Context {
     }
 
     /// Sends a client's packet to a connection's owner, this node included.
-    pub fn forward(&mut self, to: NodeId, packet: Vec<u8>) {
+    pub fn forward(&mut self, to: NodeId, packet: Vec<u8>, why: Why) {
         if to == self.node {
-            self.loopback.push_back(Loopback::Packet(packet));
+            self.loopback.push_back(Loopback::Packet(packet, why));
         } else {
-            self.outputs.push_back(Output::Forward(to, packet));
+            self.outputs.push_back(Output::Forward(to, packet, why));
         }
     }
 
+    /// Remarks something about a node.
+    pub fn remark(&mut self, node: NodeId, text: impl FnOnce(&str) -> String) {
+        let name = self.policy.nodes.get(usize::from(node.0)).map_or("a peer", |node| node.name.as_str());
+        self.remarks.say(|| text(name));
+    }
+
     /// Writes a packet to the TUN.
-    pub fn write(&mut self, packet: Vec<u8>) {
-        self.outputs.push_back(Output::Packet(packet));
+    pub fn write(&mut self, packet: Vec<u8>, why: Why) {
+        self.outputs.push_back(Output::Packet(packet, why));
     }
 
     /// The largest MSS a client may use so that its segments fit into the overlay.

@@ -6,6 +6,7 @@ use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::btcp::Btcp;
 use crate::handoff::context::{Context, Loopback};
 use crate::handoff::counters::DropReason;
+use crate::handoff::notes::Why;
 use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::Utcp;
 use crate::policy::Policy;
@@ -37,9 +38,9 @@ pub enum Verdict {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Write a packet to the TUN. It is plain: what the engine keeps and originates has complete checksums and fits the path.
-    Packet(Vec<u8>),
+    Packet(Vec<u8>, Why),
     /// Send a packet to a peer through the overlay.
-    Forward(NodeId, Vec<u8>),
+    Forward(NodeId, Vec<u8>, Why),
     /// Send a control message. If there is no session it is lost, and `PeerEvent::Down` has been or will be told.
     Message(NodeId, Message),
     /// Write a guard and tell the result by [`Engine::handle_guard`].
@@ -96,9 +97,9 @@ pub struct EngineConfig {
 /// [`Output::Guard`] and [`Output::AskSocket`] must be answered before the next packet, message or time-out goes in.
 #[derive(Debug)]
 pub struct Engine {
-    ctx: Context,
-    btcp: Btcp,
-    utcp: Utcp,
+    pub(super) ctx: Context,
+    pub(super) btcp: Btcp,
+    pub(super) utcp: Utcp,
 }
 
 /// The protocol number of TCP in an IPv4 header.
@@ -199,7 +200,7 @@ impl Engine {
     }
 
     /// Also an address that was one: its connections go on, and packets of others are the local stack's.
-    fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
+    pub(super) fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
         self.ctx.policy.is_own_frontend(endpoint) || self.ctx.retired.contains_key(&endpoint)
     }
 
@@ -243,9 +244,9 @@ impl Engine {
             let node = self.ctx.node;
             match said {
                 Loopback::Message(message) => self.dispatch(node, message, now),
-                Loopback::Packet(mut packet) => {
+                Loopback::Packet(mut packet, why) => {
                     if self.deliver_to_owner(node, &mut packet, Offload::NONE, now) == Verdict::Write {
-                        self.ctx.write(packet);
+                        self.ctx.write(packet, why);
                     }
                 }
             }

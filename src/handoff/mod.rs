@@ -11,9 +11,11 @@ pub mod engine;
 mod flight;
 mod holds;
 mod initial;
+mod notes;
 mod synthetic;
 mod timers;
 pub mod treatment;
 mod utcp;
 
 pub use engine::{Engine, EngineConfig, FlowView, Output, PeerEvent, SocketState, Verdict};
+pub use notes::Why;

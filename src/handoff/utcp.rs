@@ -30,6 +30,7 @@ use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::context::Context;
 use crate::handoff::counters::DropReason;
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
+use crate::handoff::notes::Why;
 use crate::handoff::synthetic::bare;
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
@@ -244,6 +245,21 @@ impl Utcp {
             }
         }
         counts
+    }
+
+    /// The state of the newest connection of a flow.
+    pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
+        Some(self.connections[*self.by_flow.get(flow)?].state.label())
+    }
+
+    /// The state of the connection of one of the kernel's sockets.
+    pub fn state_of_socket(&self, local: Endpoint, remote: Endpoint) -> Option<&'static str> {
+        Some(self.connections[*self.by_socket.get(&(local, remote))?].state.label())
+    }
+
+    /// The flow of the connection of one of the kernel's sockets.
+    pub fn flow_of_socket(&self, local: Endpoint, remote: Endpoint) -> Option<FlowKey> {
+        Some(self.connections[*self.by_socket.get(&(local, remote))?].flow)
     }
 
     /// For `baton flows`.

@@ -26,14 +26,18 @@ impl Node {
     /// The one way in for packets: the engine sees it, its verdict is obeyed, and so is everything else it says.
     pub(super) fn take_packet(&mut self, from: Source, frame: &mut Frame<'_>, now: Instant) {
         let offload = frame.offload();
+        let arrival = self.recording.as_ref().map(|_| self.arrival(from, frame));
         let verdict = match from {
             Source::Tun => self.engine.handle_tun(frame.packet_mut(), offload, now),
             Source::Overlay(peer) => self.engine.handle_overlay(peer, frame.packet_mut(), now),
         };
+        if let Some(arrival) = arrival {
+            self.record_arrival(from, &arrival, verdict, frame.packet(), now);
+        }
         if verdict == Verdict::Cut {
             return self.take_pieces(from, frame, now);
         }
-        self.obey(verdict, frame);
+        self.obey(verdict, frame, now);
         self.settle(now);
     }
 
@@ -47,7 +51,10 @@ impl Node {
     }
 
     /// What the engine said about the packet in hand, which it rewrote in place.
-    fn obey(&mut self, verdict: Verdict, frame: &mut Frame<'_>) {
+    fn obey(&mut self, verdict: Verdict, frame: &mut Frame<'_>, now: Instant) {
+        if self.recording.is_some() {
+            self.record_verdict(verdict, frame, now);
+        }
         match verdict {
             Verdict::Write => {
                 if !self.guards.is_empty() {
@@ -69,11 +76,14 @@ impl Node {
                 // too: a guard that a dying process leaves behind would cut what the packet begins.
                 let must_be_written = match output {
                     Output::Guard(_) => false,
-                    Output::Packet(_) => !self.guards.is_empty(),
+                    Output::Packet(..) => !self.guards.is_empty(),
                     _ => self.guards.has_additions(),
                 };
                 if must_be_written {
                     self.write_guards();
+                }
+                if self.recording.is_some() {
+                    self.record_output(&output, now);
                 }
                 self.perform(output);
             }
@@ -83,15 +93,17 @@ impl Node {
             match self.answers.pop_front() {
                 Some(Answer::Guard { flow, written }) => self.engine.handle_guard(flow, written, now),
                 Some(Answer::Socket { local, remote, state }) => self.engine.handle_socket(local, remote, state, now),
-                None => return,
+                None => break,
             }
         }
+        // What is said from now on is about something else.
+        self.engine.take_remarks();
     }
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Packet(packet) => self.host.send(&packet),
-            Output::Forward(peer, packet) => self.overlay.send(peer, &packet),
+            Output::Packet(packet, _) => self.host.send(&packet),
+            Output::Forward(peer, packet, _) => self.overlay.send(peer, &packet),
             Output::Message(peer, message) => {
                 if !self.channel.send(peer, &message) {
                     self.counters.messages_lost += 1;

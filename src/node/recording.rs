@@ -4,13 +4,18 @@
 //! Two interfaces: the TUN, and the overlay (the client's packet inside, not the sealed datagram). What is read is recorded
 //! as it came, what is written as it leaves, so that a translated packet is there twice.
 
+use super::Node;
 use super::clock::wall_clock_nanoseconds;
+use super::outputs::Source;
 use super::pcapng::{self, Direction, Record};
+use crate::handoff::{Output, Verdict};
 use crate::limits;
+use crate::rewrite::{Segment, ToServerWire};
+use crate::tun::offload::Frame;
 use anyhow::{Context, bail};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -118,6 +123,79 @@ impl Drop for Recording {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// A packet that is about to be handled: as it came, and whose it is.
+pub(super) struct Arrival {
+    packet: Vec<u8>,
+    whose: String,
+}
+
+impl Node {
+    pub(super) fn arrival(&self, from: Source, frame: &Frame<'_>) -> Arrival {
+        let packet = frame.packet();
+        let whose = match from {
+            Source::Tun => self.engine.describe_tun(packet),
+            Source::Overlay(_) => self.engine.describe_overlay(packet),
+        };
+        Arrival { packet: plain(frame), whose }
+    }
+
+    /// The packet was handled: `rewritten` is what it has become.
+    pub(super) fn record_arrival(&mut self, from: Source, arrival: &Arrival, verdict: Verdict, rewritten: &[u8], now: Instant) {
+        let mut comment = format!("{}: {}", arrival.whose, self.engine.describe_verdict(verdict, rewritten));
+        for remark in self.engine.take_remarks() {
+            comment += "; ";
+            comment += &remark;
+        }
+        let place = match from {
+            Source::Tun => Place::Tun,
+            Source::Overlay(_) => Place::Overlay,
+        };
+        if let Some(recording) = &mut self.recording {
+            recording.packet(place, Direction::Inbound, &arrival.packet, &comment, now);
+        }
+    }
+
+    /// What a verdict sends on.
+    pub(super) fn record_verdict(&mut self, verdict: Verdict, frame: &Frame<'_>, now: Instant) {
+        let place = match verdict {
+            Verdict::Write => Place::Tun,
+            Verdict::Forward(_) => Place::Overlay,
+            Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => return,
+        };
+        let comment = self.engine.describe_verdict(verdict, frame.packet());
+        if let Some(recording) = &mut self.recording {
+            recording.packet(place, Direction::Outbound, &plain(frame), &comment, now);
+        }
+    }
+
+    /// What the engine originates, with what it has to say about that.
+    pub(super) fn record_output(&mut self, output: &Output, now: Instant) {
+        let (place, packet, why) = match output {
+            Output::Packet(packet, why) => (Place::Tun, packet, why),
+            Output::Forward(_, packet, why) => (Place::Overlay, packet, why),
+            _ => return,
+        };
+        let mut comment = why.text().to_owned();
+        for remark in self.engine.take_remarks() {
+            comment += "; ";
+            comment += &remark;
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.packet(place, Direction::Outbound, packet, &comment, now);
+        }
+    }
+}
+
+/// With a complete checksum: a reader knows nothing of what the kernel still has to do. A super-segment stays whole.
+fn plain(frame: &Frame<'_>) -> Vec<u8> {
+    let offload = frame.offload();
+    if offload.partial_checksum.is_none() {
+        return frame.packet().to_vec();
+    }
+    let segment = Segment::<_, ToServerWire>::parse_offloaded(frame.packet(), offload);
+    segment.map_or_else(|_| frame.packet().to_vec(), |segment| segment.completed())
 }
 
 /// Empty, or a capture.

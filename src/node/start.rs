@@ -146,6 +146,9 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
         overlay_ready: true,
         buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
     };
+    if node.recording.is_some() {
+        node.engine.listen_to_remarks();
+    }
     node.log_start();
     node.ask_listeners(now);
     node.settle(now);

@@ -176,6 +176,9 @@ impl Node {
 
     /// Once per wake: guards that are not urgent, and one write for each peer.
     pub(super) fn finish_wake(&mut self, now: Instant) {
+        if let Some(recording) = &mut self.recording {
+            recording.flush();
+        }
         if !self.guards.is_empty() {
             self.write_guards();
         }

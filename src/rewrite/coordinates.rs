@@ -96,6 +96,10 @@ impl SeqShift {
     pub const fn between(wire: Seq<Wire>, local: Seq<Local>) -> Self {
         Self(wire.0.wrapping_sub(local.0))
     }
+    /// What is added towards the client.
+    pub const fn amount(self) -> i32 {
+        self.0 as i32
+    }
     /// What the client must see.
     pub const fn to_wire(self, local: Seq<Local>) -> Seq<Wire> {
         Seq::new(local.0.wrapping_add(self.0))
@@ -114,6 +118,10 @@ impl TimestampShift {
     /// The shift that maps `local` onto `wire`.
     pub const fn between(wire: Timestamp<Wire>, local: Timestamp<Local>) -> Self {
         Self(wire.0.wrapping_sub(local.0))
+    }
+    /// What is added towards the client.
+    pub const fn amount(self) -> i32 {
+        self.0 as i32
     }
     /// What the client must see.
     pub const fn to_wire(self, local: Timestamp<Local>) -> Timestamp<Wire> {

@@ -300,8 +300,8 @@ impl World {
         while let Some(output) = self.nodes[node].engine.poll_output() {
             let now = self.instant();
             match output {
-                Output::Packet(packet) => self.write_to_tun(node, packet),
-                Output::Forward(to, packet) => self.send_overlay(node, usize::from(to.0), packet),
+                Output::Packet(packet, _) => self.write_to_tun(node, packet),
+                Output::Forward(to, packet, _) => self.send_overlay(node, usize::from(to.0), packet),
                 Output::Message(to, message) => {
                     self.said.push(format!("{} {}", NAMES[node], name_of(&message)));
                     let is_swallowed = self.swallow.is_some_and(|swallow| swallow(&message));

@@ -50,6 +50,7 @@ impl Btcp {
             ctx.counters.note(ambiguity.label());
         }
         log::debug!("decided flow={} rule={:?} targets={:?}", connection.flow, decision.rule, decision.targets);
+        ctx.remarks.say(|| format!("decided by rule {:?}", decision.rule));
         connection.rule = Some(decision.rule);
         connection.alarm.clear();
         let pending = Pending { undecided, targets: decision.targets, next: 0, deadline: now + timeout };
@@ -71,7 +72,10 @@ impl Btcp {
                 _ => Some(Fallback::PeerDown),
             };
             match passed_over {
-                Some(reason) => ctx.counters.fall_back(reason),
+                Some(reason) => {
+                    ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
+                    ctx.counters.fall_back(reason);
+                }
                 None => return self.offer(slot, node, pending, ctx, now),
             }
         }
@@ -98,7 +102,7 @@ impl Btcp {
         self.syns.remove(&flow);
         self.forget(slot, ctx);
         for packet in undecided.flight.into_segments() {
-            ctx.write(packet);
+            ctx.write(packet, Why::Released);
         }
     }
 }

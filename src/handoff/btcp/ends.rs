@@ -22,7 +22,7 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         ctx.counters.resets += 1;
         if let Some(client) = client {
-            ctx.write(reset(&connection.flow, client.acknowledged));
+            ctx.write(reset(&connection.flow, client.acknowledged), Why::Reset);
         }
         connection.state = State::Lost;
         connection.since = now;
@@ -87,7 +87,7 @@ impl Btcp {
             match self.connections[slot].state.take() {
                 State::HandedOff(handed_off) => {
                     if let Some(client) = &handed_off.client {
-                        ctx.forward(handed_off.to, reset_of_client(&flow, client));
+                        ctx.forward(handed_off.to, reset_of_client(&flow, client), Why::Reset);
                     }
                     self.connections[slot].state = State::HandedOff(handed_off);
                     self.lose(slot, ctx, now);

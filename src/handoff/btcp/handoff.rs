@@ -22,6 +22,7 @@ impl Btcp {
         if to != ctx.node {
             ctx.counters.offers_sent += 1;
         }
+        ctx.remark(to, |name| format!("offered to {name}"));
         ctx.say(to, Message::Offer(Box::new(offer)));
         // The time left is shared among the peers that can still be asked; the local server's share comes on top, and it
         // has nobody to make room for.
@@ -62,7 +63,7 @@ impl Btcp {
         let more = undecided.flight.bytes().get(offered.offered_bytes..).unwrap_or_default().to_vec();
         ctx.say(to, Message::Commit { id, more });
         for packet in undecided.flight.take_segments_beyond() {
-            ctx.forward(to, packet);
+            ctx.forward(to, packet, Why::Follows);
         }
         if to == ctx.node {
             ctx.counters.replays_to_self += 1;
@@ -72,6 +73,7 @@ impl Btcp {
                 peer.unsettled = true;
             }
         }
+        ctx.remark(to, |name| format!("handed off to {name}"));
         log::debug!("handed off flow={} id={} to={}", connection.flow, id.serial, to.0);
         connection.since = now;
         connection.alarm.clear();
@@ -111,6 +113,7 @@ impl Btcp {
         now: Instant,
     ) {
         ctx.counters.fall_back(reason);
+        ctx.remark(candidate, |name| format!("{name} does not take it: {}", reason.label()));
         log::debug!("fell back flow={} candidate={} reason={}", self.connections[slot].flow, candidate.0, reason.label());
         if candidate == ctx.node {
             self.reset_client(slot, Some(pending.undecided.client), ctx, now);

@@ -47,7 +47,7 @@ impl Btcp {
             State::Lingering(owner) => Verdict::Forward(*owner),
             State::Lost => {
                 if !segment.flags().intersects(Flags::RST) {
-                    ctx.write(reset(&flow, segment.ack()));
+                    ctx.write(reset(&flow, segment.ack()), Why::Reset);
                 }
                 ctx.drop(DropReason::OwnerLost)
             }
@@ -63,7 +63,7 @@ impl Btcp {
         if let Ok(segment) = Segment::parse(syn.as_mut_slice())
             && self.handle_unknown(flow, segment, ctx, now) == Verdict::Write
         {
-            ctx.write(syn);
+            ctx.write(syn, Why::KeptSyn);
         }
     }
 
@@ -98,7 +98,7 @@ impl Btcp {
             return Verdict::Write;
         }
         // Data on a SYN (RFC 7413) cannot be handed off; unacknowledged, the client sends it again.
-        ctx.write(without_payload(&syn));
+        ctx.write(without_payload(&syn), Why::WithoutData);
         Verdict::Consumed
     }
 
@@ -175,14 +175,14 @@ impl Btcp {
             }
             let ahead = seq.since(&undecided.flight.acknowledged());
             if (1..=i32::from(u16::MAX)).contains(&ahead) && ctx.may_challenge(now) {
-                ctx.write(undecided.acknowledgement(&flow));
+                ctx.write(undecided.acknowledgement(&flow), Why::Challenge);
             }
             return ctx.drop(DropReason::ResetNotExact);
         }
         // Then SYN (RFC 5961, section 4.2).
         if flags.contains(Flags::SYN) {
             if ctx.may_challenge(now) {
-                ctx.write(undecided.acknowledgement(&flow));
+                ctx.write(undecided.acknowledgement(&flow), Why::Challenge);
             }
             return ctx.drop(DropReason::SynOnConnection);
         }
@@ -193,7 +193,7 @@ impl Btcp {
         if acknowledged > 0 && undecided.kernel == KernelHalf::SynReceived {
             // The client has heard from the local server: something reached the kernel without us. It is the server's.
             self.take_back(slot, Fallback::KernelWentOn, ctx);
-            ctx.write(segment.completed());
+            ctx.write(segment.completed(), Why::Released);
             return Verdict::Consumed;
         }
         if acknowledged != 0 {
@@ -219,7 +219,7 @@ impl Btcp {
                 // Parked, there is no kernel to acknowledge what is sent again, or to answer a keep-alive probe.
                 if undecided.kernel == KernelHalf::Purged && segment.seq().is_before(&undecided.flight.next()) {
                     undecided.flight.acknowledge_all();
-                    ctx.write(undecided.acknowledgement(&flow));
+                    ctx.write(undecided.acknowledgement(&flow), Why::Repeated);
                 }
                 Verdict::Consumed
             }

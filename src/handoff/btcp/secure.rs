@@ -39,7 +39,7 @@ impl Btcp {
             KernelHalf::Purged => {
                 undecided.flight.acknowledge_all();
                 ctx.counters.early_acknowledgements += 1;
-                ctx.write(undecided.acknowledgement(&flow));
+                ctx.write(undecided.acknowledgement(&flow), Why::EarlyAcknowledgement);
             }
         }
     }

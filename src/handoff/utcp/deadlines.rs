@@ -13,7 +13,7 @@ impl Utcp {
         match &connection.state {
             State::Replaying(replaying) if now >= replaying.deadline => self.refuse(slot, Refusal::BacklogFull, ctx),
             State::Replaying(replaying) => {
-                ctx.write(replayed_syn(&replaying.offer, connection.alias));
+                ctx.write(replayed_syn(&replaying.offer, connection.alias), Why::Replay);
                 let again = replaying.deadline.min(now + limits::REPLAY_DEADLINE);
                 self.set_alarm(slot, again, ctx);
             }

@@ -78,7 +78,7 @@ impl Utcp {
         let connection = &self.connections[slot];
         let State::Delivering(delivering) = &connection.state else { return };
         for packet in delivering.segments(connection.flow.client, connection.alias) {
-            ctx.write(packet);
+            ctx.write(packet, Why::FirstFlight);
         }
         // Ever more slowly. A kernel that has the connection, but no room yet, takes the rest when it has; one that has
         // taken nothing waits for a place in the accept queue, which others want too.
@@ -114,7 +114,7 @@ impl Utcp {
             if let Ok(segment) = Segment::parse(packet.as_mut_slice())
                 && self.translate_to_kernel(slot, segment, ctx, now) == Verdict::Write
             {
-                ctx.write(packet);
+                ctx.write(packet, Why::Overtook);
             }
         }
     }

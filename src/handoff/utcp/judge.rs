@@ -60,7 +60,7 @@ impl Utcp {
         {
             // A live connection: the kernel answers a SYN with a challenge ACK (RFC 5961, section 4.2).
             let _: Segment<_, ToServerLocal> = established.shifts.to_server::<&mut [u8]>(segment);
-            ctx.write(syn);
+            ctx.write(syn, Why::KeptSyn);
         }
         let looks_over = established.course.looks_over();
         established.course.go_on();
@@ -109,7 +109,10 @@ impl Utcp {
             _ => return,
         };
         ctx.counters.resets += 1;
-        ctx.write(bare::<ToClientWire>(connection.flow.frontend, connection.flow.client, next, Seq::new(0), Flags::RST));
+        ctx.write(
+            bare::<ToClientWire>(connection.flow.frontend, connection.flow.client, next, Seq::new(0), Flags::RST),
+            Why::Reset,
+        );
         ctx.outputs.push_back(Output::DestroySocket { local: connection.alias, remote: connection.flow.client });
         connection.state = State::Over(shifts);
         ctx.say(connection.ingress, Message::Delivered { id: connection.id });
@@ -121,6 +124,7 @@ impl Utcp {
         let connection = &mut self.connections[slot];
         connection.since = now;
         ctx.say(connection.ingress, Message::Closed { id: connection.id });
+        ctx.remarks.say(|| "the connection is over".to_owned());
         log::debug!("closed flow={} id={}", connection.flow, connection.id.serial);
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
@@ -130,7 +134,7 @@ impl Utcp {
     pub(super) fn purge(&self, slot: usize, ctx: &mut Context) {
         let connection = &self.connections[slot];
         let seq = connection.client_isn.plus(1);
-        ctx.write(bare::<ToServerLocal>(connection.flow.client, connection.alias, seq, Seq::new(0), Flags::RST));
+        ctx.write(bare::<ToServerLocal>(connection.flow.client, connection.alias, seq, Seq::new(0), Flags::RST), Why::Purge);
     }
 
     pub(super) fn purge_and_forget(&mut self, slot: usize, ctx: &mut Context) {

@@ -66,7 +66,7 @@ impl Utcp {
 
     pub(super) fn replay(&mut self, from: NodeId, alias: Endpoint, offer: Box<Offer>, ctx: &mut Context, now: Instant) {
         let (id, flow, client_isn) = (offer.id, offer.flow, offer.client_isn);
-        ctx.write(replayed_syn(&offer, alias));
+        ctx.write(replayed_syn(&offer, alias), Why::Replay);
         let serial = ctx.serial();
         // A peer has another candidate to try; this node's own kernel has not, so it is asked again as a client would.
         let patience = if from == ctx.node { limits::DELIVERY_PATIENCE } else { limits::REPLAY_DEADLINE };
@@ -143,6 +143,7 @@ impl Utcp {
         let connection = &self.connections[slot];
         ctx.counters.offers_refused += 1;
         ctx.say(connection.ingress, Message::Refuse { id: connection.id, reason });
+        ctx.remark(connection.ingress, |name| format!("refused to {name}: {reason:?}"));
         log::debug!("refused flow={} id={} reason={reason:?}", connection.flow, connection.id.serial);
         if reason == Refusal::ApplicationDown { self.forget(slot, ctx) } else { self.purge_and_forget(slot, ctx) }
     }
