@@ -53,7 +53,7 @@ END
     done
 }
 
-# tls_service [RULES]: for SERVICES of `write_cluster`.
+# tls_service RULES: for SERVICES of `write_cluster`.
 tls_service() {
     local node
     echo '  secure:'
@@ -61,6 +61,7 @@ tls_service() {
     for node in "${nodes[@]}"; do echo "      $node: $(of_families tls_front_end_of "$node")"; done
     echo '    inspect: tls'
     echo "    rules:$1"
+    echo '    default: local'
 }
 tls_front_end_of() { printf '%s:443' "${host_of[$1$2]}"; }
 
@@ -69,8 +70,9 @@ tls_front_end_of() { printf '%s:443' "${host_of[$1$2]}"; }
 fetch_tls() {
     local to=$1 name=$2 path=$3
     shift 3
-    FETCH_URL=https://$name fetch client "$to" "$path" -v --cacert "$run_dir/tls/ca.crt" \
-        --resolve "$name:443:${host_of[$to]}" "$@"
+    # A name that is an address needs none, and may not have one.
+    [[ $name == "${host_of[$to]}" ]] || set -- --resolve "$name:443:${host_of[$to]}" "$@"
+    FETCH_URL=https://$name fetch client "$to" "$path" -v --cacert "$run_dir/tls/ca.crt" "$@"
     # shellcheck disable=SC2034 # for the scripts
     subject=$(sed -n 's/^\* *subject: CN *= *//p' "$run_dir/fetched.error")
 }
