@@ -28,10 +28,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 need_root
 need_rust
 install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 cc:build-essential \
-    update-ca-certificates:ca-certificates
+    update-ca-certificates:ca-certificates openssl:openssl
 need_kernel
 # shellcheck source=netns-scripts/lib.sh
 . "$here/lib.sh"
+# shellcheck source=netns-scripts/lib/tls.sh
+. "$here/lib/tls.sh"
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
@@ -122,8 +124,13 @@ make_file index.html 612
 make_file cat.jpg 3M
 make_file film.mp4 48M
 make_file list.json 20K
+make_certificates
+write_tls_servers
 start_applications
-RULES='
+SERVICES=$(tls_service '
+      - name: by-name
+        when: { sni: b.stage.test }
+        send_to: b') RULES='
       - name: images
         when: { path: "/images/*" }
         send_to: b
@@ -143,7 +150,7 @@ cat <<END
   One switch, one client, three servers; each runs an unmodified nginx and baton. The client connects to any of
   them. What it asks for decides which one answers:
 
-$(sed -n '/rules:/,/default/s/^/  /p' "$run_dir/cluster.yaml")
+$(sed -n -e '/inspect:/s/^/  /p' -e '/rules:/,/default/s/^/  /p' "$run_dir/cluster.yaml")
 END
 
 print_heading
@@ -155,6 +162,8 @@ ask 'GET /images/cat.jpg' b b images /images/cat.jpg cat.jpg
 ask 'GET /list.json  Host: img.example.com' c b image-host /list.json list.json -H 'Host: img.example.com'
 ask 'GET /list.json  X-Tenant: gold' a c gold /list.json list.json -H 'X-Tenant: gold'
 ask 'GET /list.json' c c default /list.json list.json
+FETCH_URL=https://b.stage.test ask 'https://b.stage.test/cat.jpg' a b by-name /cat.jpg cat.jpg \
+    --cacert "$run_dir/tls/ca.crt" --resolve "b.stage.test:443:${host_of[a]}"
 
 # The control: can this counter count? A plain relay on a, in front of the same server b, carries every octet.
 spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${host_of[b]}:80"

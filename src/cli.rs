@@ -152,6 +152,7 @@ pub struct Check {
 Examples:
   baton explain shop.yaml --node a --service web --http 'GET /images/1.png'
   baton explain shop.yaml --node a --service web --http 'GET /' --header 'Host: img.example.com' --client 192.0.2.7
+  baton explain shop.yaml --node a --service https --sni img.example.com --alpn h2
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
 #[command(group(clap::ArgGroup::new("bytes").required(true)))]
 pub struct Explain {
@@ -180,6 +181,12 @@ pub struct Explain {
     /// A header field of it; may be repeated
     #[arg(long, value_name = "NAME: VALUE", requires = "http", conflicts_with = "request", value_parser = header)]
     pub header: Vec<String>,
+    /// A TLS client that asks for this server name; '' is one that names none
+    #[arg(long, value_name = "NAME", group = "bytes", value_parser = server_name)]
+    pub sni: Option<ServerName>,
+    /// A protocol it offers (ALPN), such as h2; may be repeated
+    #[arg(long, value_name = "PROTOCOL", requires = "sni", conflicts_with_all = ["request", "http"])]
+    pub alpn: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -201,6 +208,18 @@ fn request_line(text: &str) -> Result<RequestLine, String> {
         _ => return Err("write a method and a path, like 'GET /x'; a version may follow".to_owned()),
     };
     Ok(RequestLine { method: method.to_owned(), target: target.to_owned(), version: version.to_owned() })
+}
+
+/// A server name that a client may send, or none.
+#[derive(Clone, Debug)]
+pub struct ServerName(pub Option<String>);
+
+fn server_name(text: &str) -> Result<ServerName, String> {
+    let name = (!text.is_empty()).then(|| text.to_owned());
+    match baton::policy::Hello::new(name.as_deref(), Vec::new()) {
+        Ok(_) => Ok(ServerName(name)),
+        Err(_) => Err("no client can ask for this name; write one like 'img.example.com', or '' for none".to_owned()),
+    }
 }
 
 fn header(text: &str) -> Result<String, String> {

@@ -3,7 +3,7 @@
 
 use crate::flow::{Endpoint, NodeId};
 use crate::node::{StartError, load};
-use crate::policy::{Explanation, Policy, Service, Target};
+use crate::policy::{Explanation, Hello, Policy, Service, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,6 +41,13 @@ pub enum Bytes {
         /// `Name: value`; with HTTP/1.1 the front-end address is the Host unless one is given here, as in a client that
         /// connects to an address.
         headers: Vec<String>,
+    },
+    /// A TLS client's hello in words.
+    Tls {
+        /// The server name, if it names one.
+        sni: Option<String>,
+        /// The protocols it offers.
+        alpn: Vec<String>,
     },
 }
 
@@ -122,9 +129,8 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
     })?;
     let frontend = frontend(policy, service, question)?;
     let client = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let bytes = question.bytes.encode(frontend);
     // No rule asks for the port.
-    let explanation = service.explain(&bytes, Endpoint::new(client, 0));
+    let explanation = question.bytes.explain(service, frontend, Endpoint::new(client, 0))?;
     let candidates = candidates(policy, &explanation.decision.targets);
     Ok(Answer {
         cluster: policy.cluster.clone(),
@@ -195,9 +201,9 @@ fn rules(explanation: &Explanation) -> Vec<Rule> {
 }
 
 impl Bytes {
-    fn encode(&self, frontend: Option<Endpoint>) -> Vec<u8> {
+    fn explain(&self, service: &Service, frontend: Option<Endpoint>, client: Endpoint) -> Result<Explanation, String> {
         match self {
-            Self::Raw(bytes) => bytes.clone(),
+            Self::Raw(bytes) => Ok(service.explain(bytes, client)),
             Self::Http { method, target, version, headers } => {
                 let mut text = format!("{method} {target} {version}\r\n");
                 let names_host = headers
@@ -211,7 +217,12 @@ impl Bytes {
                     let _ = write!(text, "{header}\r\n");
                 }
                 text.push_str("\r\n");
-                text.into_bytes()
+                Ok(service.explain(text.as_bytes(), client))
+            }
+            Self::Tls { sni, alpn } => {
+                let alpn = alpn.iter().map(|protocol| protocol.clone().into_bytes()).collect();
+                let hello = Hello::new(sni.as_deref(), alpn).map_err(|why| format!("no client can say this ({why})"))?;
+                Ok(service.explain_hello(hello, client))
             }
         }
     }
@@ -226,7 +237,7 @@ pub fn text(answer: &Answer) -> String {
         None => writeln!(text, "arrives  nowhere: {service} has no front-end address on node {node}"),
     };
     if let Some(request) = &answer.request {
-        let shown = ["method", "host", "path"].into_iter().filter_map(|name| {
+        let shown = ["method", "host", "path", "sni", "alpn"].into_iter().filter_map(|name| {
             let value = request.get(name)?.as_deref().unwrap_or("none");
             Some(format!("{name} {}", printable(value)))
         });

@@ -100,13 +100,14 @@ fn check(arguments: &cli::Check) -> Result<(), Failure> {
 }
 
 fn explain(arguments: cli::Explain) -> Result<(), Failure> {
-    let bytes = match (arguments.http, arguments.request) {
-        (Some(line), _) => {
+    let bytes = match (arguments.http, arguments.sni, arguments.request) {
+        (Some(line), ..) => {
             let cli::RequestLine { method, target, version } = line;
             Bytes::Http { method, target, version, headers: arguments.header }
         }
-        (None, Some(path)) => Bytes::Raw(read_request(&path)?),
-        (None, None) => unreachable!("the command line asks for one of them"),
+        (None, Some(name), _) => Bytes::Tls { sni: name.0, alpn: arguments.alpn },
+        (None, None, Some(path)) => Bytes::Raw(read_request(&path)?),
+        (None, None, None) => unreachable!("the command line asks for one of them"),
     };
     let question = Question {
         node: arguments.node,

@@ -102,6 +102,9 @@ fn a_wrong_command_line_is_code_2_and_says_what_is_missing() {
         ("explain shop.yaml --node a --http GET", "GET"),
         ("explain shop.yaml --node a --service web --request f --header x:y", "--header"),
         ("explain shop.yaml --service web --request f", "--node"),
+        ("explain shop.yaml --node a --service web --alpn h2", "--sni"),
+        ("explain shop.yaml --node a --service web --sni x --http GET", "--http"),
+        ("explain shop.yaml --node a --service web --sni a,b", "no client can ask for this name"),
         ("stop --timeout soon", "30s"),
         ("stop --json", "--json"),
     ] {
@@ -378,6 +381,26 @@ fn explain_reads_a_request_as_it_was_sent() {
     }
     std::fs::remove_file(&path).unwrap();
     assert_fails(&explain(directory.path(), &["--node", "a", "--request", path.to_str().unwrap()]), 3, "request");
+}
+
+#[test]
+fn explain_takes_a_server_name_and_protocols() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tls.yaml");
+    let fixed = ["explain", example.to_str().unwrap(), "--node", "front", "--service", "https"];
+    let explain = |arguments: &[&str]| {
+        let output = baton(fixed.iter().chain(arguments));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        stdout(&output)
+    };
+    let text = explain(&["--sni", "API.example.com", "--alpn", "h2", "--alpn", "http/1.1"]);
+    assert!(text.contains("request  sni api.example.com, alpn h2, http/1.1\n"), "{text}");
+    assert!(text.contains("\nrule     grpc\nserver   api; if it cannot, front (the local server)\n"), "{text}");
+    let text = explain(&["--sni", ""]);
+    assert!(text.contains("request  sni none, alpn none\n"), "{text}");
+    assert!(text.contains("the client names no server"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&explain(&["--sni", "img.example.com", "--json"])).unwrap();
+    assert_eq!(json["request"], serde_json::json!({ "sni": "img.example.com", "alpn": null, "client": "0.0.0.0" }));
+    assert_eq!((&json["rule"], &json["answered_by"]), (&"images".into(), &"media".into()), "{json}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every example is a file that can be used as it is, and does what its comments say.
 
 use baton::flow::{Endpoint, NodeId};
-use baton::policy::{ClusterFile, Decision, Examination, Policy, Target};
+use baton::policy::{ClusterFile, Decision, Examination, Hello, Policy, Target};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -108,6 +108,31 @@ fn subnets() {
     assert_eq!(policy.service_named("api").unwrap().server_port(next), Some(8080));
     assert_eq!(policy.service_named("status").unwrap().server_port(next), None);
     assert_eq!(policy.service_of(endpoint("198.51.100.2:8081")).unwrap().name, "status");
+}
+
+#[test]
+fn tls() {
+    let rule = |node: &str, sni: Option<&str>, alpn: &[&str]| {
+        let policy = example("tls.yaml", node);
+        let alpn = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let hello = Hello::new(sni, alpn).unwrap();
+        let decision = policy.service_named("https").unwrap().explain_hello(hello, endpoint("192.0.2.200:9")).decision;
+        let name = |target: &Target| match target {
+            Target::Local => "local".to_owned(),
+            Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
+        };
+        (decision.rule.to_string(), decision.targets.iter().map(name).collect::<Vec<_>>().join(" "))
+    };
+    let browser = ["h2", "http/1.1"];
+    assert_eq!(rule("front", Some("img.example.com"), &browser), ("images".into(), "media local".into()));
+    assert_eq!(rule("media", Some("a.b.cdn.example.com"), &[]), ("images".into(), "local".into()));
+    assert_eq!(rule("front", Some("cdn.example.com"), &[]), ("default".into(), "local".into()));
+    assert_eq!(rule("front", Some("api.example.com"), &browser), ("grpc".into(), "api".into()));
+    assert_eq!(rule("front", Some("api.example.com"), &["http/1.1"]), ("default".into(), "local".into()));
+    assert_eq!(rule("media", Some("img.example.com"), &["acme-tls/1"]), ("acme".into(), "front".into()));
+    assert_eq!(rule("media", None, &browser), ("nameless".into(), "front".into()));
+    assert_eq!(rule("front", None, &[]), ("nameless".into(), "local".into()));
+    assert_eq!(rule("front", Some("www.example.com"), &browser), ("default".into(), "local".into()));
 }
 
 #[test]

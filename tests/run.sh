@@ -33,6 +33,7 @@ host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
 scenario             120  netns-scripts/any-segmentation.sh
+scenario             120  netns-scripts/tls-by-name.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
 scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
@@ -141,6 +142,8 @@ need_rust_component rustfmt fmt
 need_rust_component clippy clippy
 install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump tshark:tshark shellcheck:shellcheck \
     cc:build-essential
+install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump shellcheck:shellcheck \
+    cc:build-essential openssl:openssl
 need_kernel
 mkdir -p "$log_dir"
 

@@ -42,6 +42,7 @@ http {
     access_log off;
     location / { stub_status; }
   }
+  include $dir/servers/*.conf;
 }
 END
 }
@@ -117,7 +118,8 @@ prefix_of() { printf '%s' "${alias_prefix[$1]}"; }
 front_end_of() { printf '%s:80' "${host_of[$1$2]}"; }
 
 # write_cluster: the cluster file of this run, with fresh keys. The variables RULES, SERVICE (more lines of the service,
-# indented by four) and LIMITS (one flow mapping) change what a scenario needs changed.
+# indented by four), SERVICES (more services, indented by two) and LIMITS (one flow mapping) change what a scenario needs
+# changed.
 write_cluster() {
     local node rules=${RULES:-$default_rules}
     if [[ -n ${NO_VIDEOS:-} ]]; then rules=$(sed '/videos/,$d' <<<"$rules"); fi
@@ -144,6 +146,7 @@ write_cluster() {
             echo "    rules:$rules"
         fi
         echo '    default: local'
+        [[ -z ${SERVICES:-} ]] || echo "$SERVICES"
         [[ -z ${LIMITS:-} ]] || echo "limits: $LIMITS"
     } >"$run_dir/cluster.yaml"
 }

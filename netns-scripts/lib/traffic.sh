@@ -12,7 +12,7 @@ fetch() {
     line=$(in_ns "$from" curl -sS --noproxy '*' --max-time "${FETCH_TIMEOUT:-30}" \
         -D "$run_dir/fetched.headers" -o "$body" \
         -w '%{http_code} %{local_port} %{size_download} %{time_total}' "$@" \
-        "http://${host_of[$to]}$path" 2>"$run_dir/fetched.error") || outcome=$?
+        "${FETCH_URL:-http://${host_of[$to]}}$path" 2>"$run_dir/fetched.error") || outcome=$?
     read -r status local_port octets seconds <<<"$line"
     answered_by=$(header X-Server)
     [[ $outcome -eq 0 ]] || say "        curl: $(<"$run_dir/fetched.error") (status $outcome)"
