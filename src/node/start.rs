@@ -180,6 +180,7 @@ fn capture_config(policy: &Policy, device: &Device) -> CaptureConfig {
     CaptureConfig {
         device: device.name().to_owned(),
         frontends: listeners::own_frontends(policy),
+        answered: listeners::answered_frontends(policy),
         aliases: policy.aliases.clone(),
         overlay_port: policy.overlay_port,
         state_directory: STATE_DIRECTORY.into(),
