@@ -11,7 +11,7 @@
 . "$(dirname "$0")/lib.sh"
 
 # listen NODE WHERE...: what nginx there listens on, from its next start.
-declare -A listens=()
+declare -A listens=() both=()
 listen() {
     local node=$1
     shift
@@ -59,13 +59,14 @@ assert_answered_on() {
 ask() {
     local node=$1
     shift
-    read -r status answered_by answered_on peer_port octets ending local_port < <(tool client one_request "${address_of[$node]}" "$@")
+    read -r status answered_by answered_on octets ending local_port < <(tool client one_request "${address_of[$node]}" "$@")
 }
 hash_of() { sha256sum | cut -d ' ' -f 1; }
 
 topology_up a b c
-make_file large 60M
+make_file large 20M
 make_file picture 100K
+make_file page 4K
 listen a 80 8000
 listen b 80 8080
 listen c 8081
@@ -74,17 +75,26 @@ write_ports_cluster
 start_cluster
 large=$(hash_of <"$run_dir/www/large")
 
+# nothing_but_front_ends NODE: of what NODE sends to the client with any payload, all comes from front-end ports.
+nothing_but_front_ends() {
+    local port
+    for port in 8080 8081; do
+        assert_eq "payload from port $port of $1 on the wire" 0 "$(wire payload "$1" "$client_address" "$port")"
+    done
+}
+
 say "every front-end port, every server, each on its port"
 for front_end in a:80 a:8000 b:80; do
     for content in images:b:8080 videos:c:8081; do
         IFS=: read -r path owner port <<<"$content"
         mark
         get "${front_end%:*}" "${front_end#*:}" "/$path/picture"
-        assert_answered_on "$owner" "$([[ ${front_end%:*} == "$owner" ]] && echo 80 || echo "$port")"
         assert_same_file "/$path/picture from $front_end" picture
         if [[ ${front_end%:*} == "$owner" ]]; then
+            assert_answered_on "$owner" "${front_end#*:}"
             assert_counts
         else
+            assert_answered_on "$owner" "$port"
             assert_counts "${front_end%:*}.handed_off=1" "$owner.accepted=1"
         fi
     done
@@ -93,6 +103,137 @@ for front_end in a:80 a:8000 b:80; do
     assert_answered_on "${front_end%:*}" "${front_end#*:}"
     assert_counts
 done
-must_fail "it was the front-end's port" assert_answered_on b 8080
+must_fail "it was the front-end's own" assert_answered_on b 8080
+must_fail "nothing was handed off" assert_counts b.handed_off=1 c.accepted=1
+
+say "20 MB down from c, which has no front-end, and up to b"
+mark
+get a 8000 /videos/large
+assert_answered_on c 8081
+assert_eq "hash of what was received" "$large" "$(hash_of <"$body")"
+get a 80 /images/upload -X POST -T "$run_dir/www/large" -H 'Expect:'
+assert_answered_on b 8080
+assert_eq "hash of what arrived" "$large" "$(head -c 64 "$body")"
+assert_counts a.handed_off=2 b.accepted=1 c.accepted=1
+printf x >>"$body"
+must_fail "one octet too many" assert_eq "hash" "$large" "$(hash_of <"$body")"
+
+say "one client port, both ports of the front-end at once"
+mark
+for port in 80 8000; do
+    spawn client "$run_dir/log/both-$port.log" "$PYTHON" "$scripts_dir/tools/one_request.py" "${address_of[a]}" "$port" \
+        /images/large --from 7000
+    both[$port]=$spawned
+done
+wait_until 20 process_gone "${both[80]}"
+wait_until 20 process_gone "${both[8000]}"
+for port in 80 8000; do
+    assert_eq "answer through port $port" "200 b 8080 20971520 closed 7000" "$(<"$run_dir/log/both-$port.log")"
+done
+assert_counts a.handed_off=2 b.accepted=2
+
+say "the ends of a connection"
+mark
+# What nginx can send at once: it gives up the rest of a longer answer when a client closes its direction.
+ask a 8000 /videos/page --end half
+assert_eq "the client closed first, and got" "200 c 8081 4096 closed" "$status $answered_by $answered_on $octets $ending"
+ask a 80 /images/large --end reset
+assert_eq "the client reset, having read some of" "200 b 8080 reset" "$status $answered_by $answered_on $ending"
+assert_counts a.handed_off=2 b.accepted=1 c.accepted=1
+wait_until 5 gone_from b "$local_port"
+no_connection_lives() {
+    [[ $(stat_of a connections_handed_off) == 0 && $(stat_of b connections_back_end) == 0 && $(stat_of c connections_back_end) == 0 ]]
+}
+wait_until 5 no_connection_lives
+ok "all three servers know that these connections are over"
+
+say "a narrow route from c to the client: the error names a's port, and is understood on c's"
+mark
+ip -n "$(namespace c)" route add "$client_address/32" dev eth0 mtu lock 1300
+ask a 8000 /videos/large
+assert_eq "whole" "200 c 8081 20971520 closed" "$status $answered_by $answered_on $octets $ending"
+ip -n "$(namespace c)" route del "$client_address/32"
+assert_counts a.handed_off=1 c.accepted=1
+
+say "a client silent for so long that it is parked is served on the port for handed-off connections, here too"
+mark
+ask b 80 /elsewhere/picture --silence 3
+assert_eq "answer" "200 b 8080 102400 closed" "$status $answered_by $answered_on $octets $ending"
+assert_eq "replays to self" 1 "$(stat_of b replays_to_self_total)"
+assert_counts
+
+say "while it lasts, both sides show it"
+spawn client "$run_dir/log/slow.log" curl -sS --noproxy '*' --limit-rate 1M -o /dev/null "http://${address_of[a]}:8000/images/large"
+slow=$spawned
+served_at() { baton_ask b flows | grep -q " ${address_of[a]}:8000 .* back-end .* 198\.18\.[0-9.]*:8080 "; }
+wait_until 5 served_at
+baton_ask a flows | grep -q " ${address_of[a]}:8000 .* front-end .* forward .* b " || fail "$(baton_ask a flows)"
+ok "flows on a: the front-end's port; on b: also the socket's"
+kill "$slow"
+for node in a b c; do nothing_but_front_ends "$node"; done
+assert_eq "resets from c" 0 "$(wire resets c)"
+
+say "c itself is no front-end: who connects to it talks to its own kernel, and baton knows nothing of it"
+get c 8081 /elsewhere/picture
+assert_answered_on c 8081
+assert_eq "connections that c's baton has seen begin" 0 "$(stat_of c syns_total)"
+must_fail "this answer came from port 8081" nothing_but_front_ends c
+
+say "an application on one address only"
+# told NODE LEVEL TEXT: what baton there has written at this level since the last `mark_log`.
+mark_log() { log_mark=$(stat -c %s "$run_dir/log/baton-$1.log"); }
+told() { tail -c "+$((log_mark + 1))" "$run_dir/log/baton-$1.log" | grep "$2" | grep -qF "$3"; }
+takes_none="application_port=8080: the application listens only on ${address_of[b]}:8080, so connections handed to this node are refused"
+mark_log b
+listen b 80 "${address_of[b]}:8080"
+restart_nginx b
+wait_until 5 told b WARN "$takes_none"
+ok "the log of b says so"
+shown() { baton_ask b status | grep -qF "port 8080: takes no handoffs: the application listens only on ${address_of[b]}:8080"; }
+wait_until 2 shown
+ok "and so does its status"
+checked() { in_ns "$1" "$BATON" check --node "$1" "$run_dir/cluster.yaml" 2>&1; }
+checked b | grep -qF "warning: node b: service=web $takes_none" || fail "$(checked b)"
+ok "and baton check there"
+must_fail "nothing is wrong with a" grep -qF "warning: node a" <<<"$(checked a)"
+mark
+get a 80 /images/picture
+assert_answered_on a 80
+assert_same_file "the local answer" picture
+assert_counts a.fallback.refused_application_down=1
+must_fail "b refused" assert_answered_on b 8080
+
+say "told once, and again when it changes"
+sleep 2.2
+assert_eq "lines about it" 1 "$(tail -c "+$((log_mark + 1))" "$run_dir/log/baton-b.log" | grep -cF "$takes_none")"
+listen b 80 8080
+mark_log b
+restart_nginx b
+wait_until 5 told b INFO "application_port=8080: an application listens now"
+mark
+get a 80 /images/picture
+assert_answered_on b 8080
+assert_counts a.handed_off=1 b.accepted=1
+must_fail "it is back" shown
+must_fail "it is back" grep -qF "warning: node b: service=web" <<<"$(checked b)"
+
+say "a firewall on c that forwards nothing: no answer could leave, so baton does not start"
+stop_baton c
+in_ns c nft -f - <<'NFT'
+table inet site {
+  chain forward { type filter hook forward priority 0; policy drop; }
+}
+NFT
+launch_baton c
+wait_until 10 process_gone "$(baton_pid c)"
+grep -q "this host drops packets from bt0 to a client of ${address_of[a]}:80" "$run_dir/log/baton-c.log" || fail "$(tail -n 3 "$run_dir/log/baton-c.log")"
+ok "and says why"
+in_ns c nft delete table inet site
+start_baton c
+wait_for_peers
+mark
+get a 80 /videos/picture
+assert_answered_on c 8081
+assert_counts a.handed_off=1 c.accepted=1
 
 scenario_end

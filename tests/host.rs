@@ -52,6 +52,7 @@ fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
     CaptureConfig {
         device: device.to_owned(),
         frontends: addresses.iter().filter(|a| !a.contains('/')).map(|a| endpoint(a)).collect(),
+        answered: Vec::new(),
         aliases: addresses.iter().filter(|a| a.contains('/')).map(|a| a.parse().unwrap()).collect(),
         overlay_port: 7400,
         state_directory: PathBuf::from(std::env::var("BATON_HOST_STATE").unwrap()),

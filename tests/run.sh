@@ -141,8 +141,6 @@ need_rust
 need_rust_component rustfmt fmt
 need_rust_component clippy clippy
 install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump tshark:tshark shellcheck:shellcheck \
-    cc:build-essential
-install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump shellcheck:shellcheck \
     cc:build-essential openssl:openssl
 need_kernel
 mkdir -p "$log_dir"

@@ -1,7 +1,7 @@
-"""One HTTP request over a socket of its own, and the way it ends. Prints one line: status, X-Server, X-Port, the port the
-client talked to as its kernel knows it, octets of the body, and how the connection ended for the client.
+"""One HTTP request over a socket of its own, and the way it ends. Prints one line: status, X-Server, X-Port, octets of the
+body, how the connection ended for the client, and the client's port.
 
-  one_request.py ADDRESS PORT PATH [--silence SECONDS] [--end END]
+  one_request.py ADDRESS PORT PATH [--silence SECONDS] [--end END] [--from PORT]
 
 END: `server` (default: the server closes first), `half` (the client closes its direction right behind the request, and
 reads on), `reset` (the client reads some of the answer and resets the connection).
@@ -22,9 +22,14 @@ def main():
     arguments.add_argument("path")
     arguments.add_argument("--silence", type=float, default=0)
     arguments.add_argument("--end", choices=["server", "half", "reset"], default="server")
+    arguments.add_argument("--from", dest="source", type=int, default=0)
     arguments = arguments.parse_args()
 
-    client = socket.create_connection((arguments.address, arguments.port), TIMEOUT)
+    client = socket.socket()
+    client.settimeout(TIMEOUT)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("", arguments.source))
+    client.connect((arguments.address, arguments.port))
     time.sleep(arguments.silence)
     client.sendall(f"GET {arguments.path} HTTP/1.1\r\nHost: stage\r\nConnection: close\r\n\r\n".encode())
     if arguments.end == "half":
@@ -43,9 +48,9 @@ def main():
     head, _, body = bytes(received).partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    peer, own = client.getpeername()[1] if end != "closed" else arguments.port, client.getsockname()[1]
+    own = client.getsockname()[1]
     client.close()
-    words = [status.split(" ")[1] if " " in status else "none", fields.get("x-server"), fields.get("x-port"), peer]
+    words = [status.split(" ")[1] if " " in status else "none", fields.get("x-server"), fields.get("x-port")]
     print(*words, len(body), end.replace(" ", "_"), own)
 
 

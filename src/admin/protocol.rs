@@ -228,6 +228,9 @@ pub struct Flow {
     pub treatment: String,
     /// Name of the other node.
     pub peer: Option<String>,
+    /// Back-end: the connection's local end in its kernel, an alias and the application's port.
+    #[serde(default)]
+    pub socket: Option<String>,
     /// Name of the rule that decided.
     pub rule: Option<String>,
     /// How long it has been in this state.

@@ -124,7 +124,7 @@ pub fn flows(flows: &Flows) -> String {
     if flows.total == 0 {
         return "no connections (those released to the local server are not baton's any more)\n".to_owned();
     }
-    let mut table = Table::new(["CLIENT", "FRONT-END", "ROLE", "STATE", "TREATMENT", "PEER", "RULE", "AGE"]);
+    let mut table = Table::new(["CLIENT", "FRONT-END", "ROLE", "STATE", "TREATMENT", "PEER", "SOCKET", "RULE", "AGE"]);
     for flow in &flows.flows {
         table.row([
             flow.client.clone(),
@@ -133,6 +133,7 @@ pub fn flows(flows: &Flows) -> String {
             flow.state.clone(),
             flow.treatment.clone(),
             or_dash(flow.peer.as_ref()),
+            or_dash(flow.socket.as_ref()),
             or_dash(flow.rule.as_ref()),
             age(flow.age_seconds),
         ]);

@@ -115,14 +115,15 @@ fn flows_say_when_the_list_was_cut() {
         state: "handed_off".into(),
         treatment: "forward".into(),
         peer: Some("b".into()),
+        socket: Some("198.18.0.1:8080".into()),
         rule: None,
         age_seconds: 1.26,
     };
     assert_eq!(
         flows(&Flows { total: 12, flows: vec![flow] }),
         "\
-CLIENT           FRONT-END     ROLE       STATE       TREATMENT  PEER  RULE  AGE
-192.0.2.7:40000  10.77.0.1:80  front-end  handed_off  forward    b     -     1.3s
+CLIENT           FRONT-END     ROLE       STATE       TREATMENT  PEER  SOCKET           RULE  AGE
+192.0.2.7:40000  10.77.0.1:80  front-end  handed_off  forward    b     198.18.0.1:8080  -     1.3s
 ... 1 of 12 connections; --limit shows more
 "
     );

@@ -270,6 +270,7 @@ impl Btcp {
                 role: "front-end",
                 state: connection.state.label(),
                 peer,
+                socket: None,
                 rule: connection.rule.as_ref().map(|rule| rule.to_string()),
                 treatment: treatment.label(),
                 age: now.saturating_duration_since(connection.since),

@@ -477,6 +477,8 @@ pub struct FlowView {
     pub state: &'static str,
     /// The other node of the handoff, if any.
     pub peer: Option<NodeId>,
+    /// The local end of the connection in this node's kernel: an alias, and the port its application listens on.
+    pub socket: Option<Endpoint>,
     /// The rule that decided, if known here.
     pub rule: Option<String>,
     /// What its packets need from now on.

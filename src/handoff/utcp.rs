@@ -280,6 +280,7 @@ impl Utcp {
                 role: "back-end",
                 state: connection.state.label(),
                 peer: Some(connection.ingress),
+                socket: Some(connection.alias),
                 rule: None,
                 treatment: treatment.label(),
                 age: now.saturating_duration_since(connection.since),

@@ -108,6 +108,17 @@ pub fn complaints(policy: &Policy, sockets: &mut SockDiag) -> io::Result<Vec<Com
     Ok(complaints)
 }
 
+/// For each service this node serves one front-end address of another node, of each family.
+pub fn answered_frontends(policy: &Policy) -> Vec<Endpoint> {
+    let served = policy.services.iter().filter(|service| service.server_port(policy.node).is_some());
+    served
+        .flat_map(|service| {
+            let others = || service.frontends.iter().filter(|(owner, _)| *owner != policy.node).map(|(_, frontend)| *frontend);
+            [true, false].into_iter().filter_map(move |is_ipv4| others().find(|other| other.address.is_ipv4() == is_ipv4))
+        })
+        .collect()
+}
+
 impl Node {
     /// Asks the kernel about all listeners; tells the engine their backlogs, and people what is missing.
     pub(super) fn ask_listeners(&mut self, now: Instant) {
@@ -210,6 +221,10 @@ services:
         assert!(listeners.frontends.is_empty());
         let applications: Vec<String> = listeners.applications.iter().map(|application| application.at.to_string()).collect();
         assert_eq!(applications, ["198.18.0.1:8081", "[fd00:ba70::1]:8081"]);
+        let answered: Vec<String> = answered_frontends(&policy("c")).iter().map(Endpoint::to_string).collect();
+        assert_eq!(answered, ["10.77.0.1:80", "[fd77::1]:80"]);
+        let answered: Vec<String> = answered_frontends(&policy("a")).iter().map(Endpoint::to_string).collect();
+        assert_eq!(answered, ["10.77.0.2:80"]);
     }
 
     #[test]

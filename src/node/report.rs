@@ -153,6 +153,7 @@ impl Node {
             state: view.state.to_owned(),
             treatment: view.treatment.to_owned(),
             peer: view.peer.map(|peer| self.name_of(peer)),
+            socket: view.socket.map(|socket| socket.to_string()),
             rule: view.rule.clone(),
             age_seconds: view.age.as_secs_f64(),
         }

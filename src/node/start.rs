@@ -3,7 +3,7 @@
 use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster;
 use super::host::Host;
-use super::listeners::Listeners;
+use super::listeners::{self, Listeners};
 use super::recording::Recording;
 use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
 use crate::admin::server::Server;
@@ -191,6 +191,7 @@ fn capture_config(policy: &Policy, device: &Device) -> CaptureConfig {
     CaptureConfig {
         device: device.name().to_owned(),
         frontends: policy.own_frontends(),
+        answered: listeners::answered_frontends(policy),
         aliases: policy.aliases.clone(),
         overlay_port: policy.overlay_port,
         state_directory: STATE_DIRECTORY.into(),

@@ -4,8 +4,8 @@ use super::alias;
 use super::report::Problems;
 use super::service::ReadService;
 use super::yaml::Place;
-use super::{Limits, Node, Service};
-use crate::flow::Endpoint;
+use super::{Limits, Node, Service, Target};
+use crate::flow::{Endpoint, NodeId};
 use crate::limits::ALIASES_PER_FRONTEND;
 use ipnet::IpNet;
 use std::collections::HashMap;
@@ -68,6 +68,47 @@ pub(super) fn aliases_suffice(
     }
 }
 
+/// Warns of nodes that take no part in any service.
+pub(super) fn every_node_has_a_part(services: &[ReadService], nodes: &[(Node, Place)], problems: &mut Problems) {
+    for (id, (node, place)) in numbered(nodes) {
+        let has_a_part = services.iter().any(|read| {
+            let Service { frontends, servers, .. } = &read.service;
+            frontends.iter().any(|(owner, _)| *owner == id) || servers.iter().any(|(server, _)| *server == id)
+        });
+        if !has_a_part {
+            let message = format!("node `{}` has no part in any service", node.name);
+            let remedy = "add it to `frontends` or to `servers` of a service, or remove it";
+            problems.warning(&place.container().key(), message, remedy);
+        }
+    }
+}
+
+/// Warns of servers that no connection can reach: no client connects to them, and no rule sends any there.
+pub(super) fn every_server_is_sent_to(services: &[ReadService], nodes: &[(Node, Place)], problems: &mut Problems) {
+    for read in services {
+        let Service { name, frontends, servers, rules, default, .. } = &read.service;
+        let Some(place) = &read.servers_place else { continue };
+        let targets = || rules.iter().flat_map(|rule| &rule.targets).chain(default);
+        for (id, (node, _)) in numbered(nodes) {
+            let is_idle = servers.iter().any(|(server, _)| *server == id)
+                && !frontends.iter().any(|(owner, _)| *owner == id)
+                && !targets().any(|target| *target == Target::Node(id));
+            if is_idle {
+                let message = format!(
+                    "nothing reaches server `{}` of `{name}`: it has no front-end address, and no rule sends to it",
+                    node.name
+                );
+                problems.warning(place, message, "send something to it, or remove it from `servers`");
+            }
+        }
+    }
+}
+
+/// The nodes are sorted by name, so that their places in the list are their numbers.
+fn numbered(nodes: &[(Node, Place)]) -> impl Iterator<Item = (NodeId, &(Node, Place))> {
+    nodes.iter().enumerate().filter_map(|(index, node)| Some((NodeId(u16::try_from(index).ok()?), node)))
+}
+
 /// One request as large as may be looked at can be held.
 pub(super) fn limits_fit(limits: &Limits, place: &Place, services: &[ReadService], problems: &mut Problems) {
     let largest = services.iter().map(|read| read.service.inspect_bytes_max).max().unwrap_or(0);
@@ -91,7 +132,8 @@ pub(super) fn overlay_port_is_free(
         let is_frontend = frontends.iter().any(|(_, endpoint)| endpoint.port == port && at_node(endpoint.address));
         if is_frontend || servers.iter().any(|server| server.1 == port) {
             let message = format!("the overlay's port {port} is also a port of service `{name}`");
-            problems.error(place, message, "choose a port that nothing else uses, such as 7400");
+            let other = if port == 7400 { 7401 } else { 7400 };
+            problems.error(place, message, format!("choose a port that nothing else uses, such as {other}"));
             return;
         }
     }

@@ -124,6 +124,11 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
     if let Some(field) = limits_field {
         check::limits_fit(&limits, &field.place.key(), &services, problems);
     }
+    // Who has no part shows only in a file that is otherwise right.
+    if !problems.has_errors() {
+        check::every_node_has_a_part(&services, &nodes, problems);
+        check::every_server_is_sent_to(&services, &nodes, problems);
+    }
     let (overlay_port, aliases) = overlay?;
     let mut services: Vec<Service> = services.into_iter().map(|read| read.service).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));

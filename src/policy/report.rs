@@ -168,6 +168,11 @@ impl Problems {
         self.found.push((Severity::Warning, place.clone(), message.into(), remedy.into()));
     }
 
+    /// Whether the file cannot be used, as far as it has been read.
+    pub(super) fn has_errors(&self) -> bool {
+        self.found.iter().any(|(severity, ..)| *severity == Severity::Error)
+    }
+
     /// Finds every place in the text, and sorts by position.
     pub(super) fn into_report(mut self, file: &str, text: &str) -> Report {
         // Each place costs a walk through the text, and nobody reads that many. Errors first: however many warnings there

@@ -12,9 +12,10 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A service, and the places of its front-end addresses.
+/// A service, and the places of its front-end addresses and of its servers.
 pub(super) struct ReadService {
     pub(super) service: Service,
+    pub(super) servers_place: Option<Place>,
     pub(super) frontend_places: Vec<(Endpoint, Place)>,
 }
 
@@ -84,7 +85,8 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         default: default.unwrap_or_else(|| vec![Target::Local]),
     };
     let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
-    Some(ReadService { service, frontend_places })
+    let servers_place = fields.optional("servers").map(|field| field.place.key());
+    Some(ReadService { service, servers_place, frontend_places })
 }
 
 /// The choices of which one works today.
@@ -206,7 +208,8 @@ fn check_local_servers(
         if server.is_none() && last != Some(*node) {
             let name = names.name(*node);
             let message = format!("node `{name}` has the front-end address {endpoint}, but is not among the servers");
-            let remedy = "add it: it answers when a rule says `local` and when no other server can";
+            let remedy = "add it: it answers when a rule says `local` and when no other server can; a node that only hands \
+                          connections on is not supported yet";
             problems.error(&field.place.key(), message, remedy);
         }
         if let Some((_, port)) = server.filter(|(_, port)| *port != endpoint.port) {

@@ -71,6 +71,11 @@ impl Place {
         Self { steps, part: Part::Value }
     }
 
+    /// The container this value is in; the whole file is in itself.
+    pub(super) fn container(&self) -> Self {
+        Self { steps: self.steps.split_last().map(|(_, steps)| steps.to_vec()).unwrap_or_default(), part: Part::Value }
+    }
+
     /// The key this value stands under; meaningful for values of a mapping only.
     pub(super) fn key(&self) -> Self {
         Self { steps: self.steps.clone(), part: Part::Key }

@@ -29,6 +29,8 @@ pub struct CaptureConfig {
     pub device: String,
     /// This node's front-end addresses.
     pub frontends: Vec<Endpoint>,
+    /// Other nodes' front-end addresses whose clients this node may answer; one of each service and family is enough.
+    pub answered: Vec<Endpoint>,
     /// Alias prefixes.
     pub aliases: Vec<IpNet>,
     /// UDP port of the overlay.
@@ -176,7 +178,7 @@ impl Capture {
     /// connections would break. It cannot try the way from the network into the TUN: what the firewall does to
     /// `oifname` of the TUN shows only when packets come.
     pub fn probe(&mut self, device: &Device) -> anyhow::Result<()> {
-        probe::run(device, &mut self.routing, &self.config.frontends)
+        probe::run(device, &mut self.routing, &self.config.frontends, &self.config.answered)
     }
 
     /// Guards found in the kernel, from an earlier life.

@@ -52,7 +52,9 @@ pub(super) fn ingress(
     first_values: &FirstValues,
 ) -> anyhow::Result<Vec<Ingress>> {
     let mut ingress = Vec::new();
-    for &family in families {
+    // Without a front-end address nothing is captured, and no device need forward into the TUN.
+    let has_frontend = |family: &&Family| frontends.iter().any(|frontend| Family::of(frontend.address) == **family);
+    for &family in families.iter().filter(has_frontend) {
         let of_frontends = addresses.iter().filter(|host| {
             frontends.iter().any(|frontend| frontend.address == host.address) && Family::of(host.address) == family
         });

@@ -21,6 +21,10 @@ const HOP_LIMIT: u8 = 64;
 /// The discard port: no client comes from there.
 const CLIENT_PORT: u16 = 9;
 const WINDOW: u16 = 1024;
+/// Neighbours of a front-end differ from it in one of the low bits.
+const NEIGHBOUR_BITS: u32 = 8;
+/// The index of `lo` in every namespace (LOOPBACK_IFINDEX): where routes to the host's own addresses lead.
+const LOOPBACK: u32 = 1;
 /// The kernel handles a written packet within microseconds, a busy one within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -50,11 +54,16 @@ impl Hook {
     }
 }
 
-/// Sends the probes; an error names what did not pass, and the remedy.
-pub(super) fn run(device: &Device, routing: &mut Routing, frontends: &[Endpoint]) -> anyhow::Result<()> {
+/// Sends the probes: both ways of own front-ends, and the answers that others' get from here. An error names what did not
+/// pass, and the remedy.
+pub(super) fn run(device: &Device, routing: &mut Routing, frontends: &[Endpoint], answered: &[Endpoint]) -> anyhow::Result<()> {
     let mut probes = Vec::new();
     for frontend in frontends {
         probes.extend(probes_of(device.name(), routing, *frontend)?);
+    }
+    for frontend in answered {
+        let answers = probes_of(device.name(), routing, *frontend)?.into_iter().filter(|probe| probe.hook == Hook::Postrouting);
+        probes.extend(answers);
     }
     nft::apply(&rules(&probes)).context("installing the rules of the probe")?;
     let passed = observe(device, &probes);
@@ -107,7 +116,7 @@ fn probes_of(device: &str, routing: &mut Routing, frontend: Endpoint) -> anyhow:
 }
 
 /// An address a client might have: a documentation address (RFC 5737, RFC 3849) when a route leads there, otherwise a
-/// neighbour of the front-end's.
+/// neighbour of the front-end's that is not this host itself.
 fn client_address(routing: &mut Routing, frontend: Endpoint) -> anyhow::Result<IpAddr> {
     let documented: IpAddr = match Family::of(frontend.address) {
         Family::V4 => Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -116,10 +125,18 @@ fn client_address(routing: &mut Routing, frontend: Endpoint) -> anyhow::Result<I
     if routing.path(documented)?.is_some() {
         return Ok(documented);
     }
-    Ok(match frontend.address {
-        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) ^ 2).into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) ^ 2).into(),
-    })
+    let neighbour = |bit: u32| -> IpAddr {
+        match frontend.address {
+            IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) ^ (1 << bit)).into(),
+            IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) ^ (1 << bit)).into(),
+        }
+    };
+    for bit in 1..NEIGHBOUR_BITS {
+        if routing.path(neighbour(bit))?.is_some_and(|path| path.device != LOOPBACK) {
+            return Ok(neighbour(bit));
+        }
+    }
+    Ok(neighbour(1))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -179,6 +179,12 @@ impl Server {
         }
     }
 
+    /// Connections that its kernel has.
+    pub fn open_connections(&self, host: &Host) -> usize {
+        let is_open = |serving: &&Serving| host.sockets.get::<Socket>(serving.handle).is_active();
+        self.connections.iter().filter(is_open).count()
+    }
+
     /// Stops listening, as an application that was killed.
     pub fn stop(&mut self, host: &mut Host) {
         for serving in self.connections.drain(..) {

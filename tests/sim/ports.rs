@@ -161,3 +161,20 @@ fn each_node_goes_by_its_own_file_for_its_own_port() {
     assert!(world.was_answered_by(client, "b", 5_000));
     assert_eq!(world.nodes[1].server.accepted_on, [9090]);
 }
+
+#[test]
+fn a_connection_that_its_front_end_gave_up_is_destroyed_on_its_own_port() {
+    let mut world = world(111, Network { client_delay: 100_000, ..Network::default() }, 20_000_000);
+    let client = world.connect_client_to(8000, 50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(SECOND, |_| false);
+    world.break_control();
+    world.run_until(world.now + 31 * SECOND, |world| world.clients[client].is_done);
+    assert_eq!(world.counter(0, "resets_total"), 1);
+    world.connect_control();
+    world.run_until(world.now + SECOND, |_| false);
+    assert_eq!(world.counter(1, "disowned_total"), 1);
+    let sent = world.nodes[1].payload_sent;
+    world.run_until(world.now + 10 * SECOND, |_| false);
+    assert_eq!(world.nodes[1].payload_sent, sent);
+    assert_eq!(world.nodes[1].server.open_connections(&world.nodes[1].kernel), 0);
+}
