@@ -12,6 +12,7 @@ mod listeners;
 mod outputs;
 mod preflight;
 mod process;
+mod promises;
 mod pulse;
 mod report;
 mod start;
@@ -60,6 +61,7 @@ pub struct Node {
     pulse: pulse::Pulse,
     listeners: listeners::Listeners,
     guards: guards::Guards,
+    promises: promises::Promises,
     /// What the engine will be told as soon as it has nothing more to say.
     answers: VecDeque<outputs::Answer>,
     counters: Counters,
