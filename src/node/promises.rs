@@ -83,11 +83,15 @@ impl Promises {
 }
 
 impl Node {
-    /// Reads this host's settings again when it is time, and tells the peers what has changed.
+    /// Reads this host's settings again when it is time.
     pub(super) fn review_settings(&mut self, now: Instant) {
-        if self.promises.due > now {
-            return;
+        if self.promises.due <= now {
+            self.read_settings(now);
         }
+    }
+
+    /// Reads this host's settings, and tells the peers what has changed.
+    pub(super) fn read_settings(&mut self, now: Instant) {
         self.promises.due = now + limits::SETTINGS_INTERVAL;
         let own = self.promises.own.of_this_host_now();
         if self.promises.change(own, &self.policy) {

@@ -160,6 +160,8 @@ impl Node {
             any = true;
             match event {
                 ChannelEvent::Up { peer, epoch, settings, address, keys } => {
+                    // Not compared with what this host had up to two seconds ago.
+                    self.read_settings(now);
                     self.promises.hear(peer, settings, &self.policy);
                     self.overlay.set_keys(peer, address, keys);
                     self.engine.handle_peer(peer, PeerEvent::Up(epoch), now);
