@@ -280,7 +280,7 @@ say "what only the front-end lacks is no reason to warn"
 set_at a:tcp_{sack,timestamps,window_scaling,ecn}=0
 wait_until 6 both_warn
 set_at a:tcp_{sack,timestamps,window_scaling}=0
-sleep 2.5
+sleep 1.5
 both_warn || fail "$(warnings_of a; warnings_of b)"
 usual
 

@@ -52,7 +52,9 @@ impl Settings {
             let numbers = fs::read_to_string(&path).map(|text| text.split_whitespace().map(str::parse).collect());
             match numbers {
                 Ok(Ok(numbers)) => return Some(numbers),
-                Ok(Err::<_, std::num::ParseIntError>(error)) => problems.push(format!("setting={} error={error}", path.display())),
+                Ok(Err::<_, std::num::ParseIntError>(error)) => {
+                    problems.push(format!("setting={} error={error}", path.display()))
+                }
                 Err(error) => problems.push(format!("setting={} error={error}", path.display())),
             }
             None
@@ -67,7 +69,8 @@ impl Settings {
             ..assumed.clone()
         };
         // Older kernels do not show it in network namespaces; then tcp_rmem alone decides.
-        let limit = fs::read_to_string(directory.join("core/rmem_max")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let limit =
+            fs::read_to_string(directory.join("core/rmem_max")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         if let Some(&[_, default, largest]) = read("ipv4/tcp_rmem").as_deref() {
             settings.window_scale = scale_for(largest.max(limit));
             // Half of a buffer is window, half is for what the kernel itself needs around the octets.
@@ -135,7 +138,9 @@ mod tests {
     fn an_obstacle_names_the_node_the_setting_and_the_remedy() {
         assert_eq!(
             obstacles(&USUAL, &Settings { sack: false, ..USUAL }),
-            ["tcp_sack is off on b but on on a: handoffs to b of connections with SACK are refused; set net.ipv4.tcp_sack=1 on b"]
+            [
+                "tcp_sack is off on b but on on a: handoffs to b of connections with SACK are refused; set net.ipv4.tcp_sack=1 on b"
+            ]
         );
         assert_eq!(
             obstacles(&Settings { ecn: 1, ..USUAL }, &Settings { ecn: 0, ..USUAL }),
@@ -147,7 +152,8 @@ mod tests {
 
     #[test]
     fn what_only_the_front_end_lacks_is_no_obstacle() {
-        let nothing = Settings { sack: false, timestamps: false, window_scaling: false, ecn: 0, window_scale: 0, first_window: 1 };
+        let nothing =
+            Settings { sack: false, timestamps: false, window_scaling: false, ecn: 0, window_scale: 0, first_window: 1 };
         assert!(obstacles(&nothing, &USUAL).is_empty());
         assert!(obstacles(&nothing, &nothing).is_empty());
     }
@@ -175,7 +181,8 @@ mod tests {
 
     #[test]
     fn the_scale_is_the_one_linux_chooses() {
-        for (octets, scale) in [(0, 0), (65_535, 0), (65_536, 1), (6_291_456, 7), (33_554_432, 10), (1 << 29, 14), (1 << 40, 14)] {
+        for (octets, scale) in [(0, 0), (65_535, 0), (65_536, 1), (6_291_456, 7), (33_554_432, 10), (1 << 29, 14), (1 << 40, 14)]
+        {
             assert_eq!(scale_for(octets), scale, "{octets}");
         }
     }

@@ -160,7 +160,7 @@ impl Node {
             any = true;
             match event {
                 ChannelEvent::Up { peer, epoch, settings, address, keys } => {
-                    // Not compared with what this host had up to two seconds ago.
+                    // Not compared with what this host had up to a second ago.
                     self.read_settings(now);
                     self.promises.hear(peer, settings, &self.policy);
                     self.overlay.set_keys(peer, address, keys);
