@@ -18,18 +18,21 @@ expectations=$run_dir/expectations
 
 # set_at NODE:NAME=VALUE...: settings of net.ipv4.
 set_at() {
-    local setting
-    for setting in "$@"; do
-        in_ns "${setting%%:*}" sh -c "echo '${setting#*=}' >/proc/sys/net/ipv4/$(cut -d : -f 2 <<<"${setting%%=*}")"
+    local setting name node commands
+    for node in a b client; do
+        commands=
+        for setting in "$@"; do
+            [[ $setting == "$node":* ]] || continue
+            name=${setting%%=*}
+            commands+="echo '${setting#*=}' >/proc/sys/net/ipv4/${name#*:} && "
+        done
+        [[ -z $commands ]] || in_ns $node sh -c "$commands :" || return
     done
 }
 # usual: what a server has that nobody has changed. The window scale is 7.
 usual() {
-    local node
-    for node in a b client; do
-        set_at $node:tcp_sack=1 $node:tcp_timestamps=1 $node:tcp_window_scaling=1 $node:tcp_ecn=2 \
-            $node:tcp_rmem='4096 131072 6291456'
-    done
+    set_at {a,b,client}:tcp_{sack,timestamps,window_scaling}=1 {a,b,client}:tcp_ecn=2 \
+        {a,b,client}:tcp_rmem='4096 131072 6291456'
 }
 # scale N: the tcp_rmem by which a kernel chooses window scale N; 7 is the least that net.core.rmem_max of this host allows.
 scale() { echo "tcp_rmem=4096 131072 $((1 << ($1 + 15)))"; }
@@ -51,20 +54,20 @@ end_watching() {
 # case_of LABEL OUTCOME AGREED SETTING...: a download, an upload and a local request of a client, with these settings.
 # OUTCOME is `handed-off` or `refused`; AGREED is what SYN and SYN-ACK must agree on.
 case_of() {
-    local label=$1 outcome=$2 agreed=$3 server=b counts='a.handed_off=2 b.accepted=2' owner=
+    local label=$1 outcome=$2 agreed=$3 server=b file=$size counts='a.handed_off=2 b.accepted=2' owner=
     shift 3
     say "$label: $outcome"
     set_at "$@"
-    [[ $outcome == handed-off ]] || { server=a counts='a.fallback.refused_promise=2' owner=server=local; }
+    [[ $outcome == handed-off ]] || { server=a counts='a.fallback.refused_promise=2' owner=server=local file=small; }
     mark
-    fetch client a "/images/$size"
+    fetch client a "/images/$file"
     assert_answered $server
-    assert_same_file "        down" "$size"
+    assert_same_file "        down" "$file"
     echo "$local_port $agreed $owner" >>"$expectations"
     port_of_download=$local_port
-    fetch client a /images/upload -H 'Expect:' -X POST -T "$run_dir/www/$size"
+    fetch client a /images/upload -H 'Expect:' -X POST -T "$run_dir/www/$file"
     assert_answered $server
-    assert_eq "        up, hash of what arrived" "${hash_of[$size]}" "$(head -c 64 "$body")"
+    assert_eq "        up, hash of what arrived" "${hash_of[$file]}" "$(head -c 64 "$body")"
     echo "$local_port $agreed $owner" >>"$expectations"
     port_of_upload=$local_port
     fetch client a /elsewhere/small
@@ -134,7 +137,7 @@ table bridge accurate {
 }
 NFT
 # Kernels that know accurate ECN themselves have more values.
-for ecn in 2 $(if set_at a:tcp_ecn=3 2>/dev/null; then echo 3; fi); do
+for ecn in 2 $(if (set_at a:tcp_ecn=3) 2>/dev/null; then echo 3; fi); do
     case_of "accurate ECN, $ecn at both servers" handed-off "$all ecn=yes" client:tcp_ecn=1 {a,b}:tcp_ecn="$ecn"
     with_ecn+=("$port_of_download:$port_of_upload")
     case_of "accurate ECN, off at the back-end" refused "$all ecn=yes" client:tcp_ecn=1 a:tcp_ecn="$ecn" b:tcp_ecn=0
@@ -188,10 +191,107 @@ case_of "a client that takes segments of 8960 octets" handed-off "$all mss=8960"
 ip -n "$(namespace client)" link set eth0 mtu 1500
 
 end_watching
-check_watched
+check_watched || fail "see above"
 for ports in "${with_ecn[@]}"; do
     assert_eq "marks on the way to the client" "marked=yes echoed-by-client=yes reduced-by-server=yes" \
         "$(ecn_of "${ports%:*}" | cut -d ' ' -f 1-3)"
     assert_eq "marks on the way to the server" "echoed-by-server=yes reduced-by-client=yes" "$(ecn_of "${ports#*:}" | cut -d ' ' -f 4-5)"
 done
+
+# --- the same checks, fed with what is wrong ----------------------------------------------------------------------
+
+say "the same checks, fed with segments that were never promised"
+# only_port PORT: what was watched of one connection, and what was expected of it.
+only_port() {
+    grep "^$1 " "$expectations" >"$run_dir/expected-one"
+    tcpdump -r "$run_dir/capture-client.pcap" -w "$run_dir/one.pcap" "port $1" 2>/dev/null
+    tcpdump -r "$run_dir/kernel.pcap" -w "$run_dir/one-kernel.pcap" "port $1" 2>/dev/null
+}
+check_one() { "$PYTHON" "$scripts_dir/tools/promises.py" check "$run_dir/$1.pcap" "$run_dir/expected-one" "$run_dir/one-kernel.pcap"; }
+# spoiled WHAT PORT WHY
+spoiled() {
+    "$PYTHON" "$scripts_dir/tools/promises.py" spoil "$run_dir/one.pcap" "$run_dir/spoiled.pcap" "$1" "$2"
+    must_fail "$3" check_one spoiled
+}
+read -r port _ < <(grep 'sack=no timestamps=yes scale=7' "$expectations")
+only_port "$port"
+check_one one
+spoiled sack "$port" "SACK blocks nobody permitted"
+spoiled timestamps "$port" "a segment without the timestamps that were agreed on"
+spoiled answer "$port" "timestamps on a connection that agreed on none"
+spoiled scale "$port" "a window scale in the midst"
+spoiled echo "$port" "ECE without ECN"
+spoiled accurate "$port" "AE"
+spoiled capable "$port" "ECT without ECN"
+spoiled clock "$port" "a clock that goes back"
+spoiled length "$port" "more than the client takes"
+spoiled window "$port" "a window larger than the kernel's"
+spoiled zero "$port" "a window that stays 0"
+for word in sack=yes timestamps=no scale=8 ecn=yes mss=536; do
+    echo "$port $word" >"$run_dir/expected-one"
+    must_fail "$word was not agreed" check_one one
+done
+echo "1 sack=yes" >"$run_dir/expected-one"
+must_fail "no such connection" check_one one
+must_fail "nothing marked this one" assert_eq "marks" "marked=yes" "$(ecn_of "$port" | cut -d ' ' -f 1)"
+
+# --- what is said about it ----------------------------------------------------------------------------------------
+
+# warnings_of NODE: as a program reads them, one a line.
+warnings_of() { baton_ask "$1" peers --json | "$PYTHON" "$scripts_dir/tools/peers.py" warnings; }
+# both_warn [SENTENCE]: both servers say exactly this, to programs and to people.
+both_warn() {
+    local node
+    for node in a b; do
+        [[ $(warnings_of $node) == "${1:-}" ]] || return 1
+        [[ $(baton_ask $node peers | grep '^warning: ') == "${1:+warning: $1}" ]] || return 1
+    done
+}
+# logged NODE SENTENCE: how often it was warned of in NODE's log.
+logged() { grep -cF "WARN  baton::node::promises] $2" "$run_dir/log/baton-$1.log" || true; }
+# said_and_mended SENTENCE SETTING...: by both servers, and once.
+said_and_mended() {
+    local sentence=$1 before_a before_b
+    shift
+    before_a=$(logged a "$sentence") before_b=$(logged b "$sentence")
+    set_at "$@"
+    wait_until 6 both_warn "$sentence"
+    ok "both say: $sentence"
+    assert_eq "        times logged by a and b" "1 1" "$(($(logged a "$sentence") - before_a)) $(($(logged b "$sentence") - before_b))"
+}
+
+say "what stands between two servers is said by both, until it is mended"
+usual
+wait_until 6 both_warn
+refused() { echo "$1 on b but $2 on a: handoffs to b of connections with $3 are refused; set net.ipv4.$4 on b"; }
+said_and_mended "$(refused 'tcp_sack is off' on SACK tcp_sack=1)" b:tcp_sack=0
+said_and_mended "$(refused 'tcp_timestamps is off' on timestamps tcp_timestamps=1)" b:tcp_sack=1 b:tcp_timestamps=0
+said_and_mended "$(refused 'tcp_window_scaling is off' on 'window scaling' tcp_window_scaling=1)" \
+    b:tcp_timestamps=1 b:tcp_window_scaling=0
+said_and_mended "tcp_rmem makes window scale 14 on a but 7 on b, with a first window of about 65535 octets there: handoffs to b \
+of connections with window scaling are refused; set net.ipv4.tcp_rmem (and net.core.rmem_max) alike on both" \
+    b:tcp_window_scaling=1 a:"$(scale 14)"
+usual
+said_and_mended "$(refused 'tcp_ecn is 0' 2 ECN tcp_ecn=2)" b:tcp_ecn=0
+must_fail "both still warn" both_warn
+
+say "what only the front-end lacks is no reason to warn"
+# That the warning goes shows that a has been read again.
+set_at a:tcp_{sack,timestamps,window_scaling,ecn}=0
+wait_until 6 both_warn
+set_at a:tcp_{sack,timestamps,window_scaling}=0
+sleep 1.5
+both_warn || fail "$(warnings_of a; warnings_of b)"
+usual
+
+say "said as soon as a session opens"
+stop_baton b
+set_at b:tcp_sack=0
+before=$(logged a 'tcp_sack is off')
+start_baton b
+wait_for_peers
+both_warn "$(refused 'tcp_sack is off' on SACK tcp_sack=1)" || fail "$(warnings_of a; warnings_of b)"
+assert_eq "times logged by a since then" 1 $(($(logged a 'tcp_sack is off') - before))
+usual
+wait_until 6 both_warn
 scenario_end

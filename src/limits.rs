@@ -24,6 +24,8 @@ pub const INITIAL_WINDOW_SEGMENTS: usize = 10;
 pub const LINGER: Duration = Duration::from_secs(60);
 /// How long a back-end waits for its own kernel's SYN-ACK to a replayed SYN before it says "backlog full".
 pub const REPLAY_DEADLINE: Duration = Duration::from_millis(200);
+/// How often this host's TCP settings are read again, so that a warning goes when its reason is mended: six small files.
+pub const SETTINGS_INTERVAL: Duration = Duration::from_secs(1);
 /// Units a client was promised to count windows in that must fit into a back-end's first window, where windows are rounded
 /// down to such units: with 8, at most an eighth of what the kernel offers is lost.
 pub const PROMISED_UNITS_MIN: u32 = 8;

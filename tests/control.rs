@@ -24,7 +24,7 @@ use baton::limits::{PEER_SILENCE_MAX, UNAUTHENTICATED_MAX};
 
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
-const SETTINGS: Settings = Settings { sack: true, timestamps: true, window_scaling: true, ecn: 2 };
+const SETTINGS: Settings = Settings::USUAL;
 /// Long enough for a loaded machine; nothing here should take more than a fraction.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -186,6 +186,15 @@ impl Node {
             _ => None,
         };
         self.events.iter().filter_map(serial).collect()
+    }
+
+    /// What the peer has told of its kernel.
+    fn settings(&self) -> Vec<Settings> {
+        let settings = |event: &ChannelEvent| match event {
+            ChannelEvent::Up { settings, .. } | ChannelEvent::Settings { settings, .. } => Some(settings.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(settings).collect()
     }
 
     fn drainings(&self) -> Vec<bool> {
@@ -497,14 +506,20 @@ fn rubbish_on_the_port_disturbs_nobody() {
 }
 
 #[test]
-fn settings_that_differ_are_warned_of_at_both_ends() {
+fn settings_are_told_when_a_session_opens_and_when_they_change() {
     let cluster = Cluster::new("settings");
     let mut config = cluster.config(B, 2);
     config.settings.sack = false;
     let (mut a, mut b) = (cluster.start(A, 1), Node::start(config));
+    // Before the session is up, perhaps after Hello was said: told all the same.
+    let early = Settings { ecn: 1, ..SETTINGS };
+    a.channel.set_settings(&early);
     run(&mut [&mut a, &mut b], "both are up", |nodes| nodes.iter().all(|node| node.is_up()));
-    assert_eq!(warned(&["peer b has net.ipv4.tcp_sack=0, we have 1: connections with SACK cannot be handed off to it"]), 1);
-    assert_eq!(warned(&["peer a has net.ipv4.tcp_sack=1, we have 0"]), 1);
+    assert_eq!(a.settings(), [Settings { sack: false, ..SETTINGS }]);
+    run(&mut [&mut a, &mut b], "b knows", |nodes| nodes[1].settings().last() == Some(&early));
+    b.channel.set_settings(&SETTINGS);
+    run(&mut [&mut a, &mut b], "a knows", |nodes| nodes[0].settings().last() == Some(&SETTINGS));
+    assert!(a.downs().is_empty() && b.downs().is_empty());
 }
 
 #[test]

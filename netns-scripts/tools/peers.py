@@ -2,6 +2,7 @@
 
   up            how many peers have a session
   state PEER    `up` or `down`
+  warnings      what stands between the kernels, one sentence a line
 """
 
 import json
@@ -21,6 +22,10 @@ def main():
     elif sys.argv[1] == "state":
         found = [peer for peer in peers if peer["name"] == sys.argv[2]]
         print("up" if found and is_up(found[0]) else "down")
+    elif sys.argv[1] == "warnings":
+        for peer in peers:
+            for warning in peer["warnings"]:
+                print(warning)
     else:
         sys.exit(__doc__)
 

@@ -12,7 +12,7 @@
                                copies a capture and spoils one segment of a server to this port: WHAT is timestamps (made
                                padding), sack (a block nobody permitted), scale (an option outside the handshake), echo
                                (ECE), accurate (AE), capable (ECT), clock (TSval of the past), window (larger), zero
-                               (from there on), or length
+                               (from there on), length, or answer (the SYN-ACK without timestamps)
 """
 
 import socket
@@ -289,7 +289,13 @@ def spoil(path, new_path, what, port):
         for record, frame in packets:
             ip = ip_of(link, frame)
             segment = Segment(ip) if ip is not None else None
-            if segment and segment.source_port == 80 and segment.destination_port == port and not segment.flags & (SYN | RST):
+            if not segment or segment.source_port != 80 or segment.destination_port != port or segment.flags & RST:
+                pass
+            elif what == "answer" and segment.has(SYN | ACK):
+                frame = bytearray(frame)
+                spoil_one(memoryview(frame)[start:], segment, "timestamps")
+                done = True
+            elif what != "answer" and not segment.flags & SYN:
                 number += 1
                 if (not done and number > 20) or (done and what == "zero"):
                     frame = bytearray(frame)

@@ -202,6 +202,9 @@ pub struct Peer {
     pub draining: bool,
     /// Sessions since start; more than one means that it was lost and came back.
     pub sessions: u64,
+    /// Settings of the two kernels because of which some connections cannot be handed off, and what to do.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The connections.

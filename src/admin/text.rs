@@ -112,11 +112,15 @@ pub fn peers(peers: &Peers) -> String {
             remarks.join("; "),
         ]);
     }
+    let mut warnings = String::new();
+    for warning in peers.peers.iter().flat_map(|peer| &peer.warnings) {
+        let _ = writeln!(warnings, "warning: {warning}");
+    }
     let overlay = &peers.overlay;
     let direction = |packets: u64, bytes: u64, drops: u64| format!("{packets} packets, {bytes} bytes, {drops} dropped");
     let sent = direction(overlay.sent_packets, overlay.sent_bytes, overlay.send_drops);
     let received = direction(overlay.received_packets, overlay.received_bytes, overlay.receive_drops);
-    format!("{table}\noverlay  sent      {sent}\n         received  {received}\n")
+    format!("{table}{warnings}\noverlay  sent      {sent}\n         received  {received}\n")
 }
 
 /// `baton flows`

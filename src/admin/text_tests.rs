@@ -79,6 +79,7 @@ fn peers_say_why_one_is_down() {
         protocol_version: Some(1),
         draining: true,
         sessions: 2,
+        warnings: vec!["tcp_sack is off on b".into()],
     };
     let down = Peer {
         name: "cache-3".into(),
@@ -88,6 +89,7 @@ fn peers_say_why_one_is_down() {
         protocol_version: None,
         draining: false,
         sessions: 0,
+        warnings: Vec::new(),
         ..up.clone()
     };
     let overlay =
@@ -98,6 +100,7 @@ fn peers_say_why_one_is_down() {
 PEER     ADDRESS         STATE    SINCE  ROUND TRIP  PROTOCOL  SESSIONS  REMARK
 b        10.77.0.2:7400  up       1m 1s  0.31 ms     1         2         draining
 cache-3  10.77.0.2:7400  waiting  1m 1s  -           -         0         connection refused
+warning: tcp_sack is off on b
 
 overlay  sent      1 packets, 2 bytes, 5 dropped
          received  3 packets, 4 bytes, 6 dropped

@@ -72,6 +72,13 @@ pub enum ChannelEvent {
         /// Why.
         reason: String,
     },
+    /// The peer's kernel has been given other settings since the session is up.
+    Settings {
+        /// Who.
+        peer: NodeId,
+        /// All of them.
+        settings: Settings,
+    },
     /// The peer says it is draining, or no longer. At the start of a session it is not.
     Draining {
         /// Who.
@@ -266,6 +273,14 @@ impl Channel {
         }
     }
 
+    /// Tells all peers (now and at every new session) what this node's kernel has been set to.
+    pub fn set_settings(&mut self, settings: &Settings) {
+        self.profile.settings = settings.clone();
+        for session in self.connections.iter_mut().flatten().filter_map(Connection::session_mut) {
+            session.set_settings(settings.clone());
+        }
+    }
+
     /// For `baton peers`.
     pub fn peers(&self) -> Vec<PeerView> {
         let others = self.peers.iter().zip(0..).filter(|(_, index)| *index != self.node.0);
@@ -309,8 +324,9 @@ impl Channel {
             let event = match event {
                 SessionEvent::Message(message) => ChannelEvent::Message { peer, message },
                 SessionEvent::Draining(draining) => ChannelEvent::Draining { peer, draining },
+                SessionEvent::Settings(settings) => ChannelEvent::Settings { peer, settings },
                 SessionEvent::Up { peer, epoch, settings, keys } => {
-                    let address = self.come_up(slot, peer, epoch, &settings, now);
+                    let address = self.come_up(slot, peer, epoch, now);
                     ChannelEvent::Up { peer, epoch, settings, address, keys }
                 }
             };
@@ -319,7 +335,7 @@ impl Channel {
     }
 
     /// The session in `slot` is the peer's from now on. An older one ends first, so nothing of it can come after.
-    fn come_up(&mut self, slot: usize, peer: NodeId, epoch: Epoch, settings: &Settings, now: Instant) -> SocketAddr {
+    fn come_up(&mut self, slot: usize, peer: NodeId, epoch: Epoch, now: Instant) -> SocketAddr {
         let index = usize::from(peer.0);
         if let Some(older) = self.peers[index].session {
             self.end(older, &Ending::Replaced, now);
@@ -328,9 +344,6 @@ impl Channel {
         let name = self.profile.name(peer);
         let address = self.peers[index].address;
         log::info!("peer={name} session=up epoch={:016x} address={address}", epoch.0);
-        for difference in self.profile.settings().differences(settings, name) {
-            log::warn!("{difference}");
-        }
         address
     }
 

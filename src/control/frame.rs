@@ -1,7 +1,8 @@
 //! Frames: a length of four octets, a type octet, the fields.
 
-use crate::control::greeting::{GOODBYE, Goodbye, HEARTBEAT, HELLO, Heartbeat, Hello};
+use crate::control::greeting::{GOODBYE, Goodbye, HEARTBEAT, HELLO, Heartbeat, Hello, SETTINGS};
 use crate::control::message::Message;
+use crate::control::settings::Settings;
 use crate::control::wire::{DecodeError, EncodeError};
 use crate::limits::MESSAGE_BYTES_MAX;
 
@@ -14,6 +15,8 @@ pub enum Frame {
     Hello(Hello),
     /// Keeps it open.
     Heartbeat(Heartbeat),
+    /// The sender's kernel has been given other settings since Hello.
+    Settings(Settings),
     /// Closes it.
     Goodbye(Goodbye),
     /// The handoff protocol.
@@ -29,6 +32,10 @@ impl Frame {
                 heartbeat.encode(out);
                 Ok(())
             }),
+            Self::Settings(settings) => framed(SETTINGS, out, |out| {
+                settings.encode(out);
+                Ok(())
+            }),
             Self::Goodbye(goodbye) => framed(GOODBYE, out, |out| {
                 goodbye.encode(out);
                 Ok(())
@@ -41,6 +48,7 @@ impl Frame {
         match type_octet {
             HELLO => Hello::decode(body).map(Self::Hello),
             HEARTBEAT => Heartbeat::decode(body).map(Self::Heartbeat),
+            SETTINGS => Settings::decode_changed(body).map(Self::Settings),
             GOODBYE => Goodbye::decode(body).map(Self::Goodbye),
             type_octet => Message::decode(type_octet, body).map(Self::Message),
         }

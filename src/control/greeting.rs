@@ -11,6 +11,8 @@ pub const HELLO: u8 = 0x01;
 pub const HEARTBEAT: u8 = 0x02;
 /// Type octet of [`Goodbye`].
 pub const GOODBYE: u8 = 0x03;
+/// Type octet of [`Settings`] that have changed.
+pub const SETTINGS: u8 = 0x04;
 
 /// "bat" and the layout of Hello, which never changes but at its end.
 pub const MAGIC: u32 = 0x6261_7401;
@@ -69,13 +71,7 @@ impl Hello {
         out.extend_from_slice(&self.versions.min.to_be_bytes());
         out.extend_from_slice(&self.versions.max.to_be_bytes());
         out.extend_from_slice(&self.epoch.0.to_be_bytes());
-        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        out.push(
-            flag(self.settings.sack, SETTINGS_SACK)
-                | flag(self.settings.timestamps, SETTINGS_TIMESTAMPS)
-                | flag(self.settings.window_scaling, SETTINGS_WINDOW_SCALING),
-        );
-        out.push(self.settings.ecn);
+        self.settings.encode(out);
         put_name(&self.cluster, out)?;
         put_name(&self.node, out)
     }
@@ -93,13 +89,44 @@ impl Hello {
         }
         let epoch = Epoch(fields.u64()?);
         let flags = fields.u8()?;
-        let settings = Settings {
+        let settings = Settings::decode(flags, &mut fields)?;
+        Ok(Self { versions, cluster: fields.name()?, node: fields.name()?, epoch, settings })
+    }
+}
+
+impl Settings {
+    /// Appends the fields.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        out.push(
+            flag(self.sack, SETTINGS_SACK)
+                | flag(self.timestamps, SETTINGS_TIMESTAMPS)
+                | flag(self.window_scaling, SETTINGS_WINDOW_SCALING),
+        );
+        out.push(self.ecn);
+        out.push(self.window_scale);
+        out.extend_from_slice(&self.first_window.to_be_bytes());
+    }
+
+    /// Reads the fields behind the flags.
+    fn decode(flags: u8, fields: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
             sack: flags & SETTINGS_SACK != 0,
             timestamps: flags & SETTINGS_TIMESTAMPS != 0,
             window_scaling: flags & SETTINGS_WINDOW_SCALING != 0,
             ecn: fields.u8()?,
-        };
-        Ok(Self { versions, cluster: fields.name()?, node: fields.name()?, epoch, settings })
+            window_scale: fields.u8()?,
+            first_window: fields.u16()?,
+        })
+    }
+
+    /// Reads a frame of nothing else.
+    pub fn decode_changed(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut fields = Reader::new(body);
+        let flags = fields.flags(SETTINGS_SACK | SETTINGS_TIMESTAMPS | SETTINGS_WINDOW_SCALING)?;
+        let settings = Self::decode(flags, &mut fields)?;
+        fields.finish()?;
+        Ok(settings)
     }
 }
 
@@ -228,7 +255,7 @@ mod tests {
             cluster: "shop".into(),
             node: "a".into(),
             epoch: Epoch(0x0102_0304_0506_0708),
-            settings: Settings { sack: true, timestamps: false, window_scaling: true, ecn: 2 },
+            settings: Settings { timestamps: false, first_window: 0x0102, ..Settings::USUAL },
         }
     }
 
@@ -258,10 +285,13 @@ mod tests {
     fn greetings_stand_on_the_wire_as_documented() {
         let mut octets = Vec::new();
         hello().encode(&mut octets).unwrap();
-        assert_eq!(octets, b"\x62\x61\x74\x01\0\x01\0\x03\x01\x02\x03\x04\x05\x06\x07\x08\x05\x02\x04shop\x01a");
+        assert_eq!(octets, b"\x62\x61\x74\x01\0\x01\0\x03\x01\x02\x03\x04\x05\x06\x07\x08\x05\x02\x07\x01\x02\x04shop\x01a");
         let mut octets = Vec::new();
         Heartbeat { sent: 1, echo: 2, held: 3, draining: true, load: 0 }.encode(&mut octets);
         assert_eq!(octets, b"\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x03\x01\0\0");
+        let mut octets = Vec::new();
+        hello().settings.encode(&mut octets);
+        assert_eq!(octets, b"\x05\x02\x07\x01\x02");
         let mut octets = Vec::new();
         Goodbye { reason: Parting::Replaced, text: "bye".into() }.encode(&mut octets);
         assert_eq!(octets, b"\x02\0\x03bye");
@@ -277,7 +307,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn heartbeats_and_goodbyes_are_read_as_written(
+        fn heartbeats_settings_and_goodbyes_are_read_as_written(
             sent: u64, echo: u64, held: u32, draining: bool, load: u16, reason: u8, text in "\\PC{0,80}",
         ) {
             let heartbeat = Heartbeat { sent, echo, held, draining, load };
@@ -286,6 +316,13 @@ mod tests {
             prop_assert_eq!(Heartbeat::decode(&octets), Ok(heartbeat));
             for cut in 0..octets.len() {
                 prop_assert!(Heartbeat::decode(&octets[..cut]).is_err());
+            }
+            let settings = Settings { sack: draining, ecn: reason, first_window: load, ..Settings::USUAL };
+            let mut octets = Vec::new();
+            settings.encode(&mut octets);
+            prop_assert_eq!(Settings::decode_changed(&octets), Ok(settings));
+            for cut in 0..octets.len() {
+                prop_assert!(Settings::decode_changed(&octets[..cut]).is_err());
             }
             let goodbye = Goodbye { reason: Parting::from_octet(reason), text };
             let mut octets = Vec::new();
@@ -298,7 +335,7 @@ mod tests {
 
         #[test]
         fn no_octets_panic(body in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = (Hello::decode(&body), Heartbeat::decode(&body), Goodbye::decode(&body));
+            let _ = (Hello::decode(&body), Heartbeat::decode(&body), Settings::decode_changed(&body), Goodbye::decode(&body));
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum SessionEvent {
         /// Keys for the overlay.
         keys: SessionKeys,
     },
+    /// The peer's kernel has been given other settings.
+    Settings(Settings),
     /// The peer says it is draining, or no longer. At first it is not.
     Draining(bool),
     /// A message of the handoff protocol.
@@ -75,6 +77,8 @@ pub struct Session {
     plain: Outbox,
     sealed: Outbox,
     draining: bool,
+    /// Changed since Hello was said, or may have been; to be told as soon as the session is up.
+    changed_settings: Option<Settings>,
     peer_draining: bool,
     /// The latest Heartbeat of the peer (its clock), and when it came.
     echo: Option<(u64, Instant)>,
@@ -113,6 +117,7 @@ impl Session {
             plain: Outbox::default(),
             sealed: Outbox::default(),
             draining,
+            changed_settings: None,
             peer_draining: false,
             echo: None,
             round_trip: None,
@@ -199,6 +204,10 @@ impl Session {
             (Phase::Greeting { peer }, Frame::Hello(hello)) => self.handle_hello(peer, hello, profile, now),
             (Phase::Up { .. }, Frame::Heartbeat(heartbeat)) => {
                 self.handle_heartbeat(heartbeat, now);
+                Ok(())
+            }
+            (Phase::Up { .. }, Frame::Settings(settings)) => {
+                self.events.push_back(SessionEvent::Settings(settings));
                 Ok(())
             }
             (Phase::Up { .. }, Frame::Message(message)) => {
@@ -315,6 +324,11 @@ impl Session {
         }
     }
 
+    /// Tells the peer with the next octets that leave, once the session is up.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.changed_settings = Some(settings);
+    }
+
     /// Queues the last words. Nothing can be said after them.
     pub fn say_goodbye(&mut self, goodbye: Goodbye) {
         if !self.tls.is_handshaking() {
@@ -330,6 +344,12 @@ impl Session {
     /// many were written, and ask again until none are left.
     pub fn outgoing(&mut self, now: Instant) -> &[u8] {
         self.queue_heartbeat(now);
+        if self.is_up()
+            && let Some(settings) = self.changed_settings.take()
+        {
+            // Settings have a fixed length, so they can always be written.
+            let _ = Frame::Settings(settings).encode(self.plain.end());
+        }
         if self.sealed.len() < SEAL_BYTES && !self.plain.is_empty() && !self.tls.is_handshaking() {
             let piece = self.plain.len().min(SEAL_BYTES);
             // Without a buffer limit the TLS library takes everything.

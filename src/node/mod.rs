@@ -14,6 +14,7 @@ mod outputs;
 mod pcapng;
 mod preflight;
 mod process;
+mod promises;
 mod pulse;
 mod recording;
 mod report;
@@ -63,6 +64,7 @@ pub struct Node {
     pulse: pulse::Pulse,
     listeners: listeners::Listeners,
     guards: guards::Guards,
+    promises: promises::Promises,
     /// What the engine will be told as soon as it has nothing more to say.
     answers: VecDeque<outputs::Answer>,
     counters: Counters,

@@ -123,6 +123,7 @@ impl Node {
                 protocol_version: view.version,
                 draining: view.draining,
                 sessions: view.sessions,
+                warnings: self.promises.obstacles(view.peer, &self.policy),
             }
         });
         let counters = self.overlay.counters();

@@ -5,7 +5,7 @@ use super::cluster;
 use super::host::Host;
 use super::listeners::{self, Listeners};
 use super::recording::Recording;
-use super::{Counters, Identity, Node, guards, preflight, pulse, stop, token};
+use super::{Counters, Identity, Node, guards, preflight, promises, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
 use crate::control::key::{PrivateKey, public_key_to_text};
@@ -112,7 +112,9 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     }
 
     let node_address = policy.nodes[usize::from(policy.node.0)].address;
-    let channel = Channel::start(channel_config(&policy, key, identity.epoch), registry, now)?;
+    let config = channel_config(&policy, key, identity.epoch);
+    let promises = promises::Promises::new(config.settings.clone(), now);
+    let channel = Channel::start(config, registry, now)?;
     let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
@@ -138,6 +140,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
         phase: stop::Phase::Running,
         pulse: pulse::Pulse::new(now),
         guards: guards::Guards::default(),
+        promises,
         answers: VecDeque::new(),
         counters: Counters::default(),
         recording,

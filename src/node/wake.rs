@@ -43,6 +43,7 @@ impl Node {
         let deadlines = [
             Some(self.pulse.poll_timeout()),
             Some(self.listeners.poll_timeout()),
+            Some(self.promises.poll_timeout()),
             self.engine.poll_timeout(),
             self.channel.poll_timeout(),
             self.admin.poll_timeout(),
@@ -84,6 +85,7 @@ impl Node {
             self.handle_channel(now);
         }
         self.ask_listeners(now);
+        self.review_settings(now);
         self.admin.handle_timeout(self.poll.registry(), now);
         self.answer_requests(now);
         self.finish_wake(now);
@@ -159,11 +161,18 @@ impl Node {
         while let Some(event) = self.channel.poll_event() {
             any = true;
             match event {
-                ChannelEvent::Up { peer, epoch, settings: _, address, keys } => {
+                ChannelEvent::Up { peer, epoch, settings, address, keys } => {
+                    // Not compared with what this host had up to a second ago.
+                    self.read_settings(now);
+                    self.promises.hear(peer, settings, &self.policy);
                     self.overlay.set_keys(peer, address, keys);
                     self.engine.handle_peer(peer, PeerEvent::Up(epoch), now);
                 }
-                ChannelEvent::Down { peer, reason: _ } => self.engine.handle_peer(peer, PeerEvent::Down, now),
+                ChannelEvent::Down { peer, reason: _ } => {
+                    self.promises.forget(peer);
+                    self.engine.handle_peer(peer, PeerEvent::Down, now);
+                }
+                ChannelEvent::Settings { peer, settings } => self.promises.hear(peer, settings, &self.policy),
                 ChannelEvent::Draining { peer, draining } => {
                     self.engine.handle_peer(peer, PeerEvent::Draining(draining), now);
                 }

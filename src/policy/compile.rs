@@ -7,6 +7,7 @@ use crate::flow::{Endpoint, NodeId};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// A loaded cluster file, compiled for one node.
@@ -28,6 +29,8 @@ pub struct Policy {
     pub limits: Limits,
     /// What the file means, to compare with other nodes.
     pub hash: PolicyHash,
+    /// Pairs of nodes of which the first hands connections to the second, if the rules say so: sorted.
+    handoffs: Vec<(NodeId, NodeId)>,
     /// The keys come from the operator, not from packets, so a fixed hash is good enough.
     frontends: HashMap<Endpoint, Frontend, FixedState>,
 }
@@ -81,6 +84,7 @@ impl ClusterFile {
             aliases: self.aliases.clone(),
             limits: self.limits.clone(),
             hash: self.hash(),
+            handoffs: handoffs(&self.services),
             frontends,
         })
     }
@@ -123,6 +127,11 @@ impl Policy {
         number.zip(prefix).map(|(number, prefix)| alias::aliases(prefix, number)).unwrap_or_default()
     }
 
+    /// Whether any rule lets connections that arrive at `from` be handed to `to`.
+    pub fn hands_off(&self, from: NodeId, to: NodeId) -> bool {
+        self.handoffs.binary_search(&(from, to)).is_ok()
+    }
+
     /// Whether the address lies in an alias prefix.
     pub fn is_alias(&self, address: IpAddr) -> bool {
         self.aliases.iter().any(|prefix| prefix.contains(&address))
@@ -132,6 +141,17 @@ impl Policy {
 fn node_id(nodes: &[Node], name: &str) -> Option<NodeId> {
     let index = nodes.binary_search_by(|node| node.name.as_str().cmp(name)).ok()?;
     u16::try_from(index).ok().map(NodeId)
+}
+
+/// Which node may hand connections to which.
+fn handoffs(services: &[Service]) -> Vec<(NodeId, NodeId)> {
+    let pairs = services.iter().flat_map(|service| {
+        let targets = service.rules.iter().flat_map(|rule| &rule.targets).chain(&service.default);
+        let targets: BTreeSet<NodeId> = targets.filter_map(|target| target.node()).collect();
+        service.frontends.iter().flat_map(move |(from, _)| targets.clone().into_iter().map(move |to| (*from, to)))
+    });
+    let pairs: BTreeSet<_> = pairs.filter(|(from, to)| from != to).collect();
+    pairs.into_iter().collect()
 }
 
 /// The service with the node's own name replaced by `Local`, and nobody tried twice.
@@ -195,6 +215,14 @@ mod tests {
         assert_eq!(targets("c", 2), [Target::Local, Target::Node(NodeId(1))]);
         assert_eq!(targets("a", 3), [Target::Local]);
         assert_eq!(targets("b", 3), [Target::Node(NodeId(0))]);
+    }
+
+    #[test]
+    fn a_node_hands_connections_to_those_that_rules_of_its_services_name() {
+        let policy = shop("b");
+        let [a, b, c] = [NodeId(0), NodeId(1), NodeId(2)];
+        assert!(policy.hands_off(a, b) && policy.hands_off(b, a) && policy.hands_off(b, c));
+        assert!(!policy.hands_off(a, a) && !policy.hands_off(c, a), "c has no front-end address");
     }
 
     #[test]

@@ -29,6 +29,16 @@ pub enum Target {
     Node(NodeId),
 }
 
+impl Target {
+    /// The node, if one is named.
+    pub const fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Local => None,
+            Self::Node(node) => Some(node),
+        }
+    }
+}
+
 /// What the first bytes of a connection say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examination {

@@ -9,7 +9,7 @@ use baton::control::message::Message;
 use baton::flow::Endpoint;
 use baton::handoff::SocketState;
 use baton::rewrite::{Flags, SegmentSpec, Seq, ToServerWire};
-use world::{NODES, Network, World, client_end};
+use world::{Lack, NODES, Network, World, client_end};
 
 const SECOND: u64 = 1_000_000;
 
@@ -396,6 +396,39 @@ fn a_back_end_whose_kernel_keeps_no_request_refuses() {
     let client = ask(&mut world, "/images/cat");
     assert!(world.was_answered_by(client, "a", 2_000));
     assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"refused_backlog_full\"}".to_owned(), 1)]);
+}
+
+const LACKS: [Lack; 4] = [
+    |syn_ack| assert!(syn_ack.blank_option(4), "SACK-permitted"),
+    |syn_ack| assert!(syn_ack.blank_option(3), "window scale"),
+    |syn_ack| syn_ack.set_flags(syn_ack.flags().without(Flags::ECE)),
+    |syn_ack| assert!(syn_ack.blank_option(8), "timestamps"),
+];
+
+#[test]
+fn a_back_end_that_lacks_what_the_client_was_promised_refuses_and_the_local_server_answers() {
+    for lack in LACKS {
+        let mut world = World::new(32, Network::default(), 40_000);
+        (world.ecn, world.lacks) = (true, [None, Some(lack)]);
+        let client = ask(&mut world, "/images/cat");
+        assert!(world.was_answered_by(client, "a", 40_000));
+        assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"refused_promise\"}".to_owned(), 1)]);
+        assert_eq!(world.nodes[1].server.requests.len(), 0, "the back-end's application knew nothing");
+        assert_eq!(world.counter(1, "connections_back_end"), 0);
+    }
+}
+
+#[test]
+fn what_only_the_front_end_lacks_any_back_end_can_do_without() {
+    for (index, lack) in LACKS.into_iter().enumerate() {
+        let mut world = World::new(33, Network::default(), 40_000);
+        (world.ecn, world.lacks) = (true, [Some(lack), None]);
+        let client = ask(&mut world, "/images/cat");
+        assert!(world.was_answered_by(client, "b", 40_000), "{index}");
+        assert_eq!((world.fallbacks(0), world.counter(0, "handoffs_committed_total")), (vec![], 1));
+        let with_timestamps = world.to_client.iter().filter(|segment| segment.timestamps().is_some()).count();
+        assert_eq!(with_timestamps, if index == 3 { 0 } else { world.to_client.len() }, "on every segment, or on none");
+    }
 }
 
 #[test]

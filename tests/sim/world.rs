@@ -25,6 +25,9 @@ const NAMES: [&str; 2] = ["a", "b"];
 
 const CLUSTER: &str = include_str!("cluster.yaml");
 
+/// Takes something out of a SYN-ACK.
+pub type Lack = fn(&mut Segment<&mut [u8], ToClientWire>);
+
 /// What the network does to packets.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
@@ -117,6 +120,10 @@ pub struct World {
     pub lose_first_to_client: bool,
     /// Kernels say that they keep no request, as under SYN cookies.
     pub requests_are_cookies: bool,
+    /// Handshakes negotiate ECN (RFC 3168), of which the simulated kernels themselves know nothing.
+    pub ecn: bool,
+    /// For each node, what its kernel's SYN-ACKs lack, as if it had other settings.
+    pub lacks: [Option<Lack>; 2],
     control_is_up: bool,
     /// Messages of these kinds are not delivered.
     pub swallow: Option<fn(&Message) -> bool>,
@@ -172,6 +179,8 @@ impl World {
             lose_rest_of_flight_until: 0,
             lose_first_to_client: false,
             requests_are_cookies: false,
+            ecn: false,
+            lacks: [None; 2],
             control_is_up: false,
             swallow: None,
         };
@@ -390,10 +399,19 @@ impl World {
 
     /// What a kernel emits: captured if it comes from an alias, or is a SYN-ACK of the service; else it simply leaves.
     fn route_from_kernel(&mut self, node: usize) {
-        for packet in std::mem::take(&mut self.nodes[node].kernel.wire.outgoing) {
+        for mut packet in std::mem::take(&mut self.nodes[node].kernel.wire.outgoing) {
             let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
-            let is_syn_ack = Segment::<_, ToClientWire>::parse(packet.as_slice())
-                .is_ok_and(|segment| segment.flags().contains(Flags::SYN.with(Flags::ACK)));
+            let mut segment = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()).ok();
+            let syn_ack = segment.as_mut().filter(|segment| segment.flags().contains(Flags::SYN.with(Flags::ACK)));
+            let is_syn_ack = syn_ack.is_some();
+            if let Some(syn_ack) = syn_ack {
+                if self.ecn {
+                    syn_ack.set_flags(syn_ack.flags().with(Flags::ECE));
+                }
+                if let Some(lack) = self.lacks[node] {
+                    lack(syn_ack);
+                }
+            }
             if is_alias(source) && is_syn_ack && self.now < self.swallow_syn_acks_from_alias_until {
                 continue;
             }
@@ -486,7 +504,15 @@ impl World {
                 self.to_client.push(segment);
                 self.client.wire.incoming.push_back(packet);
             }
-            Event::ToNode(node, packet) => self.tun_to_engine(node, packet),
+            Event::ToNode(node, mut packet) => {
+                if let Ok(mut syn) = Segment::<_, ToServerWire>::parse(packet.as_mut_slice())
+                    && self.ecn
+                    && syn.flags() == Flags::SYN
+                {
+                    syn.set_flags(Flags::SYN.with(Flags::ECE).with(Flags::CWR));
+                }
+                self.tun_to_engine(node, packet);
+            }
             Event::Overlay { from, to, mut packet } => {
                 let verdict = self.nodes[to].engine.handle_overlay(NodeId(from as u16), &mut packet, now);
                 self.obey(to, verdict, packet);

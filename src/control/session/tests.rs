@@ -7,7 +7,7 @@ use crate::control::greeting::{Parting, Versions};
 use crate::control::key::PrivateKey;
 use crate::control::message::HandoffId;
 
-const SETTINGS: Settings = Settings { sack: true, timestamps: true, window_scaling: true, ecn: 2 };
+const SETTINGS: Settings = Settings::USUAL;
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
 
