@@ -182,5 +182,5 @@ fn a_changed_file_at_the_back_end_alone_means_a_refusal_and_the_local_server() {
     world.replace_policy(1, WITHOUT_A);
     let client = ask(&mut world, "/images/cat");
     assert!(world.was_answered_by(client, "a", 5_000));
-    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"refused_unknown_service\"}".to_owned(), 1)]);
+    assert_eq!(world.fallbacks(0), [("fallbacks_total{reason=\"refused_unknown_frontend\"}".to_owned(), 1)]);
 }
