@@ -84,6 +84,23 @@ fetch_tls a b.stage.test /picture
 must_fail "nobody asked for one" assert_eq "client that b has verified" CN=client "$(header X-Client)"
 assert_counts a.handed_off=3 b.accepted=3
 
+say "openssl s_client, which tells what was agreed on (from version 3.5 on with a post-quantum key share)"
+# assert_agreed NAME PROTOCOL SUBJECT: a handshake with a that offers one protocol.
+assert_agreed() {
+    in_ns client timeout 10 openssl s_client -connect "${host_of[a]}:443" -servername "$1" -alpn "$2" \
+        -CAfile "$run_dir/tls/ca.crt" -verify_return_error -verify_hostname "$1" </dev/null >"$run_dir/agreed" 2>&1 ||
+        fail "s_client: $(tail -n 3 "$run_dir/agreed")"
+    assert_eq "certificate of, protocol" "$3 $2" \
+        "$(sed -n 's/^subject=CN *= *//p' "$run_dir/agreed") $(sed -n 's/^ALPN protocol: //p' "$run_dir/agreed")"
+}
+mark
+assert_agreed b.stage.test h2 b
+assert_agreed www.stage.test h2 c
+assert_agreed www.stage.test http/1.1 a
+must_fail "c has another certificate" assert_agreed www.stage.test h2 a
+must_fail "nobody has a certificate for this name" assert_agreed other.test h2 a
+assert_counts a.handed_off=3 b.accepted=1 c.accepted=2
+
 say "a film"
 mark
 fetch_tls a c.stage.test /film
