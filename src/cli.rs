@@ -8,7 +8,7 @@ use std::time::Duration;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
-  1  the cluster file is wrong, or the node's name or key does not fit it
+  1  the cluster file is wrong, or the node's name or key does not fit it; doctor: `baton run` cannot start
   2  the command line is wrong
   3  this host cannot do it: privilege, device, port, file or setting (the message says which)
   4  no daemon answers at the socket
@@ -18,6 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   baton keygen --out /etc/baton/a.key      make node a's key; prints the public one
   baton check shop.yaml                    is the cluster file right?
+  baton doctor --node a shop.yaml          can this server be node a?
   baton run --node a shop.yaml             route connections on this server, as node a
   baton status                             how is it doing?
   baton stop                               let handed-off connections finish, then put the host back";
@@ -41,6 +42,8 @@ pub enum Command {
     Check(Check),
     Explain(Explain),
     Keygen(Keygen),
+    Doctor(Doctor),
+    Cleanup(Cleanup),
     /// Show this node: services, peers up, connections
     #[command(after_help = with_exit_codes("\
 Examples:
@@ -224,6 +227,54 @@ fn server_name(text: &str) -> Result<ServerName, String> {
 
 fn header(text: &str) -> Result<String, String> {
     if text.contains(':') { Ok(text.to_owned()) } else { Err("write a name, a colon and a value, like 'Host: x'".to_owned()) }
+}
+
+/// Look for everything that could keep `baton run` from working here; changes nothing
+///
+/// Without a cluster file it looks at the host: privilege, the TUN driver, nft, policy rules, left-overs. With --node and
+/// the cluster file also at what this node needs: its key, addresses and ports, the firewall's rules, the applications,
+/// the other nodes. A line for each, ok, warning or ERROR, with a remedy. Beside a running baton it says what that holds.
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Examples:
+  baton doctor
+  baton doctor --node a shop.yaml
+  baton doctor --node a --json shop.yaml | jq '.checks[] | select(.outcome != \"ok\")'"))]
+pub struct Doctor {
+    /// Which node of the cluster file this server is
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub node: Option<String>,
+    /// This node's private key [default: /etc/baton/NAME.key]
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub key: Option<PathBuf>,
+    /// Where the daemon's socket is to be [default: /run/baton/NAME.sock]
+    #[arg(long, value_name = "PATH", requires = "cluster")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The cluster file, the same on every node
+    #[arg(value_name = "CLUSTER.yaml", requires = "node")]
+    pub cluster: Option<PathBuf>,
+}
+
+/// Put the host back as it was, after a baton that was killed
+///
+/// Removes rules, routes, settings, the nf_tables table and files that a killed process left, and says what it did,
+/// line by line. Settings get the values of before the first start. Refuses while a baton runs in this network
+/// namespace; needs no cluster file; may be run again. Not needed when baton is to be started again: the next orderly
+/// stop does the same.
+///
+/// Connections that clients have with other servers through this one are lost with it: nothing keeps this host's
+/// kernel from answering for them any more.
+#[derive(Debug, Args)]
+#[command(after_help = with_exit_codes("\
+Example:
+  baton cleanup"))]
+pub struct Cleanup {
+    /// The admin socket of the one that was killed, if it was not in /run/baton
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Make a node's key pair

@@ -4,6 +4,11 @@
 
 use std::time::Duration;
 
+/// Descriptors a start must have: a dozen of its own, 16 admin clients, and a few for each peer. Systemd gives 1024.
+pub const OPEN_FILES_MIN: u64 = 64;
+/// How long `baton doctor` waits for the control ports of all other nodes together: a person is waiting.
+pub const PEER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// SYNs remembered until the kernel's SYN-ACK makes them a connection. 64 Ki x ~100 octets: a SYN flood costs 6 MB and
 /// pushes out only other unanswered SYNs (a connection whose SYN was pushed out is served locally).
 pub const SYNS_MAX: usize = 65_536;

@@ -13,12 +13,14 @@ use clap::Parser;
 use cli::{Cli, Command};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Why a command failed, by exit code; the text is all a person gets.
 enum Failure {
     Cluster(String),
+    /// `baton doctor` found an error, and has printed it.
+    Doctor,
     Host(String),
     NoDaemon(String),
     Refused(String),
@@ -29,6 +31,7 @@ impl Failure {
     fn report(self) -> ExitCode {
         let (code, text) = match self {
             Self::Cluster(text) => (1, text),
+            Self::Doctor => return ExitCode::from(1),
             Self::Host(text) => (3, format!("baton: {text}")),
             Self::NoDaemon(text) => (4, format!("baton: {text}")),
             Self::Refused(text) => (5, format!("baton: {text}")),
@@ -49,6 +52,8 @@ impl From<StartError> for Failure {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Doctor(arguments) => doctor(arguments),
+        Command::Cleanup(arguments) => cleanup(arguments.socket.as_deref()),
         Command::Run(arguments) => run(arguments),
         Command::Check(arguments) => check(&arguments),
         Command::Explain(arguments) => explain(arguments),
@@ -76,8 +81,8 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
     std::panic::set_hook(Box::new(|panic| log::error!("a bug in baton, please report it: {panic}")));
     let name = &arguments.node;
     let node = node::start(node::Options {
-        key: arguments.key.unwrap_or_else(|| PathBuf::from(format!("/etc/baton/{name}.key"))),
-        socket: arguments.socket.unwrap_or_else(|| Path::new(client::SOCKET_DIRECTORY).join(format!("{name}.sock"))),
+        key: arguments.key.unwrap_or_else(|| node::default_key(name)),
+        socket: arguments.socket.unwrap_or_else(|| node::default_socket(name)),
         offload: match arguments.offload {
             cli::Offload::Auto => Offloading::Auto,
             cli::Offload::Off => Offloading::Off,
@@ -91,6 +96,31 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
         return Err(Failure::Host("the host could not be put back entirely; the log above says what is left".to_owned()));
     }
     Ok(())
+}
+
+fn doctor(arguments: cli::Doctor) -> Result<(), Failure> {
+    let cli::Doctor { node, cluster, key, socket, json } = arguments;
+    let intent = node.zip(cluster).map(|(node, cluster)| node::Intent {
+        key: key.unwrap_or_else(|| node::default_key(&node)),
+        socket: socket.unwrap_or_else(|| node::default_socket(&node)),
+        cluster,
+        node,
+    });
+    let findings = node::examine(intent.as_ref());
+    print(&show(json, &findings, ToString::to_string))?;
+    if findings.can_run() { Ok(()) } else { Err(Failure::Doctor) }
+}
+
+fn cleanup(socket: Option<&Path>) -> Result<(), Failure> {
+    let cleaned = node::clean_up(socket).map_err(|error| Failure::Host(format!("{error:#}")))?;
+    let mut text: String = cleaned.lines.iter().map(|line| format!("{line}\n")).collect();
+    if let [first, rest @ ..] = &cleaned.failures[..] {
+        print(&text)?;
+        let rest: String = rest.iter().map(|error| format!("\nbaton: {error:#}")).collect();
+        return Err(Failure::Host(format!("{first:#}{rest}")));
+    }
+    text.push_str(if cleaned.lines.is_empty() { "nothing to clean up\n" } else { "the host is as it was\n" });
+    print(&text)
 }
 
 fn check(arguments: &cli::Check) -> Result<(), Failure> {

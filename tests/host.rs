@@ -54,7 +54,8 @@ fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
         frontends: addresses.iter().filter(|a| !a.contains('/')).map(|a| endpoint(a)).collect(),
         answered: Vec::new(),
         aliases: addresses.iter().filter(|a| a.contains('/')).map(|a| a.parse().unwrap()).collect(),
-        overlay_port: 7400,
+        control: None,
+        server_ports: vec![80],
         state_directory: PathBuf::from(std::env::var("BATON_HOST_STATE").unwrap()),
         guards_max: number("BATON_HOST_GUARDS", 1000),
     }

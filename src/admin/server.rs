@@ -7,7 +7,7 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,15 +76,9 @@ enum Stage {
 impl Server {
     /// Binds the socket, readable by this user only. A socket left over from a crash is replaced, a live one is not.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        check(path)?;
         let place = path.display().to_string();
         let io_error = |error| BindError::Io { path: place.clone(), error };
-        if path.as_os_str().len() > SOCKET_PATH_MAX {
-            let message = format!("a socket's path can have {SOCKET_PATH_MAX} bytes at most");
-            return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, message)));
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(BindError::AlreadyRunning(place));
-        }
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error)?;
         }
@@ -218,6 +212,26 @@ impl Drop for Server {
     }
 }
 
+/// Whether the socket can be bound, as far as that can be known without doing so.
+pub fn check(path: &Path) -> Result<(), BindError> {
+    let place = path.display().to_string();
+    let io_error = |error| BindError::Io { path: place.clone(), error };
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        let message = format!("a socket's path can have {SOCKET_PATH_MAX} bytes at most");
+        return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, message)));
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(BindError::AlreadyRunning(place));
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(io_error(io::Error::other("something that is not a socket is there")))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(error)),
+        _ => Ok(()),
+    }
+}
+
 enum Progress {
     Blocked,
     Over,
@@ -308,7 +322,6 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn remove_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

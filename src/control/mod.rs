@@ -22,6 +22,6 @@ pub mod replay;
 pub mod seal;
 pub mod session;
 pub mod settings;
-mod socket;
+pub mod socket;
 pub mod tls;
 pub mod wire;

@@ -24,6 +24,39 @@ pub fn listen(address: SocketAddr) -> anyhow::Result<mio::net::TcpListener> {
     open().map_err(|error| cannot_bind("control channel", "TCP", "ss -ltnp", address, &error))
 }
 
+/// Whether a port can be had.
+pub enum Port {
+    /// It can.
+    Free,
+    /// Somebody has it; what a start would say.
+    Taken(anyhow::Error),
+    /// Whoever has it; what a start would say.
+    Unusable(anyhow::Error),
+}
+
+/// Tries the ports of control channel and overlay, in this order, and gives them back. Nothing can connect meanwhile.
+pub fn try_ports(address: SocketAddr) -> [Port; 2] {
+    let attempt = |kind, protocol, what: &str, name: &str, command: &str| {
+        let bound = socket(address, kind, protocol).and_then(|socket| {
+            if kind == Type::STREAM {
+                socket.set_reuse_address(true)?;
+            }
+            socket.bind(&address.into())
+        });
+        match bound {
+            Ok(()) => Port::Free,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Port::Taken(cannot_bind(what, name, command, address, &error))
+            }
+            Err(error) => Port::Unusable(cannot_bind(what, name, command, address, &error)),
+        }
+    };
+    [
+        attempt(Type::STREAM, Protocol::TCP, "control channel", "TCP", "ss -ltnp"),
+        attempt(Type::DGRAM, Protocol::UDP, "overlay", "UDP", "ss -lunp"),
+    ]
+}
+
 /// Begins to connect to a peer, from this node's own address: the one peers and firewalls know.
 pub fn dial(from: IpAddr, to: SocketAddr) -> io::Result<mio::net::TcpStream> {
     let socket = socket(to, Type::STREAM, Protocol::TCP)?;
@@ -117,7 +150,7 @@ fn cannot_bind(what: &str, protocol: &str, command: &str, address: SocketAddr, e
         }
         _ => "correct the node's `address` or `overlay.port` in the cluster file".into(),
     };
-    anyhow::anyhow!("cannot bind {what} to {ip} port {port} ({protocol}): {error}; {remedy}")
+    crate::doctor::refusal(format!("cannot bind {what} to {ip} port {port} ({protocol}): {error}"), remedy)
 }
 
 #[cfg(test)]

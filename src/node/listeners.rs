@@ -119,6 +119,14 @@ pub fn answered_frontends(policy: &Policy) -> Vec<Endpoint> {
         .collect()
 }
 
+/// The ports of this node's applications that take handed-off connections, each once.
+pub fn server_ports(policy: &Policy) -> Vec<u16> {
+    let mut ports: Vec<u16> = policy.services.iter().filter_map(|service| service.server_port(policy.node)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 impl Node {
     /// Asks the kernel about all listeners; tells the engine their backlogs, and people what is missing.
     pub(super) fn ask_listeners(&mut self, now: Instant) {

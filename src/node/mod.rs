@@ -6,13 +6,13 @@
 
 mod clock;
 mod cluster;
+mod doctor;
 mod guards;
 mod host;
 mod listeners;
 mod listening;
 mod outputs;
 mod pcapng;
-mod preflight;
 mod process;
 mod promises;
 mod pulse;
@@ -23,6 +23,7 @@ mod stop;
 mod wake;
 
 pub use cluster::{Checked, check, load};
+pub use doctor::{Intent, default_key, default_socket, examine};
 pub use start::{Options, StartError, start};
 pub use stop::Summary;
 
@@ -36,6 +37,11 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
+
+/// Puts the host back without a running process; what was done, and what resisted.
+pub fn clean_up(socket: Option<&std::path::Path>) -> anyhow::Result<crate::tun::cleanup::Cleaned> {
+    crate::tun::cleanup::clean(std::path::Path::new(start::STATE_DIRECTORY), start::DEVICE, socket)
+}
 
 /// Tokens of the loop's own sources; the admin server's and the channel's follow.
 mod token {

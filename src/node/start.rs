@@ -5,17 +5,19 @@ use super::cluster;
 use super::host::Host;
 use super::listeners::{self, Listeners};
 use super::recording::Recording;
-use super::{Counters, Identity, Node, guards, preflight, promises, pulse, stop, token};
+use super::{Counters, Identity, Node, guards, promises, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
 use crate::control::key::{PrivateKey, public_key_to_text};
 use crate::control::message::Epoch;
 use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
+use crate::flow::Endpoint;
 use crate::handoff::{Engine, EngineConfig};
 use crate::policy::Policy;
 use crate::tun::capture::{Capture, CaptureConfig};
 use crate::tun::device::{Device, Offloading};
 use crate::tun::offload::FRAME_BYTES_MAX;
+use crate::tun::requirements;
 use crate::tun::sock_diag::SockDiag;
 use anyhow::Context;
 use mio::unix::SourceFd;
@@ -29,10 +31,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 /// Name of the TUN.
-const DEVICE: &str = "bt0";
+pub(super) const DEVICE: &str = "bt0";
 /// Where the capture remembers what the host was like. The same for every node, wherever its socket is: two in one network
 /// namespace must find each other.
-const STATE_DIRECTORY: &str = "/run/baton";
+pub(super) const STATE_DIRECTORY: &str = "/run/baton";
 
 /// What `baton run` was told.
 #[derive(Clone, Debug)]
@@ -92,7 +94,7 @@ pub fn start(options: Options) -> Result<Node, StartError> {
 
 /// From here on it is about the host.
 fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: Identity, now: Instant) -> anyhow::Result<Node> {
-    preflight::check()?;
+    requirements::check(Path::new(STATE_DIRECTORY))?;
     let poll = Poll::new().context("cannot make an epoll descriptor")?;
     let registry = poll.registry();
     // First of all, so that a signal during start does not leave half of it behind.
@@ -118,7 +120,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
-    let mut capture = Capture::install(capture_config(&policy, &device))?;
+    let mut capture = Capture::install(capture_config(&policy, device.name()))?;
     capture.probe(&device)?;
     let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
@@ -162,7 +164,7 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
 }
 
 /// The key must be the one the cluster file knows this node by.
-fn read_key(path: &Path, policy: &Policy) -> Result<PrivateKey, StartError> {
+pub(super) fn read_key(path: &Path, policy: &Policy) -> Result<PrivateKey, StartError> {
     let place = path.display();
     let key = PrivateKey::read(path).map_err(anyhow::Error::from)?;
     let node = &policy.nodes[usize::from(policy.node.0)];
@@ -190,13 +192,14 @@ fn channel_config(policy: &Policy, key: PrivateKey, epoch: Epoch) -> ChannelConf
     }
 }
 
-fn capture_config(policy: &Policy, device: &Device) -> CaptureConfig {
+pub(super) fn capture_config(policy: &Policy, device: &str) -> CaptureConfig {
     CaptureConfig {
-        device: device.name().to_owned(),
+        device: device.to_owned(),
         frontends: policy.own_frontends(),
         answered: listeners::answered_frontends(policy),
         aliases: policy.aliases.clone(),
-        overlay_port: policy.overlay_port,
+        control: Some(Endpoint::new(policy.nodes[usize::from(policy.node.0)].address, policy.overlay_port)),
+        server_ports: listeners::server_ports(policy),
         state_directory: STATE_DIRECTORY.into(),
         guards_max: policy.limits.connections,
     }

@@ -6,18 +6,18 @@
 
 use super::device::Device;
 use super::family::Family;
+use super::firewall::{self, Consequence, Firewall};
 use super::first_values::FirstValues;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
 use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
 use super::routing::Routing;
-use super::sock_diag::SockDiag;
 use super::steering::Steering;
-use super::{heartbeat, nft, preflight, probe, sysctl};
+use super::{heartbeat, nft, preflight, probe, requirements, sysctl, undo};
 use crate::flow::{Endpoint, FlowKey};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
-use log::{info, warn};
+use log::{debug, info, warn};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -33,12 +33,22 @@ pub struct CaptureConfig {
     pub answered: Vec<Endpoint>,
     /// Alias prefixes.
     pub aliases: Vec<IpNet>,
-    /// UDP port of the overlay.
-    pub overlay_port: u16,
+    /// Where this node listens for others: the control channel (TCP) and the overlay (UDP).
+    pub control: Option<Endpoint>,
+    /// Ports of applications that take handed-off connections.
+    pub server_ports: Vec<u16>,
     /// Where first values are kept for a start after a crash, usually under `/run/baton`.
     pub state_directory: std::path::PathBuf,
     /// Guards the set must hold.
     pub guards_max: usize,
+}
+
+impl CaptureConfig {
+    /// Whether anything of a family is to be captured.
+    pub(super) fn has(&self, family: Family) -> bool {
+        self.frontends.iter().any(|frontend| Family::of(frontend.address) == family)
+            || self.aliases.iter().any(|prefix| Family::of_prefix(prefix) == family)
+    }
 }
 
 /// An installed capture. Dropping it restores the host too, but only logs what goes wrong.
@@ -48,6 +58,7 @@ pub struct Capture {
     /// Index of the TUN.
     device: u32,
     ingress: Vec<Ingress>,
+    tracking: Tracking,
     steering: Vec<Steering>,
     routing: Routing,
     first_values: FirstValues,
@@ -76,7 +87,7 @@ impl Capture {
     ///
     /// The TUN must exist. Nothing is captured before the first heartbeat is written to it.
     pub fn install(config: CaptureConfig) -> anyhow::Result<Self> {
-        preflight::check_privilege()?;
+        requirements::check_privilege()?;
         let namespace = Namespace::current()?;
         let lock = HostLock::take(&config.state_directory, &config.device, &namespace)?;
         let first_values = FirstValues::load(&config.state_directory, &config.device, &namespace)?;
@@ -102,15 +113,17 @@ impl Capture {
         let mut steering = Vec::new();
         for &family in &families {
             preflight::check_forwarding(family, &config.device)?;
-            let steps = Steering::new(family, device, &config.aliases);
+            let steps = Steering::new(family, Some(device), &config.aliases);
             steps.check(&mut routing)?;
             steering.push(steps);
         }
         let ingress =
             preflight::ingress(&mut routing, &config.device, &families, &config.frontends, &links, &addresses, &first_values)?;
+        preflight::check_reverse_path(&ingress)?;
         ruleset.ingress = &ingress;
         let left_over = preflight::left_over()?;
         preflight::check_rules(&mut ruleset, &left_over)?;
+        let tracking = ruleset.tracking;
         let transaction = ruleset.install(&left_over);
 
         let mut capture = Self {
@@ -121,6 +134,7 @@ impl Capture {
             config,
             device,
             ingress,
+            tracking,
             steering,
             routing,
             first_values,
@@ -175,10 +189,26 @@ impl Capture {
     /// Whether the host's firewall lets captured packets and their answers pass; call it before the first heartbeat.
     ///
     /// Nothing that it sends reaches an application or the network. On error, drop the capture: with it local
-    /// connections would break. It cannot try the way from the network into the TUN: what the firewall does to
-    /// `oifname` of the TUN shows only when packets come.
+    /// connections would break. It cannot try the way from the network into the TUN, nor those of aliases: for these
+    /// the firewall's rules are read.
     pub fn probe(&mut self, device: &Device) -> anyhow::Result<()> {
-        probe::run(device, &mut self.routing, &self.config.frontends, &self.config.answered)
+        probe::run(device, &mut self.routing, &self.config.frontends, &self.config.answered)?;
+        let firewall = match Firewall::read() {
+            Ok(firewall) => firewall,
+            Err(error) => {
+                warn!("the firewall's rules cannot be read, only tried: {error:#}");
+                return Ok(());
+            }
+        };
+        for way in firewall::ways(&self.config, &self.ingress, self.tracking == Tracking::Absent) {
+            match way.blocked(&firewall) {
+                None => {}
+                Some(blocked) if !blocked.certain => debug!("{:#}", blocked.error),
+                Some(blocked) if way.consequence == Consequence::BreaksLocalConnections => return Err(blocked.error),
+                Some(blocked) => warn!("{:#}", blocked.error),
+            }
+        }
+        Ok(())
     }
 
     /// Guards found in the kernel, from an earlier life.
@@ -215,37 +245,15 @@ impl Capture {
             return Ok(());
         }
         self.installed = Installed::Nothing;
-        // Each step is tried whatever became of those before; the first failure is told.
-        let mut first_failure = Ok(());
-        let mut note = |result: anyhow::Result<()>| {
-            if let Err(error) = result {
-                warn!("restoring the host: {error:#}");
-                if first_failure.is_ok() {
-                    first_failure = Err(error);
-                }
-            }
-        };
-        if nft::LeftOver::find().is_ok_and(|table| table.is_some()) {
-            note(nft::apply(&nft::release()).context("removing the capture rules"));
+        let undone = undo::undo(Some(self.device), &self.config.aliases, &mut self.routing, &mut self.first_values);
+        for line in &undone.lines {
+            debug!("restoring the host: {line}");
         }
-        let mut found = Vec::new();
-        for family in Family::BOTH {
-            match Steering::found(family, self.device, &self.config.aliases, &mut self.routing) {
-                Ok(steering) => found.extend(steering),
-                Err(error) => note(Err(error)),
-            }
+        for error in &undone.failures {
+            warn!("restoring the host: {error:#}");
         }
-        for steering in &found {
-            note(steering.close_aliases(&mut self.routing));
-        }
-        let aliases: Vec<IpNet> = found.iter().flat_map(Steering::aliases).copied().collect();
-        note(destroy_sockets(&aliases));
-        for steering in &found {
-            note(steering.remove(&mut self.routing));
-        }
-        note(self.first_values.restore());
-        note(nft::apply(&nft::remove()).context("removing the nf_tables rules"));
-        first_failure
+        // All are in the log; the first one is told.
+        undone.failures.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// The smallest MTU of links that lead to these addresses (the overlay must fit).
@@ -275,16 +283,4 @@ impl Drop for Capture {
         // Failures are logged as they happen; there is nobody left to tell.
         let _ = self.undo();
     }
-}
-
-/// A socket that lived on would send from its alias, untranslated, once the blackhole is gone.
-fn destroy_sockets(aliases: &[IpNet]) -> anyhow::Result<()> {
-    let mut sockets = SockDiag::open().context("opening sock_diag")?;
-    let destroyed = sockets.destroy_in(aliases).context("destroying sockets on aliases")?;
-    let remaining = sockets.count_in(aliases)?;
-    if destroyed > 0 || remaining > 0 {
-        info!("sockets on aliases destroyed={destroyed} remaining={remaining}");
-    }
-    ensure!(remaining == 0, "{remaining} sockets on alias addresses could not be destroyed");
-    Ok(())
 }

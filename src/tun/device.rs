@@ -2,8 +2,9 @@
 
 use super::family::Family;
 use super::offload::{FRAME_BYTES_MAX, Frame, HEADER_BYTES, read_header};
-use super::routing::{LinkKind, Routing};
+use super::routing::{Link, LinkKind, Routing};
 use super::sysctl;
+use crate::doctor::refusal;
 use crate::rewrite::{Offload, Pieces};
 use anyhow::{Context, bail, ensure};
 use std::cell::{Cell, RefCell};
@@ -72,11 +73,7 @@ impl Device {
         check_name(name)?;
         let mut routing = Routing::open().context("opening rtnetlink")?;
         let links = routing.links().context("listing network interfaces")?;
-        ensure!(
-            links.iter().all(|link| link.name != name),
-            "a network interface {name} exists already, and this name is baton's: `ip -d link show {name}` tells what it \
-             is; rename or remove it"
-        );
+        check_free(name, &links)?;
         let interface = open(name)?;
         ensure!(interface.name() == name, "the kernel named the TUN {} instead of {name}", interface.name());
         let framing = match offloading {
@@ -220,6 +217,18 @@ impl AsRawFd for Device {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.interface.as_raw_fd()
     }
+}
+
+/// Whether nobody has this name.
+pub(super) fn check_free(name: &str, links: &[Link]) -> anyhow::Result<()> {
+    ensure!(
+        links.iter().all(|link| link.name != name),
+        refusal(
+            format!("a network interface {name} exists already, and this name is baton's"),
+            format!("`ip -d link show {name}` tells what it is; rename or remove it")
+        )
+    );
+    Ok(())
 }
 
 fn check_name(name: &str) -> anyhow::Result<()> {

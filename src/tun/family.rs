@@ -56,6 +56,15 @@ impl Family {
     }
 }
 
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// Appends the octets of an address in network order.
 pub(super) fn append_address(bytes: &mut Vec<u8>, address: IpAddr) {
     match address {

@@ -45,6 +45,20 @@ impl Setting {
             None => Ok(false),
         }
     }
+
+    fn put_back(&self, name: &str) -> io::Result<String> {
+        let Self { first, ours, .. } = self;
+        Ok(match sysctl::read(name)? {
+            // A device that is gone took its settings with it.
+            None => format!("left net/{name}: it is gone"),
+            Some(now) if now != *ours => format!("left net/{name}={now}: somebody changed it meanwhile"),
+            Some(now) if self.is_general_now()? => format!("left net/{name}={now}: it was set for all devices meanwhile"),
+            Some(_) => {
+                sysctl::write(name, first)?;
+                format!("set net/{name} back from {ours} to {first}")
+            }
+        })
+    }
 }
 
 impl FirstValues {
@@ -98,21 +112,40 @@ impl FirstValues {
         Ok(())
     }
 
-    /// Puts every value back that is still ours (whoever changed it since had a reason) and forgets it.
-    pub(super) fn restore(&mut self) -> anyhow::Result<()> {
-        for (name, setting) in &self.saved.settings {
-            // A device that is gone took its settings with it.
-            if sysctl::is(name, &setting.ours)? && !setting.is_general_now()? {
-                sysctl::write(name, &setting.first)?;
+    /// Puts every value back that is still ours (whoever changed it since had a reason) and forgets it; says which.
+    /// One that resists stays in the file, and does not keep the others from going back.
+    pub(super) fn restore(&mut self, lines: &mut Vec<String>) -> anyhow::Result<()> {
+        let mut failure = None;
+        self.saved.settings.retain(|name, setting| match setting.put_back(name) {
+            Ok(outcome) => {
+                lines.push(outcome);
+                false
             }
+            Err(error) => {
+                failure.get_or_insert(error);
+                true
+            }
+        });
+        if let Some(error) = failure {
+            self.save().with_context(|| format!("saving first values to {}", self.path.display()))?;
+            return Err(error).with_context(|| format!("putting settings back (what remains is in {})", self.path.display()));
         }
-        self.saved.settings.clear();
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("removing {}", self.path.display()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether nothing was saved.
+    pub(super) fn is_empty(&self) -> bool {
+        self.saved.settings.is_empty()
+    }
+
+    /// Where they are saved.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Replaces the file as a whole: a crash leaves the old one or the new one.
@@ -123,6 +156,12 @@ impl FirstValues {
         file.sync_all()?;
         fs::rename(&new, &self.path)
     }
+}
+
+/// In which run of the kernel a file was written; None when it cannot be read.
+pub(super) fn boot_of(path: &Path) -> Option<String> {
+    let saved: Saved = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(saved.namespace.boot)
 }
 
 impl Saved {

@@ -1,6 +1,7 @@
 //! Which network namespace this is, and that no second baton runs in it.
 
-use anyhow::{Context, bail};
+use crate::doctor::refusal;
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -50,7 +51,7 @@ pub(super) struct HostLock {
 impl HostLock {
     pub(super) fn take(directory: &Path, device: &str, namespace: &Namespace) -> anyhow::Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating the state directory {}", directory.display()))?;
-        let path = directory.join(format!("netns-{}.lock", namespace.inode));
+        let path = directory.join(file_name(namespace.inode));
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -59,14 +60,13 @@ impl HostLock {
                 .truncate(false)
                 .open(&path)
                 .with_context(|| format!("opening {}", path.display()))?;
-            if !try_lock(&file).with_context(|| format!("locking {}", path.display()))? {
+            if !try_lock(&file, libc::LOCK_EX).with_context(|| format!("locking {}", path.display()))? {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                bail!(
-                    "another baton runs in this network namespace ({}): stop it first (it holds {})",
-                    holder.trim(),
-                    path.display()
-                );
+                return Err(refusal(
+                    format!("another baton runs in this network namespace ({})", holder.trim()),
+                    format!("stop it first (it holds {})", path.display()),
+                ));
             }
             // Its last holder may have unlinked the file between our opening and locking it.
             let ours = file.metadata().map(|metadata| metadata.ino())?;
@@ -85,11 +85,41 @@ impl Drop for HostLock {
     }
 }
 
+/// The name of the lock file of a network namespace.
+pub(super) fn file_name(inode: u64) -> String {
+    format!("netns-{inode}.lock")
+}
+
+/// What the baton says of itself that runs in this network namespace; None when there is none. Takes nothing, and
+/// writes nothing.
+pub(super) fn holder(directory: &Path, namespace: &Namespace) -> anyhow::Result<Option<String>> {
+    let path = directory.join(file_name(namespace.inode));
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
+    };
+    if try_lock(&file, libc::LOCK_SH).with_context(|| format!("locking {}", path.display()))? {
+        return Ok(None);
+    }
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Some(holder.trim().to_owned()))
+}
+
+/// Whether nobody holds this lock file, or it is not there.
+pub(super) fn is_free(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => try_lock(&file, libc::LOCK_SH).unwrap_or(false),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 /// False when somebody else holds it.
-fn try_lock(file: &File) -> io::Result<bool> {
+fn try_lock(file: &File, operation: libc::c_int) -> io::Result<bool> {
     // SAFETY: the descriptor is open for as long as `file` is, and flock touches no memory of ours.
     #[allow(unsafe_code)]
-    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    let result = unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) };
     if result == 0 {
         return Ok(true);
     }

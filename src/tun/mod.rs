@@ -6,18 +6,24 @@
 //! knows what a handoff is.
 
 pub mod capture;
+pub mod cleanup;
 pub mod device;
+pub mod examine;
 mod family;
+mod firewall;
 mod first_values;
 mod guard;
 mod heartbeat;
 mod host_lock;
+mod left_files;
 mod netlink;
 mod nft;
 pub mod offload;
 mod preflight;
 mod probe;
+pub mod requirements;
 mod routing;
 pub mod sock_diag;
 mod steering;
 mod sysctl;
+mod undo;

@@ -5,6 +5,7 @@
 
 use super::family::Family;
 use super::heartbeat::{ADDRESS_V4, ADDRESS_V6, SOURCE_PORT};
+use crate::doctor::refusal;
 use crate::flow::Endpoint;
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
@@ -323,6 +324,11 @@ impl LeftOver {
         Ok(Some(Self { chains: names("chain"), sets }))
     }
 
+    /// Whether there is something that captures.
+    pub(super) fn captures(&self) -> bool {
+        ["capture", "answers"].iter().all(|chain| self.chains.iter().any(|name| name == chain))
+    }
+
     /// Whether a table with these sets can be ours.
     pub(super) fn is_ours(&self) -> bool {
         Family::BOTH.into_iter().all(|family| self.sets.iter().any(|set| set == guard_set(family)))
@@ -349,6 +355,25 @@ fn objects(json: &str) -> anyhow::Result<Vec<serde_json::Value>> {
     }
 }
 
+/// Every rule of every table, without the elements of sets.
+pub(super) fn list_ruleset() -> anyhow::Result<Vec<serde_json::Value>> {
+    objects(&run(&["-j", "-t", "list", "ruleset"], "")?)
+}
+
+/// The base chains of others that drop what no rule accepts.
+pub(super) fn dropping_chains() -> anyhow::Result<Vec<String>> {
+    let listing = objects(&run(&["-j", "list", "chains"], "").context("listing chains")?)?;
+    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let chains = listing.iter().map(|object| &object["chain"]);
+    let dropping = chains.filter(|chain| chain["policy"] == "drop" && chain["table"] != TABLE);
+    Ok(dropping.map(|chain| format!("{} {} {}", word(&chain["family"]), word(&chain["table"]), word(&chain["name"]))).collect())
+}
+
+/// What nft says of itself, such as `nftables v1.0.6 (Lester Gooch #5)`.
+pub(super) fn version() -> anyhow::Result<String> {
+    Ok(run(&["--version"], "")?.lines().next().unwrap_or_default().trim().to_owned())
+}
+
 /// Applies a transaction; all of it or nothing.
 pub(super) fn apply(text: &str) -> anyhow::Result<()> {
     run(&["-f", "-"], text).map(drop)
@@ -371,8 +396,11 @@ fn run(arguments: &[&str], input: &str) -> anyhow::Result<String> {
         }
     });
     let mut child = match found.next() {
-        None => bail!("nft is missing: install nftables (Debian: `apt install nftables`)"),
-        Some(spawned) => spawned.context("starting nft")?,
+        None => return Err(refusal("nft is missing", "install nftables (Debian: `apt install nftables`)")),
+        Some(Err(error)) => {
+            return Err(refusal(format!("nft cannot be started ({error})"), "install nftables anew, and see to its permissions"));
+        }
+        Some(Ok(child)) => child,
     };
     if let Some(mut standard_input) = child.stdin.take() {
         // nft may end before it has read everything; then its exit status says more than our broken pipe.

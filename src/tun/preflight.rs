@@ -5,35 +5,37 @@ use super::first_values::FirstValues;
 use super::nft::{Forwarding, Ingress, LeftOver, Ruleset, TABLE, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing, TABLE_MAIN};
 use super::sysctl;
+use crate::doctor::refusal;
 use crate::flow::Endpoint;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
-
-/// The bit of CAP_NET_ADMIN (linux/capability.h).
-const CAP_NET_ADMIN: u32 = 12;
-
-/// Whether the process may change the network at all.
-pub(super) fn check_privilege() -> anyhow::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
-    ensure!(effective & (1 << CAP_NET_ADMIN) != 0, "CAP_NET_ADMIN is missing: run as root or give it that capability");
-    Ok(())
-}
 
 /// Every front-end must be an address of this host, and no alias may be one.
 pub(super) fn check_addresses(frontends: &[Endpoint], aliases: &[IpNet], addresses: &[HostAddress]) -> anyhow::Result<()> {
     for frontend in frontends {
         ensure!(
             addresses.iter().any(|host| host.address == frontend.address),
-            "the front-end {frontend} is not an address of this host: `ip address` shows which there are"
+            refusal(
+                format!("the front-end {frontend} is not an address of this host"),
+                "`ip address` shows which there are; run with the `--node` name of this host, or correct the cluster file"
+            )
         );
-        ensure!(!frontend.address.is_loopback(), "the front-end {frontend} is a loopback address: no client reaches it");
+        ensure!(
+            !frontend.address.is_loopback(),
+            refusal(
+                format!("the front-end {frontend} is a loopback address, which no client reaches"),
+                "give an address that clients connect to"
+            )
+        );
     }
     for prefix in aliases {
         if let Some(host) = addresses.iter().find(|host| prefix.contains(&host.address)) {
-            bail!("the alias prefix {prefix} contains {}, an address of this host: choose an unused prefix", host.address);
+            let what = format!("the alias prefix {prefix} contains {}, an address of this host", host.address);
+            return Err(refusal(
+                what,
+                "choose a prefix that nobody uses, in `overlay.aliases` of the cluster file on every node",
+            ));
         }
         ensure!(prefix.prefix_len() > 0, "the alias prefix {prefix} would be every address");
     }
@@ -92,6 +94,28 @@ pub(super) fn forwarding_setting(family: Family, device: &str) -> sysctl::Name {
     }
 }
 
+/// Strict reverse path filtering is fine, since it asks for the route to the client without our mark. Unless it is told
+/// to ask with it (`src_valid_mark`, which WireGuard's wg-quick switches on): then the route leads into the TUN.
+pub(super) fn check_reverse_path(ingress: &[Ingress]) -> anyhow::Result<()> {
+    for ingress in ingress.iter().filter(|ingress| ingress.family == Family::V4) {
+        let value = |device: &str, setting: &str| -> anyhow::Result<u8> {
+            Ok(sysctl::read(&sysctl::of_device(Family::V4, device, setting))?.and_then(|text| text.parse().ok()).unwrap_or(0))
+        };
+        let highest = |setting: &str| anyhow::Ok(value("all", setting)?.max(value(&ingress.name, setting)?));
+        if highest("rp_filter")? == 1 && highest("src_valid_mark")? == 1 {
+            let name = &ingress.name;
+            return Err(refusal(
+                format!(
+                    "strict reverse path filtering on {name} would drop all captured packets: it looks up routes by mark \
+                     (src_valid_mark=1, as wg-quick sets it, and rp_filter=1)"
+                ),
+                format!("`sysctl -w net/ipv4/conf/{name}/rp_filter=2`, or net.ipv4.conf.all.src_valid_mark=0"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whether packets of this family can be forwarded to the TUN without touching settings of all devices.
 pub(super) fn check_forwarding(family: Family, device: &str) -> anyhow::Result<()> {
     if family == Family::V4 || sysctl::is("ipv6/conf/all/forwarding", "1")? {
@@ -99,13 +123,18 @@ pub(super) fn check_forwarding(family: Family, device: &str) -> anyhow::Result<(
     }
     ensure!(
         sysctl::read("ipv6/conf/all/forwarding")?.is_some(),
-        "there is an IPv6 front-end or alias prefix, but IPv6 is switched off on this host"
+        refusal(
+            "there is an IPv6 front-end or alias prefix, but IPv6 is switched off on this host",
+            "switch it on (no `ipv6.disable=1` on the kernel's command line), or use IPv4 front-ends and aliases only"
+        )
     );
     ensure!(
         sysctl::read(&forwarding_setting(family, device))?.is_some(),
-        "IPv6 front-ends need forwarding, and this kernel cannot switch it on for single devices: set \
-         net.ipv6.conf.DEVICE.accept_ra=2 for devices with a default route from a router, then \
-         net.ipv6.conf.all.forwarding=1; or use IPv4 front-ends and aliases only"
+        refusal(
+            "IPv6 front-ends need forwarding, and this kernel cannot switch it on for single devices (Linux 6.17 can)",
+            "set net.ipv6.conf.DEVICE.accept_ra=2 for devices with a default route from a router, then \
+             net.ipv6.conf.all.forwarding=1; or use IPv4 front-ends and aliases only"
+        )
     );
     Ok(())
 }
@@ -115,10 +144,10 @@ pub(super) fn left_over() -> anyhow::Result<LeftOver> {
     match LeftOver::find()? {
         None => Ok(LeftOver::default()),
         Some(left_over) if left_over.is_ours() => Ok(left_over),
-        Some(_) => bail!(
-            "there is an nf_tables table `inet {TABLE}` that baton did not make: rename or delete it \
-             (`nft list table inet {TABLE}`)"
-        ),
+        Some(_) => Err(refusal(
+            format!("there is an nf_tables table `inet {TABLE}` that baton did not make"),
+            format!("rename or delete it (`nft list table inet {TABLE}`)"),
+        )),
     }
 }
 
@@ -132,5 +161,9 @@ pub(super) fn check_rules(ruleset: &mut Ruleset<'_>, left_over: &LeftOver) -> an
         log::info!("the kernel has no notrack; connection tracking is left alone");
         return Ok(());
     }
-    Err(error).context("nftables refuses the rules (nftables 1.0 and Linux 5.10 with nf_tables are needed)")
+    let version = super::nft::version()?;
+    Err(refusal(
+        format!("{version} or the kernel refuses the rules: {error:#}"),
+        "nftables 1.0 or newer and Linux 5.10 or newer with nf_tables are needed",
+    ))
 }

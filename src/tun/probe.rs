@@ -6,10 +6,12 @@
 
 use super::device::Device;
 use super::family::Family;
+use super::firewall::remedy;
 use super::nft::{self, TABLE};
 use super::routing::Routing;
+use crate::doctor::refusal;
 use crate::flow::Endpoint;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use etherparse::PacketBuilder;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -73,18 +75,14 @@ pub(super) fn run(device: &Device, routing: &mut Routing, frontends: &[Endpoint]
     let Some(first) = blocked.first() else { return Ok(()) };
     let device = device.name();
     match first.hook {
-        Hook::Input => bail!(
-            "this host drops packets {} (a firewall that accepts from some devices only?): let its input chain accept from {device} \
-             what it accepts for these ports, such as `nft insert rule ... iifname \"{device}\" accept` or \
-             `iptables -I INPUT -i {device} -j ACCEPT`",
-            first.name
-        ),
-        Hook::Postrouting => bail!(
-            "this host drops packets {} (a forward chain with policy drop?): let it accept what comes from or goes to {device}, \
-             such as `nft insert rule ... iifname \"{device}\" accept` and `... oifname \"{device}\" accept`, or \
-             `iptables -I FORWARD -i {device} -j ACCEPT` and `iptables -I FORWARD -o {device} -j ACCEPT`",
-            first.name
-        ),
+        Hook::Input => Err(refusal(
+            format!("this host drops packets {} (a firewall that accepts from some devices only?)", first.name),
+            remedy::input(device),
+        )),
+        Hook::Postrouting => Err(refusal(
+            format!("this host drops packets {} (a forward chain with policy drop?)", first.name),
+            remedy::forward(device),
+        )),
     }
 }
 

@@ -89,7 +89,10 @@ impl fmt::Display for Rule {
             Selector::LocalFrom(prefix) => write!(f, "iif lo from {prefix}")?,
             Selector::Foreign => write!(f, "(other selectors)")?,
         }
-        write!(f, " lookup {}", self.table)
+        match self.table {
+            TABLE_LOCAL => f.write_str(" lookup local"),
+            table => write!(f, " lookup {table}"),
+        }
     }
 }
 

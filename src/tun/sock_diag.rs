@@ -128,6 +128,17 @@ impl SockDiag {
         }
     }
 
+    /// Whether this kernel can destroy sockets: asked with one that cannot exist, since nothing listens at port 0.
+    pub fn check_destroy(&mut self) -> io::Result<()> {
+        let nobody = Endpoint::new(Family::V4.unspecified(), 0);
+        let socket = Socket { family: Family::V4.number(), state: TCP_CLOSE, write_queue: 0, identity: identity(nobody, nobody) };
+        match self.destroy_socket(&socket) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Destroys every socket whose local address lies in one of the prefixes; how many.
     ///
     /// The kernel tells the other end of each with a RST, to wherever the routing leads.

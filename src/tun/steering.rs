@@ -6,7 +6,8 @@
 use super::family::Family;
 use super::nft::{MARK_CAPTURED, MARK_GUARDED};
 use super::routing::{HostAddress, PROTOCOL_BATON, PROTOCOL_KERNEL, Route, RouteKind, Routing, Rule, Selector, TABLE_LOCAL};
-use anyhow::{Context, bail, ensure};
+use crate::doctor::refusal;
+use anyhow::{Context, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -29,18 +30,24 @@ const METRIC_BLACKHOLE: u32 = 1000;
 #[derive(Clone, Debug)]
 pub(super) struct Steering {
     family: Family,
-    device: u32,
+    /// The TUN; None when it is gone, and its routes and address with it.
+    device: Option<u32>,
     aliases: Vec<IpNet>,
 }
 
 impl Steering {
-    pub(super) fn new(family: Family, device: u32, aliases: &[IpNet]) -> Self {
+    pub(super) fn new(family: Family, device: Option<u32>, aliases: &[IpNet]) -> Self {
         let aliases = aliases.iter().filter(|prefix| Family::of_prefix(prefix) == family).map(IpNet::trunc).collect();
         Self { family, device, aliases }
     }
 
     /// What is to be undone in one family: what this life installed and what earlier ones left. None when nothing is.
-    pub(super) fn found(family: Family, device: u32, aliases: &[IpNet], routing: &mut Routing) -> anyhow::Result<Option<Self>> {
+    pub(super) fn found(
+        family: Family,
+        device: Option<u32>,
+        aliases: &[IpNet],
+        routing: &mut Routing,
+    ) -> anyhow::Result<Option<Self>> {
         let rules = routing.rules(family).context("listing policy rules")?;
         let mut ours = rules.iter().filter(|rule| rule.protocol == PROTOCOL_BATON).peekable();
         if ours.peek().is_none() {
@@ -68,21 +75,34 @@ impl Steering {
         for rule in rules.iter().filter(|rule| rule.protocol != PROTOCOL_BATON) {
             let is_local = is_local(rule);
             if rule.preference <= PREFERENCE_LOCAL && (!is_local || is_ours(rule.preference)) {
-                bail!(
-                    "preferences 0 to {PREFERENCE_LOCAL} of policy rules are needed, but there is `{rule}`: \
-                     move it to a later one"
-                );
+                return Err(refusal(
+                    format!("preferences 0 to {PREFERENCE_LOCAL} of policy rules are needed, but there is `{rule}`"),
+                    "move it to a later one",
+                ));
             }
             if matches!(rule.selector, Selector::Mark(MARK_CAPTURED | MARK_GUARDED)) {
-                bail!("the marks {MARK_CAPTURED:#x} and {MARK_GUARDED:#x} are needed, but `{rule}` uses one");
+                return Err(refusal(
+                    format!("the marks {MARK_CAPTURED:#x} and {MARK_GUARDED:#x} are needed, but `{rule}` uses one"),
+                    "let that rule and whoever sets its mark use another one",
+                ));
             }
         }
-        ensure!(rules.iter().any(is_local), "no policy rule looks up the table of local addresses");
+        ensure!(!rules.is_empty(), no_policy_routing(self.family));
+        ensure!(
+            rules.iter().any(is_local),
+            refusal(
+                format!("no policy rule of {} looks up the table of local addresses", self.family),
+                "put the kernel's own back: `ip rule add pref 0 lookup local` (`ip -6 rule` for IPv6)"
+            )
+        );
         for table in [TABLE_OPEN, TABLE_CLOSED] {
             let routes = routing.routes(self.family, table).context("listing routes")?;
             ensure!(
                 routes.iter().all(|route| route.protocol == PROTOCOL_BATON),
-                "routing table {table} is needed, but somebody else has routes in it: `ip route show table {table}`"
+                refusal(
+                    format!("routing table {table} is needed, but somebody else has routes in it"),
+                    format!("see `ip route show table {table}`, and move them to another table")
+                )
             );
         }
         Ok(())
@@ -91,7 +111,8 @@ impl Steering {
     /// The TUN's own IPv4 address. Loose reverse path filtering refuses everything from a device that has none.
     fn own_address(&self) -> Option<HostAddress> {
         let alias = self.aliases.first().map_or(DUMMY_ADDRESS.into(), IpNet::network);
-        (self.family == Family::V4).then_some(HostAddress { link: self.device, address: alias })
+        let link = self.device.filter(|_| self.family == Family::V4)?;
+        Some(HostAddress { link, address: alias })
     }
 
     /// Routes first, then the rules that lead to them; nothing carries a mark yet, so local traffic is not touched.
@@ -135,16 +156,25 @@ impl Steering {
         Ok(())
     }
 
-    /// Removes all rules and routes. The sockets on aliases must be gone, and nothing be marked any more.
-    pub(super) fn remove(&self, routing: &mut Routing) -> anyhow::Result<()> {
+    /// Removes all rules and routes; says what. The sockets on aliases must be gone, and nothing be marked any more.
+    pub(super) fn remove(&self, routing: &mut Routing) -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
         let rules = routing.rules(self.family)?;
         if rules.iter().any(|rule| is_local(rule) && rule.protocol == PROTOCOL_BATON) {
             let first = self.local_rule(0, PROTOCOL_KERNEL);
             routing.add_rule(&first).with_context(|| format!("adding `{first}`"))?;
+            lines.push(format!("put back `{first}`"));
         }
         // Also rules of an earlier life with other alias prefixes.
         for rule in rules.iter().filter(|rule| rule.protocol == PROTOCOL_BATON) {
             routing.delete_rule(rule).with_context(|| format!("deleting `{rule}`"))?;
+            lines.push(format!("deleted `{rule}`"));
+        }
+        for table in [TABLE_OPEN, TABLE_CLOSED] {
+            let routes = routing.routes(self.family, table).context("listing routes")?;
+            if routes.iter().any(|route| route.protocol == PROTOCOL_BATON) {
+                lines.push(format!("emptied routing table {table} of {}", self.family));
+            }
         }
         for route in [self.tun_route(TABLE_OPEN), self.tun_route(TABLE_CLOSED), self.blackhole()] {
             routing.delete_route(&route).context("deleting a route")?;
@@ -152,7 +182,7 @@ impl Steering {
         if let Some(address) = self.own_address() {
             routing.delete_address(address).context("deleting the TUN's address")?;
         }
-        Ok(())
+        Ok(lines)
     }
 
     fn rules(&self) -> Vec<Rule> {
@@ -180,7 +210,7 @@ impl Steering {
     }
 
     fn tun_route(&self, table: u32) -> Route {
-        let device = Some(self.device);
+        let device = self.device;
         Route { destination: self.everywhere(), table, kind: RouteKind::Unicast, device, metric: Some(METRIC_TUN) }
     }
 
@@ -195,10 +225,18 @@ impl Steering {
             destination: *prefix,
             table: TABLE_LOCAL,
             kind: RouteKind::Local,
-            device: Some(self.device),
+            device: self.device,
             metric: None,
         })
     }
+}
+
+fn no_policy_routing(family: Family) -> anyhow::Error {
+    refusal(
+        format!("there are no policy rules of {family} at all"),
+        "the kernel needs CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES; if somebody deleted the rules, put \
+         them back: `ip rule add pref 0 lookup local`, `ip rule add pref 32766 lookup main` (`ip -6 rule` for IPv6)",
+    )
 }
 
 fn is_local(rule: &Rule) -> bool {

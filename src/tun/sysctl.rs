@@ -30,6 +30,11 @@ pub(super) fn write(name: &str, value: &str) -> io::Result<()> {
         .map_err(|error| io::Error::new(error.kind(), format!("writing {value} to {}: {error}", path(name).display())))
 }
 
+/// Whether the setting can be written; it is not.
+pub(super) fn check_writable(name: &str) -> io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(path(name)).map(drop)
+}
+
 /// Whether the setting is there and has this value.
 pub(super) fn is(name: &str, value: &str) -> io::Result<bool> {
     Ok(read(name)?.as_deref() == Some(value))
