@@ -67,7 +67,9 @@ fn key_file(directory: &Path, name: &str) -> (PathBuf, String) {
 #[test]
 fn help_teaches_at_every_level() {
     let top = stdout(&baton(["--help"]));
-    let commands = ["run", "check", "explain", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop"];
+    let commands = [
+        "run", "check", "doctor", "cleanup", "explain", "keygen", "status", "peers", "flows", "stats", "drain", "undrain", "stop",
+    ];
     for command in commands {
         assert!(top.contains(&format!("\n  {command} ")), "{command} is not listed:\n{top}");
         let output = baton([command, "--help"]);
@@ -78,7 +80,7 @@ fn help_teaches_at_every_level() {
         assert!(help.contains(&format!("baton {command}")), "{help}");
         assert!(!help.lines().next().unwrap_or_default().is_empty(), "{help}");
     }
-    for later in ["reload", "doctor", "cleanup", "top"] {
+    for later in ["reload", "top"] {
         assert!(!top.contains(&format!("\n  {later} ")), "{later} does not exist yet:\n{top}");
     }
 }
@@ -416,4 +418,62 @@ fn explain_refuses_what_is_not_in_the_file() {
     std::fs::write(&file, text.replace("send_to: b }", "send_to: c }")).unwrap();
     let line = ["explain", file.to_str().unwrap(), "--node", "a", "--service", "web", "--http", "GET /"];
     assert_fails(&baton(line), 1, &format!("{}:11:64: ", file.display()));
+}
+
+/// A command without the privilege to change the network, which root has to give away; setpriv(1) belongs to the
+/// essential packages.
+fn unprivileged<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    Command::new("setpriv")
+        .args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"])
+        .arg(assert_cmd::cargo::cargo_bin("baton"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn doctor_says_what_run_says_and_is_code_1() {
+    let output = unprivileged(["doctor"]);
+    assert_eq!(code(&output), 1);
+    assert_eq!(stderr(&output), "", "the list is all there is to say");
+    let text = stdout(&output);
+    let line = text.lines().position(|line| line.starts_with("ERROR    privilege ")).expect("an error about privilege");
+    assert!(text.lines().nth(line + 1).unwrap().trim_start().starts_with("-> run as root"), "{text}");
+    assert!(text.trim_end().ends_with("`baton run` cannot start"), "{text}");
+}
+
+#[test]
+fn doctor_prints_json_for_programs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, public) = key_file(directory.path(), "a.key");
+    let file = cluster_file(directory.path(), &public);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (key, file) = (key.to_str().unwrap(), file.to_str().unwrap());
+    let output = unprivileged(["doctor", "--json", "--node", "a", "--key", key, file]);
+    assert_eq!(code(&output), 1);
+    let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let checks = list["checks"].as_array().unwrap();
+    let of = |subject: &str| checks.iter().find(|check| check["subject"] == subject).unwrap_or_else(|| panic!("{list}"));
+    assert_eq!(of("cluster file")["outcome"], "ok");
+    assert_eq!(of("privilege")["outcome"], "error");
+    assert_eq!(of("key")["outcome"], "error");
+    assert!(of("key")["remedy"].as_str().unwrap().contains("chmod 600"), "{list}");
+    assert!(of("addresses")["what"].as_str().unwrap().contains("loopback"), "{list}");
+}
+
+#[test]
+fn doctor_shows_what_is_wrong_with_a_cluster_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let file = cluster_file(directory.path(), &public);
+    let output = baton(["doctor", "--node", "z", file.to_str().unwrap()]);
+    assert_eq!(code(&output), 1);
+    assert!(stdout(&output).contains("there is no node `z`"), "{}", stdout(&output));
+    assert_fails(&baton(["doctor", "--node", "a"]), 2, "CLUSTER.yaml");
+    assert_fails(&baton(["doctor", file.to_str().unwrap()]), 2, "--node");
+}
+
+#[test]
+fn cleanup_without_privilege_is_code_3() {
+    assert_fails(&unprivileged(["cleanup"]), 3, "CAP_NET_ADMIN");
 }

@@ -121,6 +121,7 @@ fn ports_addresses_and_maps_are_compared() {
 #[test]
 fn chains_that_call_each_other_for_ever_are_left() {
     let jump = json!({"jump": {"target": "a"}});
-    let objects = [base("accept"), chain("a"), rule("FORWARD", &[jump.clone()]), rule("a", &[jump])];
+    let objects =
+        [base("accept"), chain("a"), rule("FORWARD", std::slice::from_ref(&jump)), rule("a", std::slice::from_ref(&jump))];
     assert_eq!(judged(&objects, &packet("eth0", "bt0")), "may be dropped");
 }
