@@ -29,7 +29,7 @@ restart_nginx() {
     start_nginx "$1"
 }
 
-# write_ports_cluster [SERVERS]: the nodes of the usual file, and a service with these ports.
+# write_ports_cluster: the nodes of the usual file, and a service with these ports.
 write_ports_cluster() {
     write_cluster
     sed -i '/^services:/,$d' "$run_dir/cluster.yaml"
@@ -37,7 +37,7 @@ write_ports_cluster() {
 services:
   web:
     frontends: { a: ["${address_of[a]}:80", "${address_of[a]}:8000"], b: "${address_of[b]}:80" }
-    servers: ${1:-"{ a: { port: 80 }, b: { port: 8080 }, c: { port: 8081 } }"}
+    servers: { a: { port: 80 }, b: { port: 8080 }, c: { port: 8081 } }
     rules:$default_rules
     default: local
 YAML

@@ -136,6 +136,28 @@ fn tls() {
 }
 
 #[test]
+fn back_ends() {
+    let policy = example("back-ends.yaml", "west");
+    let service = policy.service_named("api").unwrap();
+    let port = |name: &str| service.server_port(policy.node_named(name).unwrap());
+    let ports = ["east", "west", "model-1", "model-2", "archive"].map(port);
+    assert_eq!(ports, [80, 80, 8000, 8000, 9080].map(Some));
+    for back_end in ["model-1", "model-2", "archive"] {
+        let node = policy.node_named(back_end).unwrap();
+        assert!(service.frontends.iter().all(|(owner, _)| *owner != node), "{back_end}");
+    }
+    let rule = |head: &str| {
+        let decision = decide(&policy, "api", head, "203.0.113.9:4000");
+        (decision.rule.to_string(), decision.targets)
+    };
+    let [one, two, archive] = ["model-1", "model-2", "archive"].map(|name| node(&policy, name));
+    assert_eq!(rule("POST /v1/small/chat HTTP/1.1\nHost: x"), ("small".into(), vec![one, two, Target::Local]));
+    assert_eq!(rule("POST /v1/large/chat HTTP/1.1\nHost: x"), ("large".into(), vec![two]));
+    assert_eq!(rule("GET /archive/1999 HTTP/1.1\nHost: x"), ("archive".into(), vec![archive]));
+    assert_eq!(rule("GET / HTTP/1.1\nHost: x"), ("default".into(), vec![Target::Local]));
+}
+
+#[test]
 fn every_field_says_the_default_where_there_is_one() {
     let every = example("every-field.yaml", "one");
     let fewest = example("two-nodes.yaml", "a");

@@ -42,6 +42,7 @@ scenario             150  netns-scripts/killed-under-a-local-download.sh
 scenario             150  netns-scripts/restarted-under-local-requests.sh
 scenario             150  netns-scripts/stop-drains.sh
 scenario             180  netns-scripts/nothing-untranslated-leaves.sh
+scenario             120  netns-scripts/server-ports.sh
 scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh

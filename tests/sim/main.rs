@@ -520,3 +520,16 @@ fn timestamps_never_go_back_for_the_client() {
     assert!(tsvals.len() > 30);
     assert!(tsvals.windows(2).all(|pair| pair[1].since(&pair[0]) >= 0));
 }
+
+#[test]
+fn a_client_that_resets_with_much_in_flight_is_known_to_be_gone_at_once() {
+    let mut world = World::new(36, Network { client_delay: 100, ..Network::default() }, 3_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(60 * SECOND, |world| world.clients[client].received.len() > 500_000);
+    let handle = world.clients[client].handle;
+    // What is still on its way to it is answered with a reset each.
+    world.client.sockets.get_mut::<smoltcp::socket::tcp::Socket>(handle).abort();
+    world.run_until(world.now + 200_000, |_| false);
+    assert_eq!(world.counter(0, "handoffs_closed_total"), 1);
+    assert_eq!(world.counter(1, "connections_back_end"), 0);
+}

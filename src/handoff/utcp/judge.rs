@@ -65,9 +65,11 @@ impl Utcp {
         let looks_over = established.course.looks_over();
         established.course.go_on();
         established.asked = if looks_over { (established.asked + 1).min(12) } else { 0 };
-        let again = if looks_over { Duration::from_millis(1 << established.asked) } else { limits::IDLE_CHECK_INTERVAL };
+        let again = now + if looks_over { Duration::from_millis(1 << established.asked) } else { limits::IDLE_CHECK_INTERVAL };
+        // A question because of a RST may be due before that.
+        let again = if established.asked_at > now { again.min(established.asked_at) } else { again };
         connection.state = State::Established(established);
-        self.set_alarm(slot, now + again, ctx);
+        self.set_alarm(slot, again, ctx);
     }
 
     pub(super) fn judge_delivery(&mut self, slot: usize, socket: SocketState, ctx: &mut Context, now: Instant) {

@@ -152,8 +152,9 @@ impl Utcp {
         let _: Segment<_, ToServerLocal> = established.shifts.to_server(segment);
         if looks_over {
             self.ask(slot, ctx);
-        } else if is_reset {
-            // Whether it was exact is the kernel's to judge; it is asked soon, but not once for every forged one.
+        } else if is_reset && established.asked_at <= now {
+            // Whether it was exact is the kernel's to judge; it is asked soon, but not once for every forged one. A client
+            // that is gone answers everything still on its way to it with one: they must not put the question off.
             let at = (established.asked_at + limits::RESET_QUESTIONS_INTERVAL).max(now + Duration::from_millis(1));
             established.asked_at = at;
             self.set_alarm(slot, at, ctx);
