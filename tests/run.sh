@@ -52,6 +52,7 @@ scenario             120  netns-scripts/full-accept-queue.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario             120  netns-scripts/host-is-restored.sh
+scenario             120  netns-scripts/host-becomes-no-router.sh
 scenario             300  netns-scripts/many-connections.sh
 scenario             600  netns-scripts/every-direction-at-once.sh
 scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh

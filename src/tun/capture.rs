@@ -7,17 +7,19 @@
 use super::device::Device;
 use super::family::Family;
 use super::first_values::FirstValues;
+use super::forwarding::Means;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
 use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
 use super::routing::Routing;
 use super::sock_diag::SockDiag;
 use super::steering::Steering;
-use super::{heartbeat, nft, preflight, probe, sysctl};
+use super::{forwarding, heartbeat, nft, preflight, probe, sysctl};
 use crate::flow::{Endpoint, FlowKey};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use log::{info, warn};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -49,6 +51,8 @@ pub struct Capture {
     device: u32,
     ingress: Vec<Ingress>,
     steering: Vec<Steering>,
+    /// What makes packets of each family be forwarded.
+    means: BTreeMap<Family, Means>,
     routing: Routing,
     first_values: FirstValues,
     guards: Guards,
@@ -95,13 +99,14 @@ impl Capture {
             frontends: &config.frontends,
             aliases: &config.aliases,
             ingress: &[],
+            not_a_router: &[],
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
         };
-        let families: Vec<Family> = ruleset.families().collect();
+        let mut families = Vec::new();
         let mut steering = Vec::new();
-        for &family in &families {
-            preflight::check_forwarding(family, &config.device)?;
+        for family in ruleset.families() {
+            families.push((family, Means::of(family, &config.device, &first_values)?));
             let steps = Steering::new(family, device, &config.aliases);
             steps.check(&mut routing)?;
             steering.push(steps);
@@ -109,6 +114,9 @@ impl Capture {
         let ingress =
             preflight::ingress(&mut routing, &config.device, &families, &config.frontends, &links, &addresses, &first_values)?;
         ruleset.ingress = &ingress;
+        let with_all = |&(family, means)| (means == Means::Everywhere).then_some(family);
+        let not_a_router: Vec<Family> = families.iter().filter_map(with_all).collect();
+        ruleset.not_a_router = &not_a_router;
         let left_over = preflight::left_over()?;
         preflight::check_rules(&mut ruleset, &left_over)?;
         let transaction = ruleset.install(&left_over);
@@ -122,6 +130,7 @@ impl Capture {
             device,
             ingress,
             steering,
+            means: families.into_iter().collect(),
             routing,
             first_values,
             _lock: lock,
@@ -150,9 +159,15 @@ impl Capture {
         for steering in &self.steering {
             steering.open_aliases(&mut self.routing)?;
         }
-        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            let setting = |device| preflight::forwarding_setting(ingress.family, device);
-            self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
+        if self.means.values().any(|&means| means == Means::Everywhere) {
+            forwarding::turn_on_everywhere(&mut self.first_values)?;
+        }
+        let per_device = |family| self.means.get(&family) == Some(&Means::PerDevice);
+        for ingress in self.ingress.iter().filter(|ingress| per_device(ingress.family)) {
+            if ingress.forwarding == Forwarding::OnlyForUs {
+                let setting = |device| forwarding::setting(ingress.family, device);
+                self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
+            }
         }
         Ok(())
     }
@@ -165,7 +180,7 @@ impl Capture {
         for (setting, value) in [("accept_local", "1"), ("rp_filter", "2"), ("forwarding", "1"), ("send_redirects", "0")] {
             sysctl::write(&sysctl::of_device(Family::V4, device, setting), value)?;
         }
-        let forwarding = preflight::forwarding_setting(Family::V6, device);
+        let forwarding = forwarding::setting(Family::V6, device);
         if sysctl::read(&forwarding)?.is_some() {
             sysctl::write(&forwarding, "1")?;
         }

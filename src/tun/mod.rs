@@ -9,6 +9,7 @@ pub mod capture;
 pub mod device;
 mod family;
 mod first_values;
+mod forwarding;
 mod guard;
 mod heartbeat;
 mod host_lock;

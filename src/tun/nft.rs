@@ -55,6 +55,8 @@ pub(super) struct Ruleset<'a> {
     pub(super) frontends: &'a [Endpoint],
     pub(super) aliases: &'a [IpNet],
     pub(super) ingress: &'a [Ingress],
+    /// Families no device of which forwarded before, while now all do.
+    pub(super) not_a_router: &'a [Family],
     pub(super) guards_max: usize,
     pub(super) tracking: Tracking,
 }
@@ -88,6 +90,7 @@ struct Words {
     /// Errors about packets of a connection; the number of the protocol stands in the quoted header.
     errors: &'static str,
     quotes_tcp: &'static str,
+    redirect: &'static str,
 }
 
 fn words(family: Family) -> Words {
@@ -100,6 +103,7 @@ fn words(family: Family) -> Words {
             unfragmented: "ip frag-off & 0x3fff == 0",
             errors: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
             quotes_tcp: "@th,136,8 6",
+            redirect: "icmp type redirect",
         },
         Family::V6 => Words {
             digit: '6',
@@ -110,6 +114,7 @@ fn words(family: Family) -> Words {
             unfragmented: "exthdr frag missing ip6 saddr != fe80::/10",
             errors: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
             quotes_tcp: "@th,112,8 6",
+            redirect: "icmpv6 type nd-redirect",
         },
     }
 }
@@ -120,6 +125,10 @@ impl Ruleset<'_> {
             self.frontends.iter().any(|frontend| Family::of(frontend.address) == family)
                 || self.aliases.iter().any(|prefix| Family::of_prefix(prefix) == family)
         })
+    }
+
+    fn only_for_us(&self) -> impl Iterator<Item = &Ingress> {
+        self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs)
     }
 
     fn frontends_of(&self, family: Family) -> impl Iterator<Item = &Endpoint> {
@@ -253,6 +262,13 @@ impl Ruleset<'_> {
             );
         }
         text.push_str("    oifname \"lo\" return\n");
+        // Who forwards also says that there is a shorter way. A host that is no router does not.
+        for &family in self.not_a_router {
+            let _ = writeln!(text, "    {} drop", words(family).redirect);
+        }
+        for Ingress { name, family, .. } in self.only_for_us() {
+            let _ = writeln!(text, "    oifname \"{name}\" {} drop", words(*family).redirect);
+        }
         if self.tracking == Tracking::Bypassed {
             for family in self.families() {
                 let Words { digit, ip, .. } = words(family);
@@ -265,9 +281,12 @@ impl Ruleset<'_> {
             let Words { digit, ip, .. } = words(family);
             let _ = writeln!(text, "    {ip} saddr @aliases{digit} oifname != \"{device}\" drop");
         }
-        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            let version = words(ingress.family).version;
-            let name = &ingress.name;
+        for &family in self.not_a_router {
+            let version = words(family).version;
+            let _ = writeln!(text, "    meta nfproto {version} iifname != \"{device}\" oifname != \"{device}\" drop");
+        }
+        for Ingress { name, family, .. } in self.only_for_us() {
+            let version = words(*family).version;
             let _ = writeln!(text, "    meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop");
         }
         text.push_str("  }\n");
@@ -389,6 +408,10 @@ mod tests {
     use super::*;
 
     fn text(left_over: &LeftOver) -> String {
+        text_of(left_over, &[])
+    }
+
+    fn text_of(left_over: &LeftOver, not_a_router: &[Family]) -> String {
         let ingress = [
             Ingress { family: Family::V4, name: "eth0".into(), forwarding: Forwarding::OnlyForUs },
             Ingress { family: Family::V4, name: "br-1".into(), forwarding: Forwarding::Before },
@@ -398,6 +421,7 @@ mod tests {
             frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
             aliases: &["198.18.0.0/16".parse().unwrap()],
             ingress: &ingress,
+            not_a_router,
             guards_max: 1000,
             tracking: Tracking::Bypassed,
         };
@@ -437,5 +461,20 @@ mod tests {
         let text = text(&LeftOver::default());
         assert!(text.contains("meta nfproto ipv4 iifname \"eth0\" oifname != \"bt0\" drop"));
         assert!(!text.contains("iifname \"br-1\" oifname"));
+    }
+
+    #[test]
+    fn a_host_that_is_no_router_does_not_speak_like_one() {
+        let text = text(&LeftOver::default());
+        assert!(text.contains("oifname \"eth0\" icmp type redirect drop"));
+        assert!(!text.contains("oifname \"br-1\" icmp type redirect"));
+    }
+
+    #[test]
+    fn where_all_devices_forward_for_us_none_forwards_for_others() {
+        let text = text_of(&LeftOver::default(), &[Family::V6]);
+        assert!(text.contains("meta nfproto ipv6 iifname != \"bt0\" oifname != \"bt0\" drop"));
+        assert!(text.contains("    icmpv6 type nd-redirect drop"));
+        assert!(!text.contains("meta nfproto ipv4 iifname != \"bt0\""));
     }
 }

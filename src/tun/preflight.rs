@@ -2,9 +2,9 @@
 
 use super::family::Family;
 use super::first_values::FirstValues;
+use super::forwarding::Means;
 use super::nft::{Forwarding, Ingress, LeftOver, Ruleset, TABLE, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing, TABLE_MAIN};
-use super::sysctl;
 use crate::flow::Endpoint;
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
@@ -45,7 +45,7 @@ pub(super) fn check_addresses(frontends: &[Endpoint], aliases: &[IpNet], address
 pub(super) fn ingress(
     routing: &mut Routing,
     device: &str,
-    families: &[Family],
+    families: &[(Family, Means)],
     frontends: &[Endpoint],
     links: &[Link],
     addresses: &[HostAddress],
@@ -53,8 +53,8 @@ pub(super) fn ingress(
 ) -> anyhow::Result<Vec<Ingress>> {
     let mut ingress = Vec::new();
     // Without a front-end address nothing is captured, and no device need forward into the TUN.
-    let has_frontend = |family: &&Family| frontends.iter().any(|frontend| Family::of(frontend.address) == **family);
-    for &family in families.iter().filter(has_frontend) {
+    let has_frontend = |(family, _): &&(Family, Means)| frontends.iter().any(|frontend| Family::of(frontend.address) == *family);
+    for &(family, means) in families.iter().filter(has_frontend) {
         let of_frontends = addresses.iter().filter(|host| {
             frontends.iter().any(|frontend| frontend.address == host.address) && Family::of(host.address) == family
         });
@@ -62,52 +62,13 @@ pub(super) fn ingress(
         let routes = routing.routes(family, TABLE_MAIN).context("listing routes")?;
         wanted.extend(routes.iter().filter(|route| route.prefix_length == 0).flat_map(|route| &route.devices));
         for link in links.iter().filter(|link| link.kind == LinkKind::Other && link.name != device) {
-            let forwarding = forwarding_before(family, &link.name, first_values)?;
+            let forwarding = means.before(family, &link.name, first_values)?;
             if forwarding == Forwarding::Before || wanted.contains(&link.index) {
                 ingress.push(Ingress { family, name: link.name.clone(), forwarding });
             }
         }
     }
     Ok(ingress)
-}
-
-fn forwarding_before(family: Family, device: &str, first_values: &FirstValues) -> anyhow::Result<Forwarding> {
-    let name = forwarding_setting(family, device);
-    let everywhere = family == Family::V6 && sysctl::is("ipv6/conf/all/forwarding", "1")?;
-    let first = match first_values.first(&name) {
-        Some(first) => Some(first.to_owned()),
-        None => sysctl::read(&name)?,
-    };
-    Ok(if everywhere || first.as_deref() == Some("1") { Forwarding::Before } else { Forwarding::OnlyForUs })
-}
-
-/// The setting that makes packets from one device be forwarded.
-///
-/// For IPv6 that is a newer one (Linux 6.17): `forwarding` of all devices would delete the default route that a router
-/// advertised.
-pub(super) fn forwarding_setting(family: Family, device: &str) -> sysctl::Name {
-    match family {
-        Family::V4 => sysctl::of_device(family, device, "forwarding"),
-        Family::V6 => sysctl::of_device(family, device, "force_forwarding"),
-    }
-}
-
-/// Whether packets of this family can be forwarded to the TUN without touching settings of all devices.
-pub(super) fn check_forwarding(family: Family, device: &str) -> anyhow::Result<()> {
-    if family == Family::V4 || sysctl::is("ipv6/conf/all/forwarding", "1")? {
-        return Ok(());
-    }
-    ensure!(
-        sysctl::read("ipv6/conf/all/forwarding")?.is_some(),
-        "there is an IPv6 front-end or alias prefix, but IPv6 is switched off on this host"
-    );
-    ensure!(
-        sysctl::read(&forwarding_setting(family, device))?.is_some(),
-        "IPv6 front-ends need forwarding, and this kernel cannot switch it on for single devices: set \
-         net.ipv6.conf.DEVICE.accept_ra=2 for devices with a default route from a router, then \
-         net.ipv6.conf.all.forwarding=1; or use IPv4 front-ends and aliases only"
-    );
-    Ok(())
 }
 
 /// Whether the table is ours to replace, and what is in it.
