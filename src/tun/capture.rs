@@ -180,6 +180,10 @@ impl Capture {
         for (setting, value) in [("accept_local", "1"), ("rp_filter", "2"), ("forwarding", "1"), ("send_redirects", "0")] {
             sysctl::write(&sysctl::of_device(Family::V4, device, setting), value)?;
         }
+        // An administrator may have switched IPv6 off for devices to come, and this is one.
+        if self.means.contains_key(&Family::V6) {
+            sysctl::write(&sysctl::of_device(Family::V6, device, "disable_ipv6"), "0")?;
+        }
         let forwarding = forwarding::setting(Family::V6, device);
         if sysctl::read(&forwarding)?.is_some() {
             sysctl::write(&forwarding, "1")?;

@@ -85,8 +85,11 @@ struct Words {
     version: &'static str,
     ip: &'static str,
     address: &'static str,
-    /// Fragments go to the local stack whole or not at all: captured are only packets that are none.
-    unfragmented: &'static str,
+    /// Fragments go to the local stack whole or not at all: captured are only packets that are none. One fragment that
+    /// is the whole packet is none (RFC 6946).
+    unfragmented: &'static [&'static str],
+    /// Clients that packets can be forwarded for.
+    routable: &'static str,
     /// Errors about packets of a connection; the number of the protocol stands in the quoted header.
     errors: &'static str,
     quotes_tcp: &'static str,
@@ -100,7 +103,8 @@ fn words(family: Family) -> Words {
             version: "ipv4",
             ip: "ip",
             address: "ipv4_addr",
-            unfragmented: "ip frag-off & 0x3fff == 0",
+            unfragmented: &["ip frag-off & 0x3fff == 0"],
+            routable: "",
             errors: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
             quotes_tcp: "@th,136,8 6",
             redirect: "icmp type redirect",
@@ -110,8 +114,9 @@ fn words(family: Family) -> Words {
             version: "ipv6",
             ip: "ip6",
             address: "ipv6_addr",
-            // A link-local client cannot be forwarded to the TUN (RFC 4291, section 2.5.6).
-            unfragmented: "exthdr frag missing ip6 saddr != fe80::/10",
+            unfragmented: &["exthdr frag missing", "frag frag-off 0 frag more-fragments 0"],
+            // What comes from a link-local address is not forwarded, nor what goes there (RFC 4291, section 2.5.6).
+            routable: "ip6 saddr != fe80::/10 ",
             errors: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
             quotes_tcp: "@th,112,8 6",
             redirect: "icmpv6 type nd-redirect",
@@ -205,12 +210,14 @@ impl Ruleset<'_> {
         }
         text.push_str("  }\n  chain capture {\n");
         for family in self.families() {
-            let Words { digit, ip, unfragmented, .. } = words(family);
-            let _ = writeln!(
-                text,
-                "    iifname @ingress{digit} {unfragmented} {ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
-                 {notrack}meta mark set {MARK_CAPTURED:#x}"
-            );
+            let Words { digit, ip, unfragmented, routable, .. } = words(family);
+            for whole in unfragmented {
+                let _ = writeln!(
+                    text,
+                    "    iifname @ingress{digit} {whole} {routable}{ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
+                     {notrack}meta mark set {MARK_CAPTURED:#x}"
+                );
+            }
         }
         text.push_str("  }\n  chain answers {\n");
         for family in self.families() {
