@@ -50,17 +50,24 @@ PYTHON=$(python3 -c 'import sys; print(sys.executable)')
 : "${FAMILY:=4}"
 : "${CONTROL_FAMILY:=$FAMILY}" "${FRONTENDS:=4 6}"
 [[ $FAMILY == 4 ]] || scenario+=-ipv$FAMILY
-declare -A alias_prefix=([4]=198.18.0.0/16 [6]=fd00:ba70::/64)
+declare -A alias_prefix_of=([4]=198.18.0.0/16 [6]=fd00:ba70::/64)
+# shellcheck disable=SC2034 # for the scripts
+alias_prefix=${alias_prefix_of[$FAMILY]}
 # shellcheck disable=SC2034 # for the scripts
 alias_packets='net 198.18.0.0/16 or net fd00:ba70::/64' # for tcpdump
 # address_of: as it is written alone. host_of: as it is written before a port and in a URL.
 declare -A address_of=() host_of=()
 number_the_stage() {
     local name number
-    for name in a:1 b:2 c:3 client:100; do
+    for name in a:1 b:2 c:3 client:100 router:200; do
         number=${name#*:} name=${name%:*}
         address_of[${name}4]=10.77.0.$number host_of[${name}4]=10.77.0.$number
         address_of[${name}6]=fd77::$number host_of[${name}6]="[fd77::$number]"
+    done
+    # Behind the router; see lib/routed.sh.
+    address_of[far4]=10.78.0.9 host_of[far4]=10.78.0.9
+    address_of[far6]=fd78::9 host_of[far6]="[fd78::9]"
+    for name in a b c client router far; do
         address_of[$name]=${address_of[$name$FAMILY]} host_of[$name]=${host_of[$name$FAMILY]}
     done
 }
@@ -264,22 +271,25 @@ watch_the_switch() {
             for offset in {5..15}; do
                 echo "  set ${ip}_payload_$offset { typeof $key . tcp sport; flags dynamic; size 65535; counter; }"
             done
+            echo "  set ${ip}_errors { typeof $key; flags dynamic; size 65535; counter; }"
             echo "  set ${ip}_resets { typeof $key . tcp sport; flags dynamic; size 65535; counter; }"
         done
         echo '  set ip_traffic { typeof meta iifname . ip saddr . ip daddr . ip protocol; flags dynamic; size 65535; counter; }'
         echo '  set ip6_traffic { typeof meta iifname . ip6 saddr . ip6 daddr . ip6 nexthdr; flags dynamic; size 65535; counter; }'
         echo '  chain enters {'
         echo '    type filter hook prerouting priority -300;'
-        echo "    ip saddr ${alias_prefix[4]} counter name alias_packets"
-        echo "    ip daddr ${alias_prefix[4]} counter name alias_packets"
-        echo "    arp saddr ip ${alias_prefix[4]} counter name alias_packets"
-        echo "    arp daddr ip ${alias_prefix[4]} counter name alias_packets"
-        echo "    ip6 saddr ${alias_prefix[6]} counter name alias_packets"
-        echo "    ip6 daddr ${alias_prefix[6]} counter name alias_packets"
+        echo "    ip saddr ${alias_prefix_of[4]} counter name alias_packets"
+        echo "    ip daddr ${alias_prefix_of[4]} counter name alias_packets"
+        echo "    arp saddr ip ${alias_prefix_of[4]} counter name alias_packets"
+        echo "    arp daddr ip ${alias_prefix_of[4]} counter name alias_packets"
+        echo "    ip6 saddr ${alias_prefix_of[6]} counter name alias_packets"
+        echo "    ip6 daddr ${alias_prefix_of[6]} counter name alias_packets"
         # Who asks for the neighbour's address, or says it: the target, here the 64 bits of the prefix.
         echo "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } @th,64,64 0xfd00ba7000000000 counter name alias_packets"
         echo '    update @ip_traffic { meta iifname . ip saddr . ip daddr . ip protocol }'
         echo '    update @ip6_traffic { meta iifname . ip6 saddr . ip6 daddr . ip6 nexthdr }'
+        echo '    icmp type { destination-unreachable, redirect, time-exceeded, parameter-problem } update @ip_errors { meta iifname . ip saddr . ip daddr }'
+        echo '    icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, nd-redirect } update @ip6_errors { meta iifname . ip6 saddr . ip6 daddr }'
         echo '    iifname "client" accept'
         for ip in ip ip6; do
             key="meta iifname . $ip saddr . $ip daddr . tcp sport"

@@ -53,9 +53,22 @@ scenario             120  netns-scripts/full-accept-queue.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario             120  netns-scripts/host-is-restored.sh
+scenario             120  netns-scripts/host-becomes-no-router.sh
 scenario             300  netns-scripts/many-connections.sh
 scenario             600  netns-scripts/every-direction-at-once.sh
+scenario             120  netns-scripts/both-families.sh
+scenario             120  netns-scripts/unusual-packets.sh
+scenario             120  netns-scripts/client-behind-a-router.sh
+scenario             120  env FAMILY=6 netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
+scenario             120  env FAMILY=6 netns-scripts/any-segmentation.sh
+scenario             120  env FAMILY=6 netns-scripts/falls-back-to-the-local-server.sh
+scenario             180  env FAMILY=6 netns-scripts/large-transfers.sh
+scenario             150  env FAMILY=6 netns-scripts/stop-drains.sh
+scenario             180  env FAMILY=6 netns-scripts/nothing-untranslated-leaves.sh
+scenario             120  env FAMILY=6 netns-scripts/narrow-route-to-the-client.sh
+scenario             120  env FAMILY=6 netns-scripts/host-is-restored.sh
+scenario             120  env FAMILY=6 ROUNDS=1 CONNECTIONS=4000 REQUESTS=20000 netns-scripts/many-connections.sh
 demonstration        300  netns-scripts/demo.sh
 END
 }
@@ -65,6 +78,10 @@ long_steps() {
 many-cases          2400  env PROPTEST_CASES=20000 cargo test --release
 scenario             600  netns-scripts/lossy-network.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
+scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
+scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
+scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
+scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
 END
 }

@@ -114,7 +114,7 @@ of_families() {
     for family in $FRONTENDS; do list+="${list:+, }\"$("$@" "$family")\""; done
     printf '[%s]' "$list"
 }
-prefix_of() { printf '%s' "${alias_prefix[$1]}"; }
+prefix_of() { printf '%s' "${alias_prefix_of[$1]}"; }
 front_end_of() { printf '%s:80' "${host_of[$1$2]}"; }
 
 # write_cluster: the cluster file of this run, with fresh keys. The variables RULES, SERVICE (more lines of the service,
@@ -166,7 +166,9 @@ launch_baton() {
     local node=$1 log=$run_dir/log/baton-$1.log
     stat -c %s "$log" >"$run_dir/$node/log-start" 2>/dev/null || echo 0 >"$run_dir/$node/log-start"
     # shellcheck disable=SC2086 # one word per option
-    spawn "$node" "$log" env RUST_LOG="${BATON_RUST_LOG:-baton=debug}" RUST_BACKTRACE=1 \
+    # BATON_THROUGH: a command that runs it.
+    # shellcheck disable=SC2086 # one word per argument
+    spawn "$node" "$log" env RUST_LOG="${BATON_RUST_LOG:-baton=debug}" RUST_BACKTRACE=1 ${BATON_THROUGH:-} \
         "$BATON" run ${RUN_OPTIONS:-} --node "$node" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$run_dir/cluster.yaml"
     echo "$spawned" >"$run_dir/$node/baton.process"
 }

@@ -10,7 +10,7 @@ its body are checked. Prints one JSON object and exits with 1 when there was an 
                                                              say nothing until FILE exists, and ask once more
   load.py reuse ADDRESS --connections N --source-port PORT   one after the other, all from one source port
 
-Each takes --expect PATH=SERVER[=BODY] (repeatable; connections take them in turn; SERVER may be `any`; BODY is a file)
+`close` takes --from ADDRESS, such as fe80::1%eth0. Each takes --expect PATH=SERVER[=BODY] (repeatable; connections take them in turn; SERVER may be `any`; BODY is a file)
 and --body FILE for those that name none.
 """
 
@@ -33,7 +33,7 @@ class Wrong(Exception):
 
 
 class Connection:
-    def __init__(self, address, source_port=None):
+    def __init__(self, address, source_port=None, source=None):
         self.socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         try:
             self.socket.settimeout(TIMEOUT)
@@ -41,6 +41,8 @@ class Connection:
             if source_port is not None:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 self.socket.bind(("", source_port))
+            if source is not None:
+                self.socket.bind(socket.getaddrinfo(source, 0, self.socket.family)[0][4])
             self.socket.connect((address, 80))
         except OSError:
             self.socket.close()
@@ -104,7 +106,7 @@ class Tally:
 def one_request(options, tally, index):
     path, server, body = options.expect[index % len(options.expect)]
     try:
-        connection = Connection(options.address)
+        connection = Connection(options.address, source=options.source)
         try:
             connection.ask(path, close=True)
             by = connection.answer(server, body)
@@ -278,6 +280,7 @@ def main():
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--silence", type=float, default=0)
     parser.add_argument("--source-port", type=int)
+    parser.add_argument("--from", dest="source")
     parser.add_argument("--until")
     parser.add_argument("--ready")
     parser.add_argument("--expect", action="append", required=True)

@@ -3,6 +3,9 @@
   rawtcp.py request ADDRESS PATH --source-port PORT --order ORDER
       One HTTP request. ORDER is `octets` (one octet per segment) or the order in which three segments leave, such as
       `3,1,2`; a number may come twice. Prints one JSON object.
+      --from ADDRESS sends from that one. --clad KIND: the segments of the request come in packets with extension headers
+      of IPv6 (`hop-by-hop`, `destination`, `routing`, `whole` for a fragment header around all of the packet, `all` for
+      four of them), or, of either family, in two `fragments` each.
   rawtcp.py forge ADDRESS --source-port PORT --count N KIND
       KIND: `syn` (random sequence number), `syn-inside` (inside the receiver's window), `reset` (random), `reset-exact`
       (the one that must work). For the last three and the timestamps, a segment of the connection is watched first.
@@ -56,15 +59,65 @@ class Segment:
             options = options[max(options[1], 2):]
 
 
+# Each with the number that announces it (RFC 8200, section 4); the first octet will say what follows.
+PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])
+HOP_BY_HOP, DESTINATION = (0, PADDING), (60, PADDING)
+# An experimental type (RFC 4727) with no segments left: to be skipped by whoever does not know it.
+ROUTING = (43, bytes([0, 0, 253, 0, 0, 0, 0, 0]))
+TCP, FRAGMENT = 6, 44
+
+
+def fragment(offset, more, identification):
+    return FRAGMENT, struct.pack("!BBHI", 0, 0, offset | more, identification)
+
+
+def packet_v6(source, destination, headers, octets):
+    numbers = [number for number, _ in headers] + [TCP]
+    chain = b"".join(bytes([following]) + header[1:] for (_, header), following in zip(headers, numbers[1:]))
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
+    return struct.pack("!IHBB", 6 << 28, len(chain) + len(octets), numbers[0], 64) + addresses + chain + octets
+
+
+def packets(family, source, destination, segment, clad):
+    """The packets that carry a segment, clad as the options of the command line say."""
+    identification = random.getrandbits(16)
+    edge = 40
+    if clad is None:
+        return []
+    if clad == "fragments" and family == socket.AF_INET:
+        addresses = socket.inet_aton(source) + socket.inet_aton(destination)
+        pieces = [(segment[:edge], 0x2000), (segment[edge:], edge // 8)]
+        # The kernel fills in the checksum.
+        return [struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(piece), identification, field, 64, 6, 0) + addresses + piece for piece, field in pieces]
+    if clad == "fragments":
+        pieces = [(segment[:edge], fragment(0, 1, identification)), (segment[edge:], fragment(edge, 0, identification))]
+        return [packet_v6(source, destination, [header], piece) for piece, header in pieces]
+    whole = fragment(0, 0, identification)
+    headers = {
+        "hop-by-hop": [HOP_BY_HOP],
+        "destination": [DESTINATION],
+        "routing": [ROUTING],
+        "whole": [whole],
+        "all": [HOP_BY_HOP, DESTINATION, ROUTING, whole],
+    }
+    return [packet_v6(source, destination, headers[clad], segment)]
+
+
 class Wire:
-    def __init__(self, address, source_port, port=80):
+    def __init__(self, address, source_port, port=80, own_address=None, clad=None):
+        self.clad = clad
         self.address, self.port, self.source_port = address, port, source_port
         self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.socket = socket.socket(self.family, socket.SOCK_RAW, socket.IPPROTO_TCP)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        if own_address is not None:
+            # A link-local one carries its device, as in fe80::1%eth0.
+            self.socket.bind(socket.getaddrinfo(own_address, 0, self.family, socket.SOCK_RAW)[0][4])
         self.socket.connect((address, 0))
-        self.own_address = self.socket.getsockname()[0]
+        self.own_address = self.socket.getsockname()[0].split("%")[0]
+        self.by_hand = socket.socket(self.family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.by_hand.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
 
     def send(self, seq, ack, flags, payload=b"", options=b"", window=65535):
         offset = (20 + len(options)) // 4 << 4
@@ -75,7 +128,10 @@ class Wire:
         # The fields of RFC 8200, section 8.1; with numbers this small those of IPv4 give the same sum.
         pseudo += struct.pack("!II", len(header) + len(payload), 6)
         header = struct.pack("!HHIIBBHHH", *fields, checksum(pseudo + header + payload), 0) + options
-        self.socket.send(header + payload)
+        if self.clad is None or not payload:
+            self.socket.send(header + payload)
+        for packet in packets(self.family, self.own_address, self.address, header + payload, self.clad if payload else None):
+            self.by_hand.sendto(packet, (self.address, 0))
 
     def receive(self, timeout):
         """The next segment of this connection, or None."""
@@ -87,6 +143,7 @@ class Wire:
                 segment = Segment(packet, source[0])
             except (socket.timeout, BlockingIOError):
                 return None
+            segment.source = segment.source.split("%")[0]
             if (segment.source, segment.source_port, segment.destination_port) == (self.address, self.port, self.source_port):
                 return segment
         return None
@@ -191,7 +248,7 @@ def request(options):
     else:
         edges = [0, 9, 30, len(text)]
         pieces = [(edges[int(number) - 1], edges[int(number)]) for number in options.order.split(",")]
-    client = Client(Wire(options.address, options.source_port))
+    client = Client(Wire(options.address, options.source_port, own_address=options.own_address, clad=options.clad))
     client.connect()
     repeated = client.request(text, pieces)
     head, _, body = bytes(client.stream).partition(b"\r\n\r\n")
@@ -241,6 +298,8 @@ def main():
     command.add_argument("path")
     command.add_argument("--source-port", type=int, required=True)
     command.add_argument("--order", required=True)
+    command.add_argument("--from", dest="own_address")
+    command.add_argument("--clad")
     command = commands.add_parser("forge")
     command.set_defaults(run=forge)
     command.add_argument("address")

@@ -4,6 +4,7 @@
   payload PORT [TO [SOURCE_PORT]]   TCP payload octets that left the wire of server PORT, to TO, from SOURCE_PORT
   resets PORT [TO [SOURCE_PORT]]    TCP resets that left the wire of PORT
   traffic PORT TO PROTOCOL          octets of IP packets that left the wire of PORT for TO ("*": any)
+  errors PORT [TO]                  ICMP and ICMPv6 errors and redirects that left the wire of PORT for TO
   summary                           everything, for a person
 """
 
@@ -30,7 +31,7 @@ def matches(key, wanted):
 
 
 def selection(arguments):
-    """The keys are (port of the switch, source address, destination address, source port)."""
+    """The keys are (port of the switch, source address, destination address, and mostly the source port)."""
     port, to, source_port = (arguments + ["*", "*", "*"])[:3]
     return [port, "*", to, source_port]
 
@@ -63,6 +64,8 @@ def main():
     elif question == "traffic":
         port, to, protocol = arguments
         print(sum(c["bytes"] for key, _, c in of_both(sets, "traffic") if matches(key, [port, "*", to, protocol])))
+    elif question == "errors":
+        print(sum(c["packets"] for key, _, c in of_both(sets, "errors") if matches(key, selection(arguments))))
     elif question == "summary":
         print("packets with an alias address:", counters["alias_packets"]["packets"])
         keys = {tuple(key) for offset in range(5, 16) for key, _, _ in of_both(sets, f"payload_{offset}")}

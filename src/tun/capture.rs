@@ -8,16 +8,18 @@ use super::device::Device;
 use super::family::Family;
 use super::firewall::{self, Consequence, Firewall};
 use super::first_values::FirstValues;
+use super::forwarding::Means;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
 use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
 use super::routing::Routing;
 use super::steering::Steering;
-use super::{heartbeat, nft, preflight, probe, requirements, sysctl, undo};
+use super::{forwarding, heartbeat, nft, preflight, probe, requirements, sysctl, undo};
 use crate::flow::{Endpoint, FlowKey};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use log::{debug, info, warn};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -60,6 +62,8 @@ pub struct Capture {
     ingress: Vec<Ingress>,
     tracking: Tracking,
     steering: Vec<Steering>,
+    /// What makes packets of each family be forwarded.
+    means: BTreeMap<Family, Means>,
     routing: Routing,
     first_values: FirstValues,
     guards: Guards,
@@ -106,13 +110,14 @@ impl Capture {
             frontends: &config.frontends,
             aliases: &config.aliases,
             ingress: &[],
+            not_a_router: &[],
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
         };
-        let families: Vec<Family> = ruleset.families().collect();
+        let mut families = Vec::new();
         let mut steering = Vec::new();
-        for &family in &families {
-            preflight::check_forwarding(family, &config.device)?;
+        for family in ruleset.families() {
+            families.push((family, Means::of(family, &config.device, &first_values)?));
             let steps = Steering::new(family, Some(device), &config.aliases);
             steps.check(&mut routing)?;
             steering.push(steps);
@@ -121,6 +126,8 @@ impl Capture {
             preflight::ingress(&mut routing, &config.device, &families, &config.frontends, &links, &addresses, &first_values)?;
         preflight::check_reverse_path(&ingress)?;
         ruleset.ingress = &ingress;
+        let not_a_router = Means::not_a_router(&families);
+        ruleset.not_a_router = &not_a_router;
         let left_over = preflight::left_over()?;
         preflight::check_rules(&mut ruleset, &left_over)?;
         let tracking = ruleset.tracking;
@@ -136,6 +143,7 @@ impl Capture {
             ingress,
             tracking,
             steering,
+            means: families.into_iter().collect(),
             routing,
             first_values,
             _lock: lock,
@@ -164,9 +172,15 @@ impl Capture {
         for steering in &self.steering {
             steering.open_aliases(&mut self.routing)?;
         }
-        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            let setting = |device| preflight::forwarding_setting(ingress.family, device);
-            self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
+        if self.means.values().any(|&means| means == Means::Everywhere) {
+            forwarding::turn_on_everywhere(&mut self.first_values)?;
+        }
+        let per_device = |family| self.means.get(&family) == Some(&Means::PerDevice);
+        for ingress in self.ingress.iter().filter(|ingress| per_device(ingress.family)) {
+            if ingress.forwarding == Forwarding::OnlyForUs {
+                let setting = |device| forwarding::setting(ingress.family, device);
+                self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
+            }
         }
         Ok(())
     }
@@ -179,7 +193,11 @@ impl Capture {
         for (setting, value) in [("accept_local", "1"), ("rp_filter", "2"), ("forwarding", "1"), ("send_redirects", "0")] {
             sysctl::write(&sysctl::of_device(Family::V4, device, setting), value)?;
         }
-        let forwarding = preflight::forwarding_setting(Family::V6, device);
+        // An administrator may have switched IPv6 off for devices to come, and this is one.
+        if self.means.contains_key(&Family::V6) {
+            sysctl::write(&sysctl::of_device(Family::V6, device, "disable_ipv6"), "0")?;
+        }
+        let forwarding = forwarding::setting(Family::V6, device);
         if sysctl::read(&forwarding)?.is_some() {
             sysctl::write(&forwarding, "1")?;
         }

@@ -6,6 +6,7 @@ use super::capture::CaptureConfig;
 use super::family::Family;
 use super::firewall::{self, Consequence, Firewall};
 use super::first_values::FirstValues;
+use super::forwarding::Means;
 use super::host_lock::{self, Namespace};
 use super::nft::{Forwarding, Ingress, LeftOver, Ruleset, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing};
@@ -101,13 +102,21 @@ impl Look<'_> {
         for &family in &families {
             let checked = Steering::new(family, None, aliases).check(&mut routing);
             findings.check("policy rules", checked, |()| format!("preferences, tables and marks of {family} are free or ours"));
-            // The TUN has what a new device has by default.
-            let forwarding = preflight::check_forwarding(family, "default");
-            findings.check("forwarding", forwarding, |()| format!("can be switched on for single devices, {family}"));
         }
         let Some(first_values) = first_values else { return Ok(()) };
+        let mut means = Vec::new();
+        for &family in &families {
+            // The TUN has what a new device has by default.
+            let found = Means::of(family, "default", &first_values);
+            means.extend(found.as_ref().ok().map(|means| (family, *means)));
+            findings.check("forwarding", found, |means| match means {
+                Means::Given => format!("is on for all devices, {family}"),
+                Means::PerDevice => format!("can be switched on for single devices, {family}"),
+                Means::Everywhere => format!("can be switched on for all devices, which stay a host's, {family}"),
+            });
+        }
         if let Some(config) = config {
-            self.at_the_configuration(config, &families, &links, &mut routing, &first_values, left_over.as_ref(), findings)?;
+            self.at_the_configuration(config, &means, &links, &mut routing, &first_values, left_over.as_ref(), findings)?;
         } else if self.nft {
             check_rules_of_others(findings);
         }
@@ -197,7 +206,7 @@ impl Look<'_> {
     fn at_the_configuration(
         &self,
         config: &CaptureConfig,
-        families: &[Family],
+        families: &[(Family, Means)],
         links: &[Link],
         routing: &mut Routing,
         first_values: &FirstValues,
@@ -216,11 +225,13 @@ impl Look<'_> {
         findings.check("reverse path", reverse_path, |()| "does not ask for captured packets' routes by their mark".to_owned());
 
         let Some(left_over) = left_over else { return Ok(()) };
+        let not_a_router = Means::not_a_router(families);
         let mut ruleset = Ruleset {
             device: self.name,
             frontends: &config.frontends,
             aliases: &config.aliases,
             ingress: &ingress,
+            not_a_router: &not_a_router,
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
         };

@@ -96,6 +96,33 @@ impl FirstValues {
         self.change_with(name, ours, Some((general.to_owned(), first)))
     }
 
+    /// Saves what these settings are that the kernel is about to make `ours` along with another one. Gives the names of
+    /// those that are something else now.
+    pub(super) fn remember(&mut self, settings: &[(sysctl::Name, &str)]) -> anyhow::Result<Vec<sysctl::Name>> {
+        let mut remembered = Vec::new();
+        for (name, ours) in settings {
+            let Some(first) = sysctl::read(name)? else { continue };
+            if first != *ours && !self.saved.settings.contains_key(name) {
+                self.saved.settings.insert(name.clone(), Setting { first, ours: (*ours).to_owned(), general: None });
+                remembered.push(name.clone());
+            }
+        }
+        self.save().with_context(|| format!("saving first values to {}", self.path.display()))?;
+        Ok(remembered)
+    }
+
+    /// Puts these back, if they are not what they were, and forgets them.
+    pub(super) fn put_back(&mut self, names: &[sysctl::Name]) -> anyhow::Result<()> {
+        for name in names {
+            if let Some(setting) = self.saved.settings.remove(name)
+                && sysctl::is(name, &setting.ours)?
+            {
+                sysctl::write(name, &setting.first)?;
+            }
+        }
+        self.save().with_context(|| format!("saving first values to {}", self.path.display()))
+    }
+
     fn change_with(&mut self, name: &str, ours: &str, general: Option<(sysctl::Name, String)>) -> anyhow::Result<()> {
         let Some(current) = sysctl::read(name)? else { bail!("this kernel has no setting net/{name}") };
         if !self.saved.settings.contains_key(name) {

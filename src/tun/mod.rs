@@ -12,6 +12,7 @@ pub mod examine;
 mod family;
 mod firewall;
 mod first_values;
+mod forwarding;
 mod guard;
 mod heartbeat;
 mod host_lock;

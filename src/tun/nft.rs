@@ -56,6 +56,8 @@ pub(super) struct Ruleset<'a> {
     pub(super) frontends: &'a [Endpoint],
     pub(super) aliases: &'a [IpNet],
     pub(super) ingress: &'a [Ingress],
+    /// Families no device of which forwarded before, while now all do.
+    pub(super) not_a_router: &'a [Family],
     pub(super) guards_max: usize,
     pub(super) tracking: Tracking,
 }
@@ -84,11 +86,15 @@ struct Words {
     version: &'static str,
     ip: &'static str,
     address: &'static str,
-    /// Fragments go to the local stack whole or not at all: captured are only packets that are none.
-    unfragmented: &'static str,
+    /// Fragments go to the local stack whole or not at all: captured are only packets that are none. One fragment that
+    /// is the whole packet is none (RFC 6946).
+    unfragmented: &'static [&'static str],
+    /// Clients that packets can be forwarded for.
+    routable: &'static str,
     /// Errors about packets of a connection; the number of the protocol stands in the quoted header.
     errors: &'static str,
     quotes_tcp: &'static str,
+    redirect: &'static str,
 }
 
 fn words(family: Family) -> Words {
@@ -98,19 +104,23 @@ fn words(family: Family) -> Words {
             version: "ipv4",
             ip: "ip",
             address: "ipv4_addr",
-            unfragmented: "ip frag-off & 0x3fff == 0",
+            unfragmented: &["ip frag-off & 0x3fff == 0"],
+            routable: "",
             errors: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
             quotes_tcp: "@th,136,8 6",
+            redirect: "icmp type redirect",
         },
         Family::V6 => Words {
             digit: '6',
             version: "ipv6",
             ip: "ip6",
             address: "ipv6_addr",
-            // A link-local client cannot be forwarded to the TUN (RFC 4291, section 2.5.6).
-            unfragmented: "exthdr frag missing ip6 saddr != fe80::/10",
+            unfragmented: &["exthdr frag missing", "frag frag-off 0 frag more-fragments 0"],
+            // What comes from a link-local address is not forwarded, nor what goes there (RFC 4291, section 2.5.6).
+            routable: "ip6 saddr != fe80::/10 ",
             errors: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
             quotes_tcp: "@th,112,8 6",
+            redirect: "icmpv6 type nd-redirect",
         },
     }
 }
@@ -121,6 +131,10 @@ impl Ruleset<'_> {
             self.frontends.iter().any(|frontend| Family::of(frontend.address) == family)
                 || self.aliases.iter().any(|prefix| Family::of_prefix(prefix) == family)
         })
+    }
+
+    fn only_for_us(&self) -> impl Iterator<Item = &Ingress> {
+        self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs)
     }
 
     fn frontends_of(&self, family: Family) -> impl Iterator<Item = &Endpoint> {
@@ -197,12 +211,14 @@ impl Ruleset<'_> {
         }
         text.push_str("  }\n  chain capture {\n");
         for family in self.families() {
-            let Words { digit, ip, unfragmented, .. } = words(family);
-            let _ = writeln!(
-                text,
-                "    iifname @ingress{digit} {unfragmented} {ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
-                 {notrack}meta mark set {MARK_CAPTURED:#x}"
-            );
+            let Words { digit, ip, unfragmented, routable, .. } = words(family);
+            for whole in unfragmented {
+                let _ = writeln!(
+                    text,
+                    "    iifname @ingress{digit} {whole} {routable}{ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
+                     {notrack}meta mark set {MARK_CAPTURED:#x}"
+                );
+            }
         }
         text.push_str("  }\n  chain answers {\n");
         for family in self.families() {
@@ -254,6 +270,13 @@ impl Ruleset<'_> {
             );
         }
         text.push_str("    oifname \"lo\" return\n");
+        // Who forwards also says that there is a shorter way. A host that is no router does not.
+        for &family in self.not_a_router {
+            let _ = writeln!(text, "    {} drop", words(family).redirect);
+        }
+        for Ingress { name, family, .. } in self.only_for_us() {
+            let _ = writeln!(text, "    oifname \"{name}\" {} drop", words(*family).redirect);
+        }
         if self.tracking == Tracking::Bypassed {
             for family in self.families() {
                 let Words { digit, ip, .. } = words(family);
@@ -266,9 +289,12 @@ impl Ruleset<'_> {
             let Words { digit, ip, .. } = words(family);
             let _ = writeln!(text, "    {ip} saddr @aliases{digit} oifname != \"{device}\" drop");
         }
-        for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            let version = words(ingress.family).version;
-            let name = &ingress.name;
+        for &family in self.not_a_router {
+            let version = words(family).version;
+            let _ = writeln!(text, "    meta nfproto {version} iifname != \"{device}\" oifname != \"{device}\" drop");
+        }
+        for Ingress { name, family, .. } in self.only_for_us() {
+            let version = words(*family).version;
             let _ = writeln!(text, "    meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop");
         }
         text.push_str("  }\n");
@@ -417,6 +443,10 @@ mod tests {
     use super::*;
 
     fn text(left_over: &LeftOver) -> String {
+        text_of(left_over, &[])
+    }
+
+    fn text_of(left_over: &LeftOver, not_a_router: &[Family]) -> String {
         let ingress = [
             Ingress { family: Family::V4, name: "eth0".into(), forwarding: Forwarding::OnlyForUs },
             Ingress { family: Family::V4, name: "br-1".into(), forwarding: Forwarding::Before },
@@ -426,6 +456,7 @@ mod tests {
             frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
             aliases: &["198.18.0.0/16".parse().unwrap()],
             ingress: &ingress,
+            not_a_router,
             guards_max: 1000,
             tracking: Tracking::Bypassed,
         };
@@ -465,5 +496,20 @@ mod tests {
         let text = text(&LeftOver::default());
         assert!(text.contains("meta nfproto ipv4 iifname \"eth0\" oifname != \"bt0\" drop"));
         assert!(!text.contains("iifname \"br-1\" oifname"));
+    }
+
+    #[test]
+    fn a_host_that_is_no_router_does_not_speak_like_one() {
+        let text = text(&LeftOver::default());
+        assert!(text.contains("oifname \"eth0\" icmp type redirect drop"));
+        assert!(!text.contains("oifname \"br-1\" icmp type redirect"));
+    }
+
+    #[test]
+    fn where_all_devices_forward_for_us_none_forwards_for_others() {
+        let text = text_of(&LeftOver::default(), &[Family::V6]);
+        assert!(text.contains("meta nfproto ipv6 iifname != \"bt0\" oifname != \"bt0\" drop"));
+        assert!(text.contains("    icmpv6 type nd-redirect drop"));
+        assert!(!text.contains("meta nfproto ipv4 iifname != \"bt0\""));
     }
 }

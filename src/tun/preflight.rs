@@ -2,6 +2,7 @@
 
 use super::family::Family;
 use super::first_values::FirstValues;
+use super::forwarding::Means;
 use super::nft::{Forwarding, Ingress, LeftOver, Ruleset, TABLE, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing, TABLE_MAIN};
 use super::sysctl;
@@ -47,7 +48,7 @@ pub(super) fn check_addresses(frontends: &[Endpoint], aliases: &[IpNet], address
 pub(super) fn ingress(
     routing: &mut Routing,
     device: &str,
-    families: &[Family],
+    families: &[(Family, Means)],
     frontends: &[Endpoint],
     links: &[Link],
     addresses: &[HostAddress],
@@ -55,8 +56,8 @@ pub(super) fn ingress(
 ) -> anyhow::Result<Vec<Ingress>> {
     let mut ingress = Vec::new();
     // Without a front-end address nothing is captured, and no device need forward into the TUN.
-    let has_frontend = |family: &&Family| frontends.iter().any(|frontend| Family::of(frontend.address) == **family);
-    for &family in families.iter().filter(has_frontend) {
+    let has_frontend = |(family, _): &&(Family, Means)| frontends.iter().any(|frontend| Family::of(frontend.address) == *family);
+    for &(family, means) in families.iter().filter(has_frontend) {
         let of_frontends = addresses.iter().filter(|host| {
             frontends.iter().any(|frontend| frontend.address == host.address) && Family::of(host.address) == family
         });
@@ -64,34 +65,13 @@ pub(super) fn ingress(
         let routes = routing.routes(family, TABLE_MAIN).context("listing routes")?;
         wanted.extend(routes.iter().filter(|route| route.prefix_length == 0).flat_map(|route| &route.devices));
         for link in links.iter().filter(|link| link.kind == LinkKind::Other && link.name != device) {
-            let forwarding = forwarding_before(family, &link.name, first_values)?;
+            let forwarding = means.before(family, &link.name, first_values)?;
             if forwarding == Forwarding::Before || wanted.contains(&link.index) {
                 ingress.push(Ingress { family, name: link.name.clone(), forwarding });
             }
         }
     }
     Ok(ingress)
-}
-
-fn forwarding_before(family: Family, device: &str, first_values: &FirstValues) -> anyhow::Result<Forwarding> {
-    let name = forwarding_setting(family, device);
-    let everywhere = family == Family::V6 && sysctl::is("ipv6/conf/all/forwarding", "1")?;
-    let first = match first_values.first(&name) {
-        Some(first) => Some(first.to_owned()),
-        None => sysctl::read(&name)?,
-    };
-    Ok(if everywhere || first.as_deref() == Some("1") { Forwarding::Before } else { Forwarding::OnlyForUs })
-}
-
-/// The setting that makes packets from one device be forwarded.
-///
-/// For IPv6 that is a newer one (Linux 6.17): `forwarding` of all devices would delete the default route that a router
-/// advertised.
-pub(super) fn forwarding_setting(family: Family, device: &str) -> sysctl::Name {
-    match family {
-        Family::V4 => sysctl::of_device(family, device, "forwarding"),
-        Family::V6 => sysctl::of_device(family, device, "force_forwarding"),
-    }
 }
 
 /// Strict reverse path filtering is fine, since it asks for the route to the client without our mark. Unless it is told
@@ -113,29 +93,6 @@ pub(super) fn check_reverse_path(ingress: &[Ingress]) -> anyhow::Result<()> {
             ));
         }
     }
-    Ok(())
-}
-
-/// Whether packets of this family can be forwarded to the TUN without touching settings of all devices.
-pub(super) fn check_forwarding(family: Family, device: &str) -> anyhow::Result<()> {
-    if family == Family::V4 || sysctl::is("ipv6/conf/all/forwarding", "1")? {
-        return Ok(());
-    }
-    ensure!(
-        sysctl::read("ipv6/conf/all/forwarding")?.is_some(),
-        refusal(
-            "there is an IPv6 front-end or alias prefix, but IPv6 is switched off on this host",
-            "switch it on (no `ipv6.disable=1` on the kernel's command line), or use IPv4 front-ends and aliases only"
-        )
-    );
-    ensure!(
-        sysctl::read(&forwarding_setting(family, device))?.is_some(),
-        refusal(
-            "IPv6 front-ends need forwarding, and this kernel cannot switch it on for single devices (Linux 6.17 can)",
-            "set net.ipv6.conf.DEVICE.accept_ra=2 for devices with a default route from a router, then \
-             net.ipv6.conf.all.forwarding=1; or use IPv4 front-ends and aliases only"
-        )
-    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Kernel settings below `/proc/sys/net`.
 
 use super::family::Family;
+use super::forwarding;
 use std::io;
 use std::path::PathBuf;
 
@@ -25,7 +26,16 @@ pub(super) fn read(name: &str) -> io::Result<Option<String>> {
     }
 }
 
+/// Changes this setting and no other one.
 pub(super) fn write(name: &str, value: &str) -> io::Result<()> {
+    match name {
+        forwarding::EVERYWHERE => forwarding::write_everywhere(value),
+        _ => write_alone(name, value),
+    }
+}
+
+/// The same, leaving to the kernel what it changes along with it.
+pub(super) fn write_alone(name: &str, value: &str) -> io::Result<()> {
     std::fs::write(path(name), value)
         .map_err(|error| io::Error::new(error.kind(), format!("writing {value} to {}: {error}", path(name).display())))
 }
@@ -33,6 +43,15 @@ pub(super) fn write(name: &str, value: &str) -> io::Result<()> {
 /// Whether the setting can be written; it is not.
 pub(super) fn check_writable(name: &str) -> io::Result<()> {
     std::fs::OpenOptions::new().write(true).open(path(name)).map(drop)
+}
+
+/// The names below a part of a name; none when this kernel has no such part.
+pub(super) fn list(name: &str) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(path(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// Whether the setting is there and has this value.
