@@ -4,6 +4,8 @@
 //! captured before the first heartbeat. Restoring: capture ends first, then aliases are closed and emptied while the
 //! blackhole still stands, then everything else goes.
 
+mod frontends;
+
 use super::device::Device;
 use super::family::Family;
 use super::first_values::FirstValues;
@@ -18,6 +20,7 @@ use crate::flow::{Endpoint, FlowKey};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use log::{info, warn};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -54,6 +57,8 @@ pub struct Capture {
     guards: Guards,
     guards_found: Vec<FlowKey>,
     heartbeats: Vec<Vec<u8>>,
+    /// Every front-end address since this capture was installed.
+    known: BTreeSet<Endpoint>,
     installed: Installed,
     /// Last: another process may start only when everything above is undone.
     _lock: HostLock,
@@ -115,6 +120,7 @@ impl Capture {
 
         let mut capture = Self {
             heartbeats: heartbeat::packets(&config.frontends),
+            known: config.frontends.iter().copied().collect(),
             guards: Guards::open().context("opening nfnetlink")?,
             guards_found: Vec::new(),
             installed: Installed::Rules,
@@ -151,8 +157,7 @@ impl Capture {
             steering.open_aliases(&mut self.routing)?;
         }
         for ingress in self.ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
-            let setting = |device| preflight::forwarding_setting(ingress.family, device);
-            self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
+            switch_forwarding_on(ingress, &mut self.first_values)?;
         }
         Ok(())
     }
@@ -275,6 +280,12 @@ impl Drop for Capture {
         // Failures are logged as they happen; there is nobody left to tell.
         let _ = self.undo();
     }
+}
+
+/// Lets a device forward packets from the network to the TUN.
+fn switch_forwarding_on(ingress: &Ingress, first_values: &mut FirstValues) -> anyhow::Result<()> {
+    let setting = |device| preflight::forwarding_setting(ingress.family, device);
+    first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))
 }
 
 /// A socket that lived on would send from its alias, untranslated, once the blackhole is gone.
