@@ -15,6 +15,11 @@ fn status_is_one_screen() {
         pid: 71,
         device: "bt0".into(),
         cluster_file: ClusterFile { path: "/etc/baton/shop.yaml".into(), hash: "0123456789abcdef0123".into() },
+        configuration: Configuration {
+            loaded_at: "2026-03-01T12:00:00Z".into(),
+            hash: "0123456789abcdef0123".into(),
+            last_error: None,
+        },
         peers: PeersUp { up: 1, total: 2 },
         connections: Connections { live: 3, front_end: 4, back_end: 1, lingering: 9 },
         services: vec![
@@ -53,7 +58,7 @@ fn status_is_one_screen() {
         "\
 node         a of cluster shop, running
 version      0.1.0, up 1h 2m 5s, epoch 18a3, process 71
-file         /etc/baton/shop.yaml (hash 0123456789ab)
+file         /etc/baton/shop.yaml (hash 0123456789ab, read 2026-03-01T12:00:00Z)
 device       bt0
 peers        1 of 2 up
 connections  3 live; 4 as front-end, 1 as back-end, 9 lingering

@@ -24,6 +24,7 @@ impl Node {
             Request::Peers => Reply::Peers(self.peers(now)),
             Request::Flows { limit } => Reply::Flows(self.flows(limit, now)),
             Request::Stats => Reply::Stats(self.stats(now)),
+            Request::Reload => self.reload("baton reload", now),
             Request::Drain => self.set_draining(true, now),
             Request::Undrain => self.set_draining(false, now),
             Request::Stop { timeout_seconds } => {
@@ -58,8 +59,13 @@ impl Node {
             pid: std::process::id(),
             device: self.host.device_name().to_owned(),
             cluster_file: protocol::ClusterFile {
-                path: self.identity.cluster_path.display().to_string(),
+                path: self.configuration.path.display().to_string(),
                 hash: self.policy.hash.to_string(),
+            },
+            configuration: protocol::Configuration {
+                loaded_at: humantime::format_rfc3339_seconds(self.configuration.loaded_at).to_string(),
+                hash: self.policy.hash.to_string(),
+                last_error: self.configuration.last_error.clone(),
             },
             peers: self.peers_up(),
             connections: self.connections(),
