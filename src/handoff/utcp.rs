@@ -331,7 +331,7 @@ impl Delivering {
     }
 
     /// The rest of the first flight, as segments of the client. All are built, none translated: until the kernel leaves
-    /// SYN-RECV it wants exactly its own SYN-ACK's TSval echoed.
+    /// SYN-RECV it wants its own SYN-ACK's TSval echoed, or nothing.
     fn segments(&self, client: Endpoint, alias: Endpoint) -> Vec<Vec<u8>> {
         let rest = self.offer.first_flight.get(self.acknowledged..).unwrap_or_default();
         let timestamps = self.offer.timestamps.zip(self.learned.echo).map(|(offered, echo)| (offered.client, echo));
