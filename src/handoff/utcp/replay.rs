@@ -126,7 +126,7 @@ impl Utcp {
         let accept = prepared.accept.take();
         if accept.is_some() && socket == SocketState::SynReceived {
             prepared.learned.echo = untimed_echo(&prepared.offer, prepared.learned.echo);
-            ctx.write(replayed_syn(&prepared.offer, connection.alias));
+            ctx.write(replayed_syn(&prepared.offer, connection.alias), Why::RepeatedSyn);
         }
         connection.state = State::Prepared(prepared);
         let Some(accept) = accept else { return };
