@@ -34,6 +34,18 @@ pub const SETTINGS_INTERVAL: Duration = Duration::from_secs(1);
 /// Units a client was promised to count windows in that must fit into a back-end's first window, where windows are rounded
 /// down to such units: with 8, at most an eighth of what the kernel offers is lost.
 pub const PROMISED_UNITS_MIN: u32 = 8;
+/// Longest round trip of a client whose replayed handshake gives the kernel a sample: of one millisecond, the least that an
+/// echoed timestamp can say. With it the kernel's loss probe waits 4 ms (twice the sample and `TCP_TIMEOUT_MIN_US`).
+pub const NEAR_ROUND_TRIP_MAX: Duration = Duration::from_millis(2);
+/// Longest hold that the local kernel may take for a part of the round trip: it adds at most three times as much to a
+/// retransmission time-out of 200 ms at least, and a client's delayed acknowledgement may add 40 ms as well.
+pub const HOLD_TIMED_MAX: Duration = Duration::from_millis(20);
+/// Hold and round trip after which, without timestamps, no sample is better than that one: without any the kernel probes
+/// for a loss after 1 s, with this one after twice the time.
+pub const UNTIMED_AFTER: Duration = Duration::from_millis(500);
+/// How long the local kernel may take to answer a repeated SYN before what was withheld is released without: it answers
+/// within the write, or not at all.
+pub const RELEASE_PATIENCE: Duration = Duration::from_millis(10);
 /// How long a prepared replay waits for commit or abort when the front-end has gone silent.
 pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
 /// Interval between deliveries of the first flight until the kernel has acknowledged it.

@@ -25,8 +25,9 @@ move_client_away() {
     # What was learned at another distance: neighbours, and round trips of former connections.
     local node
     for node in "${nodes[@]}"; do forget_round_trips "$node"; done
-    # An answered or a refused connection: either way the wire carries.
-    wait_until 10 client_reaches "${address_of[${nodes[0]}]}"
+    # An answered or a refused connection: either way the wire carries, and both ends have asked for the other's hardware
+    # address, which takes a round trip too.
+    for node in "${nodes[@]}"; do wait_until 10 client_reaches "${address_of[$node]}"; done
 }
 
 # end_shaper: and require that it has lost nothing.
@@ -41,14 +42,12 @@ end_shaper() {
 forget_round_trips() { in_ns "$1" ip tcp_metrics flush all >/dev/null; }
 
 # as_the_kernel_sees NODE PORT: one line of NODE's socket towards this port of the client, such as
-# `rto=504 rtt=300.2 cwnd=10 retrans=0`; `none` for a value that the kernel does not have.
+# `rtt=300.2 minrtt=300.1 rto=504 cwnd=10`, in milliseconds and segments; `none` for what the kernel does not have.
 as_the_kernel_sees() {
-    in_ns "$1" ss -Htin "dst $client_address and dport = :$2" | tr ' ' '\n' | awk -F : '
+    in_ns "$1" ss -Htin "dst $client_address and dport = :$2" | tr ' ' '\n' | awk -F '[:/]' '
         { value[$1] = $2 }
-        END {
-            split(value["rtt"], rtt, "/"); split(value["retrans"], retrans, "/")
-            printf "rto=%s rtt=%s cwnd=%s retrans=%s\n", value["rto"], rtt[1] == "" ? "none" : rtt[1], value["cwnd"], retrans[2] + 0
-        }'
+        function of(name) { return name "=" (name in value ? value[name] : "none") }
+        END { print of("rtt"), of("minrtt"), of("rto"), of("cwnd") }'
 }
 
 client_reaches() {

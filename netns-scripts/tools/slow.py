@@ -1,6 +1,6 @@
 """A client that takes its time: connects, waits, asks, and measures from its first byte to the last of the answer.
 
-  slow.py ADDRESS PATH [--wait SECONDS] [--times N] [--upload BYTES] [--keep SECONDS]
+  slow.py ADDRESS PATH [--wait SECONDS] [--times N [--apart SECONDS]] [--upload BYTES] [--keep SECONDS]
 
 Prints one JSON object per connection: port, answered_by, octets, seconds. With --keep the connection stays open that long
 after the answer, so that somebody can look at the server's socket.
@@ -9,6 +9,7 @@ after the answer, so that somebody can look at the server's socket.
 import argparse
 import json
 import socket
+import threading
 import time
 
 
@@ -50,11 +51,20 @@ def main():
     parser.add_argument("path")
     parser.add_argument("--wait", type=float, default=0)
     parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--apart", type=float, default=0)
     parser.add_argument("--upload", type=int, default=0)
     parser.add_argument("--keep", type=float, default=0)
     options = parser.parse_args()
+    clients = []
     for _ in range(options.times):
-        ask(options)
+        clients.append(threading.Thread(target=ask, args=(options,)))
+        clients[-1].start()
+        if options.apart:
+            time.sleep(options.apart)
+        else:
+            clients[-1].join()
+    for client in clients:
+        client.join()
 
 
 main()

@@ -26,7 +26,10 @@ mod handoff;
 mod packets;
 mod peers;
 mod policy;
+mod release;
 mod secure;
+
+use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
@@ -42,7 +45,7 @@ use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
 use crate::policy::{Decision, Examination, Target};
-use crate::rewrite::{Flags, Segment, SegmentSpec, ToClientWire, ToServerWire};
+use crate::rewrite::{Flags, Segment, SegmentSpec, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,6 +108,8 @@ enum State {
     /// The kernel's half is about to be purged: the guard is being written, then the kernel is asked whether its half is
     /// still what we think. Nothing is given away before both have answered.
     Securing(Securing),
+    /// The local server serves it; the kernel is about to get what was withheld.
+    Releasing(Releasing),
     /// The owner serves it.
     HandedOff(HandedOff),
     /// It is over; late packets still go to the owner.
@@ -123,6 +128,7 @@ impl State {
             Self::Undecided(Undecided { kernel: KernelHalf::Purged, .. }) => "parked",
             Self::Offered(_) => "offered",
             Self::Securing(_) => "securing",
+            Self::Releasing(_) => "releasing",
             Self::HandedOff(_) => "handed-off",
             Self::Lingering(_) => "lingering",
             Self::Lost => "lost",
@@ -242,6 +248,7 @@ impl Btcp {
                     KernelHalf::Purged => counts.parked += 1,
                 },
                 State::Offered(_) | State::Securing(_) => counts.offered += 1,
+                State::Releasing(_) => counts.undecided += 1,
                 State::HandedOff(_) => counts.handed_off += 1,
                 State::Lingering(_) | State::Lost | State::Moving => counts.lingering += 1,
             }
@@ -261,9 +268,12 @@ impl Btcp {
                 State::Offered(offered) | State::Securing(Securing::Commit(offered)) => (Some(offered.to), Treatment::Inspect),
                 State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
                 State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
-                State::Handshake(_) | State::Undecided(_) | State::Securing(Securing::Park(_)) | State::Lost | State::Moving => {
-                    (None, Treatment::Inspect)
-                }
+                State::Handshake(_)
+                | State::Undecided(_)
+                | State::Securing(Securing::Park(_))
+                | State::Releasing(_)
+                | State::Lost
+                | State::Moving => (None, Treatment::Inspect),
             };
             FlowView {
                 flow: connection.flow,
@@ -302,7 +312,7 @@ impl State {
         match self {
             Self::Undecided(undecided) => Some(undecided),
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
-            Self::Securing(Securing::Park(undecided)) => Some(undecided),
+            Self::Securing(Securing::Park(undecided)) | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
             Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }

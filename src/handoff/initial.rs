@@ -2,7 +2,8 @@
 
 use crate::control::message::{Offer, OfferedTimestamps, WindowScales};
 use crate::flow::FlowKey;
-use crate::rewrite::{Client, Flags, Segment, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
+use crate::handoff::syn_acks::SynAcks;
+use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use crate::{control::message::HandoffId, limits};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -130,6 +131,8 @@ pub struct InitialState {
     pub syn_ack_window: u16,
     /// When the SYN-ACK was seen.
     pub at: Instant,
+    /// All SYN-ACKs, also those that the client never saw.
+    pub syn_acks: SynAcks,
 }
 
 impl InitialState {
@@ -149,6 +152,7 @@ impl InitialState {
             syn_window: syn.window,
             syn_ack_window: syn_ack.window(),
             at: now,
+            syn_acks: SynAcks::new(syn_ack.timestamps().map(|(tsval, _)| tsval), now),
         }
     }
 
@@ -159,6 +163,27 @@ impl InitialState {
             *heard = tsval;
         }
         self.at = now;
+        self.syn_acks.hear(syn_ack.timestamps().map(|(tsval, _)| tsval), now);
+    }
+
+    /// The client's SYN once more, as far as the kernel reads a repeated one.
+    pub fn syn(&self, flow: &FlowKey) -> Vec<u8> {
+        SegmentSpec::<ToServerWire> {
+            source: flow.client,
+            destination: flow.frontend,
+            seq: self.client_isn,
+            ack: Seq::new(0),
+            flags: Flags::SYN,
+            window: self.syn_window,
+            mss: Some(self.client_mss),
+            window_scale: self.window_scales.map(|scales| scales.client),
+            sack_permitted: self.sack,
+            timestamps: self.timestamps.map(|(tsval, _)| (tsval, Timestamp::new(0))),
+            traffic_class: 0,
+            payload: &[],
+        }
+        .build()
+        .into_inner()
     }
 
     /// The window field BTCP may put on a segment of its own: the SYN-ACK's window, in the promised scale.
@@ -272,7 +297,6 @@ mod tests {
     use super::*;
     use crate::control::message::Epoch;
     use crate::flow::Endpoint;
-    use crate::rewrite::SegmentSpec;
 
     fn flow(port: u16) -> FlowKey {
         FlowKey { client: Endpoint::new([192, 0, 2, 1].into(), port), frontend: Endpoint::new([192, 0, 2, 2].into(), 80) }

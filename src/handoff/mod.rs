@@ -12,6 +12,7 @@ mod flight;
 mod holds;
 mod initial;
 mod notes;
+mod syn_acks;
 mod synthetic;
 mod timers;
 pub mod treatment;

@@ -12,12 +12,16 @@ use std::fmt;
 pub enum Why {
     /// The handshake once more, for this node's kernel alone.
     Replay,
+    /// A SYN that the kernel has answered already: a handshake with a repeated SYN-ACK is not timed.
+    RepeatedSyn,
     /// Takes a request out of the kernel's SYN-RECV.
     Purge,
     /// The first flight on its way into the owner's kernel.
     FirstFlight,
     /// The local server's: withheld until it was decided.
     Released,
+    /// The same, with an echo that leaves the hold out of the round trip.
+    ReleasedWithEcho,
     /// Sent after its connection, which was handed off meanwhile.
     Follows,
     /// It came before the owner's kernel could take it.
@@ -41,9 +45,13 @@ impl Why {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Replay => "replayed SYN, so that the local kernel learns the connection",
+            Self::RepeatedSyn => "repeated SYN, so that the local kernel does not time the handshake",
             Self::Purge => "purge: takes the connection out of the local kernel's SYN-RECV",
             Self::FirstFlight => "first flight, delivered to the local kernel",
             Self::Released => "withheld until now; the local server serves this connection",
+            Self::ReleasedWithEcho => {
+                "withheld until now, the echoed timestamp set so that the round trip is the client's; the local server serves this connection"
+            }
             Self::Follows => "held while the connection was handed off; follows it",
             Self::Overtook => "kept until the local kernel could take it",
             Self::KeptSyn => "SYN kept until the connection before was over",

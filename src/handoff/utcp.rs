@@ -119,7 +119,8 @@ struct Prepared {
 struct Learned {
     shifts: Shifts,
     isn: Seq<Local>,
-    tsval: Option<Timestamp<Local>>,
+    /// What completes the handshake echoes: the SYN-ACK's TSval, or nothing (0).
+    echo: Option<Timestamp<Local>>,
     /// Largest segment the kernel takes.
     mss: u16,
 }
@@ -316,7 +317,7 @@ impl Learned {
                 mss: offer.client_mss.min(mss),
             },
         };
-        Self { shifts, isn: syn_ack.seq(), tsval, mss }
+        Self { shifts, isn: syn_ack.seq(), echo: tsval, mss }
     }
 }
 
@@ -332,10 +333,10 @@ impl Delivering {
     }
 
     /// The rest of the first flight, as segments of the client. All are built, none translated: until the kernel leaves
-    /// SYN-RECV it wants exactly its own SYN-ACK's TSval echoed.
+    /// SYN-RECV it wants its own SYN-ACK's TSval echoed, or nothing.
     fn segments(&self, client: Endpoint, alias: Endpoint) -> Vec<Vec<u8>> {
         let rest = self.offer.first_flight.get(self.acknowledged..).unwrap_or_default();
-        let timestamps = self.offer.timestamps.zip(self.learned.tsval).map(|(offered, tsval)| (offered.client, tsval));
+        let timestamps = self.offer.timestamps.zip(self.learned.echo).map(|(offered, echo)| (offered.client, echo));
         let options = if timestamps.is_some() { 12 } else { 0 };
         let segment_bytes = usize::from(self.learned.mss.min(self.offer.client_mss.max(536)).saturating_sub(options).max(256));
         let first = self.offer.client_isn.plus(1 + self.acknowledged as u32);

@@ -3,6 +3,8 @@
 mod host;
 mod ports;
 mod reload;
+mod requests;
+mod timing;
 mod world;
 
 use baton::control::message::Message;

@@ -9,6 +9,7 @@
 //! ```
 
 use crate::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
+use crate::requests::Requests;
 use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
@@ -61,6 +62,7 @@ pub struct Node {
     /// Payload octets this node sent to the client.
     pub payload_sent: u64,
     guards_fail: bool,
+    requests: Requests,
 }
 
 fn read(text: &str) -> ClusterFile {
@@ -118,6 +120,10 @@ pub struct World {
     pub lose_rest_of_flight_until: u64,
     /// The next packet for the client is lost.
     pub lose_first_to_client: bool,
+    /// Round trips that kernels took from completed handshakes, in milliseconds; None where they took none.
+    pub samples: Vec<Option<u64>>,
+    /// Kernels do not answer a SYN that they have answered already.
+    pub ignore_repeated_syns: bool,
     /// Kernels say that they keep no request, as under SYN cookies.
     pub requests_are_cookies: bool,
     /// Handshakes negotiate ECN (RFC 3168), of which the simulated kernels themselves know nothing.
@@ -158,6 +164,7 @@ impl World {
                     guards: BTreeSet::new(),
                     payload_sent: 0,
                     guards_fail: false,
+                    requests: Requests::default(),
                 }
             })
             .collect();
@@ -178,6 +185,8 @@ impl World {
             swallow_syn_acks_from_alias_until: 0,
             lose_rest_of_flight_until: 0,
             lose_first_to_client: false,
+            samples: Vec::new(),
+            ignore_repeated_syns: false,
             requests_are_cookies: false,
             ecn: false,
             lacks: [None; 2],
@@ -378,7 +387,31 @@ impl World {
             let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
             assert!(!self.nodes[node].guards.contains(&flow), "{flow} reaches the kernel while it is guarded");
         }
+        if self.is_answered_by_request(node, &packet) {
+            return;
+        }
         self.nodes[node].kernel.wire.incoming.push_back(packet);
+    }
+
+    /// What Linux does with a segment for a request of its, and smoltcp does not.
+    fn is_answered_by_request(&mut self, node: usize, packet: &[u8]) -> bool {
+        let Ok(segment) = Segment::<_, ToServerWire>::parse(packet) else { return false };
+        self.nodes[node].kernel.poll(self.now);
+        let (local, remote) = (segment.destination(), segment.source());
+        if socket_state(&self.nodes[node].kernel, local.into(), remote.into()) != SocketState::SynReceived {
+            return false;
+        }
+        let Node { requests, kernel, .. } = &mut self.nodes[node];
+        if segment.flags().contains(Flags::SYN) {
+            if !self.ignore_repeated_syns {
+                kernel.wire.outgoing.extend(requests.answer_again(&segment, self.now));
+            }
+            return true;
+        }
+        if let Some(sample) = requests.complete(&segment, self.now, self.requests_are_cookies) {
+            self.samples.push(sample);
+        }
+        false
     }
 
     /// A packet leaves a node for the client: only with the address the client connected to.
@@ -411,6 +444,9 @@ impl World {
                 if let Some(lack) = self.lacks[node] {
                     lack(syn_ack);
                 }
+            }
+            if is_syn_ack {
+                self.nodes[node].requests.hear(&packet, self.now);
             }
             if is_alias(source) && is_syn_ack && self.now < self.swallow_syn_acks_from_alias_until {
                 continue;

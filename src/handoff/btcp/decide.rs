@@ -1,4 +1,4 @@
-//! Inspection, decision, and letting go of what the local server shall answer.
+//! Inspection and decision.
 
 use super::*;
 
@@ -80,29 +80,5 @@ impl Btcp {
             }
         }
         self.serve_locally(slot, pending, ctx, now);
-    }
-
-    pub(super) fn serve_locally(&mut self, slot: usize, pending: Pending, ctx: &mut Context, now: Instant) {
-        match pending.undecided.kernel {
-            KernelHalf::SynReceived => self.release(slot, pending.undecided, ctx),
-            KernelHalf::Purged => {
-                let node = ctx.node;
-                self.offer(slot, node, Pending { next: pending.targets.len(), deadline: now, ..pending }, ctx, now);
-            }
-        }
-    }
-
-    /// Lets go of a connection: the kernel gets what was withheld, and serves it from now on as if we had never been. A
-    /// guard goes first, so that none can outlive us there.
-    pub(super) fn release(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context) {
-        let flow = self.connections[slot].flow;
-        ctx.first_flight_bytes -= undecided.flight.held_bytes();
-        ctx.counters.released_local += 1;
-        self.holds.leave(flow.frontend);
-        self.syns.remove(&flow);
-        self.forget(slot, ctx);
-        for packet in undecided.flight.into_segments() {
-            ctx.write(packet, Why::Released);
-        }
     }
 }

@@ -34,7 +34,9 @@ impl Btcp {
     pub(super) fn abandon(&mut self, slot: usize, ctx: &mut Context) {
         let flow = self.connections[slot].flow;
         let mut undecided = match self.connections[slot].state.take() {
-            State::Undecided(undecided) | State::Securing(Securing::Park(undecided)) => undecided,
+            State::Undecided(undecided)
+            | State::Securing(Securing::Park(undecided))
+            | State::Releasing(Releasing { undecided, .. }) => undecided,
             State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                 self.by_handoff.remove(&offered.id);
                 ctx.say(offered.to, Message::Abort { id: offered.id });
@@ -68,6 +70,7 @@ impl Btcp {
             match self.connections[slot].state.take() {
                 State::Handshake(_) => self.forget(slot, ctx),
                 State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => self.release(slot, undecided, ctx),
+                State::Releasing(Releasing { undecided, .. }) => self.release(slot, undecided, ctx),
                 State::Offered(offered) if offered.pending.undecided.kernel == KernelHalf::SynReceived => {
                     ctx.counters.fall_back(reason);
                     ctx.say(offered.to, Message::Abort { id: offered.id });
@@ -93,6 +96,7 @@ impl Btcp {
                     self.lose(slot, ctx, now);
                 }
                 State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => self.release(slot, undecided, ctx),
+                State::Releasing(Releasing { undecided, .. }) => self.release(slot, undecided, ctx),
                 State::Offered(Offered { pending, id, to, .. })
                 | State::Securing(Securing::Commit(Offered { pending, id, to, .. })) => {
                     ctx.say(to, Message::Abort { id });

@@ -16,17 +16,21 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         match &mut connection.state {
             // What is kept is plain, and counts as the segments the client sent.
-            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) if segment.is_super_segment() => {
+            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_)
+                if segment.is_super_segment() =>
+            {
                 Verdict::Cut
             }
             // What BTCP itself acts on it must judge itself; everything else is judged by the owner's kernel.
-            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_)
+            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_)
                 if !segment.checksums_are_right() =>
             {
                 ctx.drop(DropReason::Checksum)
             }
             State::Handshake(_) => self.in_handshake(slot, segment, ctx, now),
-            State::Undecided(_) | State::Offered(_) | State::Securing(_) => self.while_undecided(slot, &segment, ctx, now),
+            State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_) => {
+                self.while_undecided(slot, &segment, ctx, now)
+            }
             State::HandedOff(handed_off) => {
                 if is_syn {
                     handed_off.kept_syn = Some((now, segment.completed()));
@@ -140,7 +144,7 @@ impl Btcp {
             client: ClientView::new(&initial),
             kernel: KernelHalf::SynReceived,
             flight: FirstFlight::new(initial.client_isn),
-            round_trip: now.saturating_duration_since(initial.at),
+            round_trip: initial.syn_acks.round_trip(segment.timestamps().map(|(_, tsecr)| tsecr), now),
             entered: now,
             first_byte: None,
             acknowledge_when_parked: false,
@@ -242,7 +246,9 @@ impl Btcp {
                     return Verdict::Write;
                 }
                 State::Handshake(_) => self.forget(slot, ctx),
-                State::Undecided(_) | State::Offered(_) | State::Securing(_) => return ctx.drop(DropReason::SynAckAbsorbed),
+                State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_) => {
+                    return self.absorb_syn_ack(slot, &syn_ack, ctx, now);
+                }
                 State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
                     return ctx.drop(DropReason::UnexpectedFromKernel);
                 }
@@ -269,9 +275,13 @@ impl Btcp {
         match &self.connections[*self.by_flow.get(flow)?].state {
             State::HandedOff(handed_off) => Some(handed_off.to),
             State::Lingering(owner) => Some(*owner),
-            State::Handshake(_) | State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Lost | State::Moving => {
-                None
-            }
+            State::Handshake(_)
+            | State::Undecided(_)
+            | State::Offered(_)
+            | State::Securing(_)
+            | State::Releasing(_)
+            | State::Lost
+            | State::Moving => None,
         }
     }
 }

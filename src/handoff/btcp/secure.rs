@@ -70,7 +70,8 @@ impl Btcp {
     /// What the kernel says of its own half, now that nothing can change it any more.
     pub fn handle_socket(&mut self, flow: FlowKey, socket: SocketState, ctx: &mut Context, now: Instant) {
         let Some(slot) = self.by_flow.get(&flow).copied() else { return };
-        if matches!(socket, SocketState::Open | SocketState::TimeWait) {
+        let goes_on = matches!(socket, SocketState::Open | SocketState::TimeWait);
+        if goes_on && !matches!(self.connections[slot].state, State::Releasing(_)) {
             if matches!(self.connections[slot].state, State::Securing(_)) {
                 self.take_back(slot, Fallback::KernelWentOn, ctx);
             }
@@ -78,6 +79,7 @@ impl Btcp {
         }
         let connection = &mut self.connections[slot];
         match connection.state.take() {
+            State::Releasing(releasing) => self.judge_release(slot, releasing, socket, ctx, now),
             State::Securing(Securing::Commit(offered)) => self.commit(slot, offered, ctx, now),
             State::Securing(Securing::Park(mut undecided)) => {
                 purge(&flow, &mut undecided, &mut self.holds, ctx);
@@ -97,7 +99,9 @@ impl Btcp {
     pub(super) fn take_back(&mut self, slot: usize, reason: Fallback, ctx: &mut Context) {
         let connection = &mut self.connections[slot];
         let undecided = match connection.state.take() {
-            State::Undecided(undecided) | State::Securing(Securing::Park(undecided)) => undecided,
+            State::Undecided(undecided)
+            | State::Securing(Securing::Park(undecided))
+            | State::Releasing(Releasing { undecided, .. }) => undecided,
             State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                 ctx.say(offered.to, Message::Abort { id: offered.id });
                 self.by_handoff.remove(&offered.id);

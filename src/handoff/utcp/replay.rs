@@ -110,18 +110,13 @@ impl Utcp {
             id: connection.id,
             backend_isn: syn_ack.seq().raw(),
             window_scale: syn_ack.window_scale(),
-            tsval: learned.tsval.map(|tsval| tsval.raw()),
+            tsval: learned.echo.map(|tsval| tsval.raw()),
         };
         connection.since = now;
-        if connection.ingress == ctx.node {
-            ctx.say(ctx.node, Message::Accept(accept));
-            connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned, accept: None }));
-        } else {
-            // A SYN cookie (RFC 4987, section 3.6) looks the same but leaves no request behind: nobody could tell then
-            // whether a connection can still be returned.
-            connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned, accept: Some(accept) }));
-            self.ask(slot, ctx);
-        }
+        // A SYN cookie (RFC 4987, section 3.6) looks the same but leaves no request behind: nobody could tell then whether a
+        // connection can still be returned, and what the cookie keeps in its timestamp must be echoed as it is.
+        connection.state = State::Prepared(Box::new(Prepared { offer, overtaking, learned, accept: Some(accept) }));
+        self.ask(slot, ctx);
         self.set_alarm(slot, now + limits::PREPARED_LIFETIME, ctx);
     }
 
@@ -129,10 +124,16 @@ impl Utcp {
     pub(super) fn judge_replay(&mut self, slot: usize, mut prepared: Box<Prepared>, socket: SocketState, ctx: &mut Context) {
         let connection = &mut self.connections[slot];
         let accept = prepared.accept.take();
+        if accept.is_some() && socket == SocketState::SynReceived {
+            prepared.learned.echo = untimed_echo(&prepared.offer, prepared.learned.echo);
+            ctx.write(replayed_syn(&prepared.offer, connection.alias), Why::RepeatedSyn);
+        }
         connection.state = State::Prepared(prepared);
         let Some(accept) = accept else { return };
         match socket {
             SocketState::SynReceived => ctx.say(connection.ingress, Message::Accept(accept)),
+            // A replay to self has nowhere else to go, and cannot be returned.
+            SocketState::Absent if connection.ingress == ctx.node => ctx.say(ctx.node, Message::Accept(accept)),
             // Cookies are what a full backlog makes.
             SocketState::Absent => self.refuse(slot, Refusal::BacklogFull, ctx),
             SocketState::Open | SocketState::TimeWait => self.refuse(slot, Refusal::InUse, ctx),
@@ -156,4 +157,15 @@ impl Utcp {
             self.purge_and_forget(slot, ctx);
         }
     }
+}
+
+/// What the segment that completes a replayed handshake echoes, once the SYN was repeated.
+///
+/// The handshake takes some 100 us, whatever the client's round trip is. A kernel that learned that would probe for losses and
+/// retransmit long before the client's first acknowledgement can be there, and one that models the path by its least round
+/// trip (BBR) would send at a crawl. But no handshake with a repeated SYN-ACK is timed (Karn's algorithm, RFC 6298, section 3)
+/// other than by the echo, and an echo of 0 is none to Linux. So it has no sample until the client acknowledges its first
+/// data, and that one is true. An echo that is timed says at least a millisecond, which is right for a client nearby.
+fn untimed_echo(offer: &Offer, syn_ack: Option<Timestamp<Local>>) -> Option<Timestamp<Local>> {
+    syn_ack.map(|tsval| if offer.round_trip > limits::NEAR_ROUND_TRIP_MAX { Timestamp::new(0) } else { tsval })
 }

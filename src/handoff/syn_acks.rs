@@ -1,0 +1,118 @@
+//! The SYN-ACKs that the local kernel makes for one connection: what they tell of the client's round trip, and what the
+//! acknowledgement that completes the handshake must echo so that the kernel learns that round trip and no other.
+
+use crate::rewrite::{Timestamp, Wire};
+use std::time::{Duration, Instant};
+
+/// The SYN-ACKs of one connection so far.
+#[derive(Clone, Copy, Debug)]
+pub struct SynAcks {
+    first: SynAck,
+    newest: SynAck,
+    is_repeated: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SynAck {
+    at: Instant,
+    tsval: Option<Timestamp<Wire>>,
+}
+
+impl SynAcks {
+    /// The first one.
+    pub const fn new(tsval: Option<Timestamp<Wire>>, at: Instant) -> Self {
+        let first = SynAck { at, tsval };
+        Self { first, newest: first, is_repeated: false }
+    }
+
+    /// One more.
+    pub const fn hear(&mut self, tsval: Option<Timestamp<Wire>>, at: Instant) {
+        self.newest = SynAck { at, tsval };
+        self.is_repeated = true;
+    }
+
+    /// Whether there was more than one: the kernel then does not time the handshake, but for an echoed timestamp.
+    pub const fn is_repeated(&self) -> bool {
+        self.is_repeated
+    }
+
+    /// The client's round trip when its acknowledgement arrives. Which of several SYN-ACKs it answers only its echo tells
+    /// (Karn's algorithm); in doubt it is the first, and the round trip may then be shorter than this.
+    pub fn round_trip(&self, echoed: Option<Timestamp<Wire>>, now: Instant) -> Duration {
+        let answers_newest = !self.is_repeated || (echoed.is_some() && echoed == self.newest.tsval);
+        now.saturating_duration_since(if answers_newest { self.newest.at } else { self.first.at })
+    }
+
+    /// What an acknowledgement that completes the handshake now has to echo, if it is to have taken `round_trip`: what the
+    /// kernel's clock showed that long ago. The kernel believes only echoes from its first to its newest SYN-ACK; if the
+    /// newest is older than that, nothing is echoed, and nothing learned. None without timestamps.
+    pub fn echo(&self, round_trip: Duration, now: Instant) -> Option<Timestamp<Wire>> {
+        let (first, newest) = (self.first.tsval?, self.newest.tsval?);
+        let since_newest = now.saturating_duration_since(self.newest.at);
+        let Some(before_newest) = round_trip.checked_sub(since_newest) else { return Some(Timestamp::new(0)) };
+        // To the nearest tick of the clock, a millisecond (RFC 7323, section 5.4, and Linux).
+        let ticks = u32::try_from((before_newest.as_micros() + 500) / 1_000).unwrap_or(u32::MAX);
+        let range = u32::try_from(newest.since(&first)).unwrap_or(0);
+        Some(newest.plus(ticks.min(range).wrapping_neg()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Only differences to the moment are used.
+mod tests {
+    use super::*;
+
+    const FIRST: u32 = u32::MAX - 100;
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn tsval(after: u32) -> Option<Timestamp<Wire>> {
+        Some(Timestamp::new(FIRST).plus(after))
+    }
+
+    #[test]
+    fn a_fresh_syn_ack_lets_the_echo_say_the_true_round_trip() {
+        let origin = Instant::now();
+        let mut heard = SynAcks::new(tsval(0), origin);
+        assert_eq!(heard.round_trip(tsval(0), origin + milliseconds(100)), milliseconds(100));
+        let later = origin + milliseconds(800);
+        heard.hear(tsval(800), later);
+        assert_eq!(heard.echo(milliseconds(100), later), tsval(700), "across the wrap of the clock");
+        assert_eq!(heard.echo(Duration::from_micros(100), later), tsval(800));
+    }
+
+    #[test]
+    fn an_echo_never_lies_before_the_first_syn_ack_nor_after_the_newest() {
+        let origin = Instant::now();
+        let mut heard = SynAcks::new(tsval(0), origin);
+        let later = origin + milliseconds(50);
+        heard.hear(tsval(50), later);
+        assert_eq!(heard.echo(milliseconds(51), later), tsval(0), "a tick more than there was");
+        assert_eq!(heard.echo(milliseconds(20), later + milliseconds(15)), tsval(45));
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_left_unsaid() {
+        let origin = Instant::now();
+        let mut heard = SynAcks::new(tsval(0), origin);
+        heard.hear(tsval(1_000), origin + milliseconds(1_000));
+        let silent = heard.echo(milliseconds(100), origin + milliseconds(1_500));
+        assert_eq!(silent, Some(Timestamp::new(0)), "the newest SYN-ACK is older than the round trip");
+        assert_eq!(SynAcks::new(None, origin).echo(milliseconds(1), origin), None, "no timestamps");
+    }
+
+    #[test]
+    fn which_syn_ack_a_client_answers_only_its_echo_tells() {
+        let origin = Instant::now();
+        let mut heard = SynAcks::new(tsval(0), origin);
+        heard.hear(tsval(1_000), origin + milliseconds(1_000));
+        let now = origin + milliseconds(1_100);
+        assert_eq!(heard.round_trip(tsval(1_000), now), milliseconds(100));
+        assert_eq!(heard.round_trip(tsval(0), now), milliseconds(1_100));
+        let mut unmarked = SynAcks::new(None, origin);
+        unmarked.hear(None, origin + milliseconds(1_000));
+        assert_eq!(unmarked.round_trip(None, now), milliseconds(1_100), "in doubt the client is far");
+    }
+}
