@@ -6,8 +6,8 @@
                                mss=1460`: what was to be agreed with this source port. With KERNEL, a capture of what the
                                owner's kernel sent, windows are compared: the client is offered what the kernel offers.
                                Prints violations (the first ten) and a summary; exits with 1 when there was a violation.
-  promises.py ecn FILE PORT    what became of the marks of congestion: `marked echoed-by-client reduced-by-server
-                               echoed-by-server reduced-by-client`, each `yes` or `no`
+  promises.py ecn FILE PORT... what became of the marks of congestion, one line a port: `marked
+                               echoed-by-client reduced-by-server echoed-by-server reduced-by-client`, each yes or no
   promises.py spoil FILE NEW WHAT PORT
                                copies a capture and spoils one segment of a server to this port: WHAT is timestamps (made
                                padding), sack (a block nobody permitted), scale (an option outside the handshake), echo
@@ -262,19 +262,23 @@ def check(path, expected_path, kernel_path=None):
     return 1 if violations or silent or count == 0 else 0
 
 
-def ecn(path, port):
+def ecn(path, ports):
     names = ("marked", "echoed-by-client", "reduced-by-server", "echoed-by-server", "reduced-by-client")
-    seen = dict.fromkeys(names, False)
+    found = {int(port): dict.fromkeys(names, False) for port in ports}
     for _, segment in segments(path):
-        is_data = not segment.flags & SYN
-        if segment.source_port == 80 and segment.destination_port == port and is_data:
+        if segment.flags & SYN:
+            continue
+        if segment.source_port == 80 and segment.destination_port in found:
+            seen = found[segment.destination_port]
             seen["marked"] |= segment.ecn == CONGESTED
             seen["echoed-by-server"] |= segment.has(ECE)
             seen["reduced-by-server"] |= segment.has(CWR)
-        elif segment.destination_port == 80 and segment.source_port == port and is_data:
+        elif segment.destination_port == 80 and segment.source_port in found:
+            seen = found[segment.source_port]
             seen["echoed-by-client"] |= segment.has(ECE)
             seen["reduced-by-client"] |= segment.has(CWR)
-    print(" ".join(f"{name}={'yes' if value else 'no'}" for name, value in seen.items()))
+    for seen in found.values():
+        print(" ".join(f"{name}={'yes' if value else 'no'}" for name, value in seen.items()))
     return 0
 
 
@@ -336,7 +340,7 @@ def spoil_one(ip, segment, what):
 
 
 def main():
-    commands = {"check": check, "ecn": lambda path, port: ecn(path, int(port)), "spoil": lambda *rest: spoil(*rest[:3], int(rest[3]))}
+    commands = {"check": check, "ecn": lambda path, *ports: ecn(path, ports), "spoil": lambda *rest: spoil(*rest[:3], int(rest[3]))}
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     sys.exit(commands[sys.argv[1]](*sys.argv[2:]))
