@@ -41,17 +41,15 @@ impl Promises {
         self.peers.remove(&peer);
     }
 
-    /// Whether this host's settings are not what they were.
-    fn change(&mut self, own: Settings, policy: &Policy) -> bool {
-        if own == self.own {
-            return false;
-        }
+    /// Looks at everything again; whether this host's settings are not what they were. The policy may be another one, too.
+    fn review(&mut self, own: Settings, policy: &Policy) -> bool {
+        let is_changed = own != self.own;
         self.own = own;
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for peer in peers {
             self.compare(peer, policy);
         }
-        true
+        is_changed
     }
 
     /// What stands between this node and a peer with a session, in either direction in which rules send connections.
@@ -94,7 +92,7 @@ impl Node {
     pub(super) fn read_settings(&mut self, now: Instant) {
         self.promises.due = now + limits::SETTINGS_INTERVAL;
         let own = self.promises.own.of_this_host_now();
-        if self.promises.change(own, &self.policy) {
+        if self.promises.review(own, &self.policy) {
             self.channel.set_settings(&self.promises.own);
         }
     }
@@ -133,7 +131,7 @@ services:
         let lacking = Settings { sack: false, timestamps: false, ..Settings::USUAL };
         promises.hear(B, lacking.clone(), &policy);
         assert_eq!(promises.obstacles(B, &policy).len(), 2);
-        assert!(promises.change(Settings { timestamps: false, ..Settings::USUAL }, &policy));
+        assert!(promises.review(Settings { timestamps: false, ..Settings::USUAL }, &policy));
         assert_eq!(promises.obstacles(B, &policy).len(), 1, "what this node does not promise its peer need not keep");
         promises.hear(B, Settings::USUAL, &policy);
         assert!(promises.obstacles(B, &policy).is_empty());
@@ -154,6 +152,6 @@ services:
         promises.hear(B, Settings { ecn: 0, ..Settings::USUAL }, &policy);
         promises.forget(B);
         assert!(promises.obstacles(B, &policy).is_empty());
-        assert!(!promises.change(Settings::USUAL, &policy));
+        assert!(!promises.review(Settings::USUAL, &policy));
     }
 }
