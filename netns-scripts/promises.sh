@@ -149,7 +149,7 @@ case_of "window scale 14 from a, none from b" refused "sack=yes timestamps=yes s
 ip -n "$(namespace a)" route add "$client_address" dev eth0 window 65535
 case_of "window scale 0 from a, 7 from b" handed-off "sack=yes timestamps=yes scale=0"
 case_of "window scale 0 from a, 14 from b" handed-off "sack=yes timestamps=yes scale=0" "b:$(scale 14)"
-ip -n "$(namespace a)" route del "$client_address/32"
+ip -n "$(namespace a)" route del "$client_address"
 
 size=small
 stop_nginx b
@@ -158,7 +158,7 @@ case_of "window scale 7 from a, windows of a few octets and scale 0 from b" hand
 case_of "window scale 10 from a, windows of a few octets and scale 0 from b" refused "sack=yes timestamps=yes scale=10" "a:$(scale 10)"
 ip -n "$(namespace a)" route add "$client_address" dev eth0 window 65535
 case_of "window scale 0 from a, windows of a few octets from b" handed-off "sack=yes timestamps=yes scale=0"
-ip -n "$(namespace a)" route del "$client_address/32"
+ip -n "$(namespace a)" route del "$client_address"
 stop_nginx b
 start_nginx b '511 rcvbuf=32k'
 case_of "window scale 14 from a, 0 from b" refused "sack=yes timestamps=yes scale=14" "a:$(scale 14)"
@@ -170,7 +170,7 @@ size=picture
 for mss in 536 1200; do
     ip -n "$(namespace client)" route add "${address_of[a]}" dev eth0 advmss $mss
     case_of "a client that takes segments of $mss octets" handed-off "$all mss=$mss"
-    ip -n "$(namespace client)" route del "${address_of[a]}/32"
+    ip -n "$(namespace client)" route del "${address_of[a]}"
 done
 ip -n "$(namespace client)" link set eth0 mtu 9000
 ip -n "$(namespace switch)" link set client mtu 9000
