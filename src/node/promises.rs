@@ -41,18 +41,16 @@ impl Promises {
         self.peers.remove(&peer);
     }
 
-    /// Whether this host's settings are not what they were.
-    fn change(&mut self, own: Settings, policy: &Policy) -> bool {
-        if own == self.own {
-            return false;
-        }
+    /// Looks at everything again; whether this host's settings are not what they were.
+    fn review(&mut self, own: Settings, policy: &Policy) -> bool {
+        let is_changed = own != self.own;
         self.own = own;
-        self.review(policy);
-        true
+        self.compare_all(policy);
+        is_changed
     }
 
-    /// Compares all again: settings or rules have changed.
-    pub fn review(&mut self, policy: &Policy) {
+    /// Compares all again: the rules have changed.
+    pub fn compare_all(&mut self, policy: &Policy) {
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for peer in peers {
             self.compare(peer, policy);
@@ -99,7 +97,7 @@ impl Node {
     pub(super) fn read_settings(&mut self, now: Instant) {
         self.promises.due = now + limits::SETTINGS_INTERVAL;
         let own = self.promises.own.of_this_host_now();
-        if self.promises.change(own, &self.policy) {
+        if self.promises.review(own, &self.policy) {
             self.channel.set_settings(&self.promises.own);
         }
     }
@@ -138,7 +136,7 @@ services:
         let lacking = Settings { sack: false, timestamps: false, ..Settings::USUAL };
         promises.hear(B, lacking.clone(), &policy);
         assert_eq!(promises.obstacles(B, &policy).len(), 2);
-        assert!(promises.change(Settings { timestamps: false, ..Settings::USUAL }, &policy));
+        assert!(promises.review(Settings { timestamps: false, ..Settings::USUAL }, &policy));
         assert_eq!(promises.obstacles(B, &policy).len(), 1, "what this node does not promise its peer need not keep");
         promises.hear(B, Settings::USUAL, &policy);
         assert!(promises.obstacles(B, &policy).is_empty());
@@ -159,6 +157,6 @@ services:
         promises.hear(B, Settings { ecn: 0, ..Settings::USUAL }, &policy);
         promises.forget(B);
         assert!(promises.obstacles(B, &policy).is_empty());
-        assert!(!promises.change(Settings::USUAL, &policy));
+        assert!(!promises.review(Settings::USUAL, &policy));
     }
 }

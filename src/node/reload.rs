@@ -111,7 +111,7 @@ impl Node {
         self.policy = policy;
         self.settle(now);
         self.listeners.replace(&self.policy, now);
-        self.promises.review(&self.policy);
+        self.promises.compare_all(&self.policy);
         self.ask_listeners(now);
         self.settle(now);
         // Front-end addresses with a new port are captured from their first sign of life on. After a pause that was too

@@ -126,7 +126,7 @@ pub struct World {
     pub ignore_repeated_syns: bool,
     /// Kernels say that they keep no request, as under SYN cookies.
     pub requests_are_cookies: bool,
-    /// Handshakes negotiate ECN (RFC 3168), of which the simulated kernels themselves know nothing.
+    /// Clients ask for accurate ECN (RFC 9768) and are granted that of RFC 3168; the simulated kernels know neither.
     pub ecn: bool,
     /// For each node, what its kernel's SYN-ACKs lack, as if it had other settings.
     pub lacks: [Option<Lack>; 2],
@@ -360,6 +360,8 @@ impl World {
             return self.leave(node, packet);
         }
         assert!(destination == NODES[node] || is_alias(destination), "a packet to nowhere: {destination}");
+        let segment = Segment::<_, ToServerWire>::parse(packet.as_slice());
+        assert!(!segment.is_ok_and(|segment| segment.accurate_ecn()), "a kernel is asked for accurate ECN");
         if destination == NODES[node]
             && let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice())
             && segment.flags().contains(Flags::RST)
@@ -546,6 +548,7 @@ impl World {
                     && syn.flags() == Flags::SYN
                 {
                     syn.set_flags(Flags::SYN.with(Flags::ECE).with(Flags::CWR));
+                    set_accurate_ecn(&mut packet);
                 }
                 self.tun_to_engine(node, packet);
             }
@@ -598,6 +601,13 @@ pub fn text_of_service(frontends: &str, servers: &str) -> String {
     let usual = "frontends: { a: \"10.77.0.1:80\", b: \"10.77.0.2:80\" }";
     assert!(CLUSTER.contains(usual));
     CLUSTER.replace(usual, &format!("frontends: {{ {frontends} }}\n    servers: {{ {servers} }}"))
+}
+
+/// Sets AE, the lowest bit of the octet of the data offset, in a packet over IPv4 without IP options.
+fn set_accurate_ecn(packet: &mut [u8]) {
+    packet[32] |= 1;
+    let sum = u32::from(!u16::from_be_bytes([packet[36], packet[37]])) + 0x0100;
+    packet[36..38].copy_from_slice(&(!((sum + (sum >> 16)) as u16)).to_be_bytes());
 }
 
 fn is_alias(address: Ipv4Addr) -> bool {
