@@ -10,12 +10,17 @@
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# listen NODE WHERE...: what nginx there listens on, from its next start.
+# listen NODE WHERE...: what nginx there listens on, from its next start: a port stands for both wildcard addresses.
 declare -A listens=() both=()
 listen() {
     local node=$1
     shift
-    listens[$node]=$(printf 'listen %s; ' "$@")
+    local where
+    listens[$node]=
+    for where in "$@"; do
+        listens[$node]+="listen $where; "
+        [[ $where == *:* ]] || listens[$node]+="listen [::]:$where; "
+    done
 }
 usual=$(declare -f write_nginx_configuration)
 eval "usual_nginx_configuration ${usual#write_nginx_configuration}"
@@ -36,7 +41,7 @@ write_ports_cluster() {
     cat >>"$run_dir/cluster.yaml" <<YAML
 services:
   web:
-    frontends: { a: ["${address_of[a]}:80", "${address_of[a]}:8000"], b: "${address_of[b]}:80" }
+    frontends: { a: ["${host_of[a]}:80", "${host_of[a]}:8000"], b: "${host_of[b]}:80" }
     servers: { a: { port: 80 }, b: { port: 8080 }, c: { port: 8081 } }
     rules:$default_rules
     default: local
@@ -47,8 +52,7 @@ YAML
 get() {
     local node=$1 port=$2
     shift 2
-    address_of[there]=${address_of[$node]}:$port
-    fetch client there "$@"
+    FETCH_URL=http://${host_of[$node]}:$port fetch client "$node" "$@"
     answered_on=$(header X-Port)
 }
 assert_answered_on() {
@@ -149,10 +153,10 @@ ok "all three servers know that these connections are over"
 
 say "a narrow route from c to the client: the error names a's port, and is understood on c's"
 mark
-ip -n "$(namespace c)" route add "$client_address/32" dev eth0 mtu lock 1300
+ip -n "$(namespace c)" route add "$client_address" dev eth0 mtu lock 1300
 ask a 8000 /videos/large
 assert_eq "whole" "200 c 8081 20971520 closed" "$status $answered_by $answered_on $octets $ending"
-ip -n "$(namespace c)" route del "$client_address/32"
+ip -n "$(namespace c)" route del "$client_address"
 assert_counts a.handed_off=1 c.accepted=1
 
 say "a client silent for so long that it is parked is served on the port for handed-off connections, here too"
@@ -163,11 +167,11 @@ assert_eq "replays to self" 1 "$(stat_of b replays_to_self_total)"
 assert_counts
 
 say "while it lasts, both sides show it"
-spawn client "$run_dir/log/slow.log" curl -sS --noproxy '*' --limit-rate 1M -o /dev/null "http://${address_of[a]}:8000/images/large"
+spawn client "$run_dir/log/slow.log" curl -sS --noproxy '*' --limit-rate 1M -o /dev/null "http://${host_of[a]}:8000/images/large"
 slow=$spawned
-served_at() { baton_ask b flows | grep -q " ${address_of[a]}:8000 .* back-end .* 198\.18\.[0-9.]*:8080 "; }
+served_at() { baton_ask b flows | grep -F " ${host_of[a]}:8000 " | grep -qE ' back-end .* (198\.18\.[0-9.]+|\[fd00:ba70::[0-9a-f]+\]):8080 '; }
 wait_until 5 served_at
-baton_ask a flows | grep -q " ${address_of[a]}:8000 .* front-end .* forward .* b " || fail "$(baton_ask a flows)"
+baton_ask a flows | grep -F " ${host_of[a]}:8000 " | grep -q " front-end .* forward .* b " || fail "$(baton_ask a flows)"
 ok "flows on a: the front-end's port; on b: also the socket's"
 kill "$slow"
 for node in a b c; do nothing_but_front_ends "$node"; done
@@ -183,13 +187,13 @@ say "an application on one address only"
 # told NODE LEVEL TEXT: what baton there has written at this level since the last `mark_log`.
 mark_log() { log_mark=$(stat -c %s "$run_dir/log/baton-$1.log"); }
 told() { tail -c "+$((log_mark + 1))" "$run_dir/log/baton-$1.log" | grep "$2" | grep -qF "$3"; }
-takes_none="application_port=8080: the application listens only on ${address_of[b]}:8080, so connections handed to this node are refused"
+takes_none="application_port=8080: the application listens only on ${host_of[b]}:8080, so connections handed to this node are refused"
 mark_log b
-listen b 80 "${address_of[b]}:8080"
+listen b 80 "${host_of[b]}:8080"
 restart_nginx b
 wait_until 5 told b WARN "$takes_none"
 ok "the log of b says so"
-shown() { baton_ask b status | grep -qF "port 8080: takes no handoffs: the application listens only on ${address_of[b]}:8080"; }
+shown() { baton_ask b status | grep -qF "port 8080: takes no handoffs: the application listens only on ${host_of[b]}:8080"; }
 wait_until 2 shown
 ok "and so does its status"
 checked() { in_ns "$1" "$BATON" check --node "$1" "$run_dir/cluster.yaml" 2>&1; }
@@ -226,7 +230,7 @@ table inet site {
 NFT
 launch_baton c
 wait_until 10 process_gone "$(baton_pid c)"
-grep -q "this host drops packets from bt0 to a client of ${address_of[a]}:80" "$run_dir/log/baton-c.log" || fail "$(tail -n 3 "$run_dir/log/baton-c.log")"
+grep -qF "this host drops packets from bt0 to a client of ${host_of[a]}:80" "$run_dir/log/baton-c.log" || fail "$(tail -n 3 "$run_dir/log/baton-c.log")"
 ok "and says why"
 in_ns c nft delete table inet site
 start_baton c

@@ -25,7 +25,7 @@ def main():
     arguments.add_argument("--from", dest="source", type=int, default=0)
     arguments = arguments.parse_args()
 
-    client = socket.socket()
+    client = socket.socket(socket.AF_INET6 if ":" in arguments.address else socket.AF_INET)
     client.settimeout(TIMEOUT)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     client.bind(("", arguments.source))
