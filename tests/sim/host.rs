@@ -8,7 +8,7 @@ use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 thread_local! {
     static VIRTUAL_MILLISECONDS: Cell<u32> = const { Cell::new(0) };
@@ -79,15 +79,21 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(address: Ipv4Addr, seed: u64) -> Self {
+    pub fn new(address: IpAddr, seed: u64) -> Self {
         let mut wire = Wire::default();
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut wire, Moment::from_micros(0));
         interface.update_ip_addrs(|addresses| {
-            addresses.push(IpCidr::new(IpAddress::Ipv4(address), 24)).expect("room for one address");
+            let length = if address.is_ipv4() { 24 } else { 64 };
+            addresses.push(IpCidr::new(IpAddress::from(address), length)).expect("room for one address");
         });
-        interface.routes_mut().add_default_ipv4_route(address).expect("room for one route");
+        let routes = interface.routes_mut();
+        let former = match address {
+            IpAddr::V4(address) => routes.add_default_ipv4_route(address),
+            IpAddr::V6(address) => routes.add_default_ipv6_route(address),
+        };
+        assert!(former.expect("room for one route").is_none());
         // Aliases are local too.
         interface.set_any_ip(true);
         Self { wire, interface, sockets: SocketSet::new(Vec::new()) }
@@ -219,11 +225,11 @@ pub struct Client {
 
 impl Client {
     /// Connects from `port`; `pieces` are sent at (microseconds after now, bytes).
-    pub fn connect(host: &mut Host, server: (Ipv4Addr, u16), port: u16, pieces: Vec<(u64, Vec<u8>)>) -> Self {
+    pub fn connect(host: &mut Host, server: (IpAddr, u16), port: u16, pieces: Vec<(u64, Vec<u8>)>) -> Self {
         let handle = host.add_socket(timestamp_of_client);
         let socket = host.sockets.get_mut::<Socket>(handle);
         socket.set_nagle_enabled(false);
-        let remote = (IpAddress::Ipv4(server.0), server.1);
+        let remote = (IpAddress::from(server.0), server.1);
         socket.connect(host.interface.context(), remote, port).expect("a fresh socket connects");
         Self { handle, pieces: pieces.into(), received: Vec::new(), is_done: false }
     }

@@ -16,12 +16,58 @@ use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdi
 use baton::policy::ClusterFile;
 use baton::rewrite::{Flags, Offload, Segment, Seq, ToClientWire, ToServerLocal, ToServerWire};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-pub const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2)];
+/// The IP version of a whole world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    fn host(self, number: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(10, 77, 0, number).into(),
+            Self::V6 => Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()).into(),
+        }
+    }
+
+    pub fn client(self) -> IpAddr {
+        self.host(100)
+    }
+
+    pub fn node(self, index: usize) -> IpAddr {
+        self.host(index as u8 + 1)
+    }
+
+    /// A cluster file that is written for IPv4, in this family.
+    fn of_file(self, text: &str) -> String {
+        match self {
+            Self::V4 => text.to_owned(),
+            Self::V6 => {
+                let text = text.replace("198.18.0.0/16", "fd00:ba70::/64");
+                (1..=2).fold(text, |text, number| {
+                    let bracketed = text.replace(&format!("10.77.0.{number}:"), &format!("[fd77::{number}]:"));
+                    bracketed.replace(&format!("10.77.0.{number}"), &format!("\"fd77::{number}\""))
+                })
+            }
+        }
+    }
+
+    /// Octets of a packet before TCP.
+    pub fn header_bytes(self) -> u16 {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+}
+
 const NAMES: [&str; 2] = ["a", "b"];
 
 const CLUSTER: &str = include_str!("cluster.yaml");
@@ -32,6 +78,7 @@ pub type Lack = fn(&mut Segment<&mut [u8], ToClientWire>);
 /// What the network does to packets.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
+    pub family: Family,
     /// Microseconds between client and nodes, one way.
     pub client_delay: u64,
     /// Microseconds between nodes, one way.
@@ -42,7 +89,14 @@ pub struct Network {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { client_delay: 5_000, node_delay: 100, loss_permille: 0 }
+        Self { family: Family::V4, client_delay: 5_000, node_delay: 100, loss_permille: 0 }
+    }
+}
+
+impl Network {
+    /// The usual one, of this family.
+    pub fn of(family: Family) -> Self {
+        Self { family, ..Self::default() }
     }
 }
 
@@ -150,11 +204,11 @@ impl World {
     #[allow(clippy::disallowed_methods)] // An origin for virtual time; only differences to it are ever used.
     pub fn with_files(seed: u64, network: Network, body_bytes: usize, files: [&str; 2]) -> Self {
         let origin = Instant::now();
-        let files = files.map(read);
+        let files = files.map(|text| read(&network.family.of_file(text)));
         let nodes = (0..2)
             .map(|index| {
                 let epoch = Epoch(seed * 2 + index as u64 + 1);
-                let mut kernel = Host::new(NODES[index], seed * 3 + index as u64);
+                let mut kernel = Host::new(network.family.node(index), seed * 3 + index as u64);
                 let server = Server::new(&mut kernel, NAMES[index], &ports(&files[index], index), 8, body_bytes);
                 Node {
                     engine: engine(&files[index], index, epoch, Vec::new(), origin),
@@ -177,7 +231,7 @@ impl World {
             events: BTreeMap::new(),
             sequence: 0,
             nodes,
-            client: Host::new(CLIENT, seed * 3 + 2),
+            client: Host::new(network.family.client(), seed * 3 + 2),
             clients: Vec::new(),
             said: Vec::new(),
             trace: Vec::new(),
@@ -213,6 +267,7 @@ impl World {
             assert!(text.contains(from), "{from}");
             text.replace(from, to)
         });
+        let text = self.network.family.of_file(&text);
         let file = ClusterFile::parse("changed.yaml", &text).unwrap_or_else(|report| panic!("{report}"));
         let policy = Rc::new(file.compile(NAMES[node]).expect("the node is in the file"));
         let now = self.instant();
@@ -258,7 +313,7 @@ impl World {
     /// To a front-end port of node a, from `port`.
     pub fn connect_client_to(&mut self, frontend: u16, port: u16, pieces: Vec<(u64, Vec<u8>)>) -> usize {
         let pieces = pieces.into_iter().map(|(after, bytes)| (self.now + after, bytes)).collect();
-        self.clients.push(Client::connect(&mut self.client, (NODES[0], frontend), port, pieces));
+        self.clients.push(Client::connect(&mut self.client, (self.network.family.node(0), frontend), port, pieces));
         self.clients.len() - 1
     }
 
@@ -355,14 +410,14 @@ impl World {
 
     /// The host's routing of what baton writes: to its own kernel, or out to the client.
     fn write_to_tun(&mut self, node: usize, packet: Vec<u8>) {
-        let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
-        if destination == CLIENT {
+        let destination = destination(&packet);
+        if destination == self.network.family.client() {
             return self.leave(node, packet);
         }
-        assert!(destination == NODES[node] || is_alias(destination), "a packet to nowhere: {destination}");
+        assert!(destination == self.network.family.node(node) || is_alias(destination), "a packet to nowhere: {destination}");
         let segment = Segment::<_, ToServerWire>::parse(packet.as_slice());
         assert!(!segment.is_ok_and(|segment| segment.accurate_ecn()), "a kernel is asked for accurate ECN");
-        if destination == NODES[node]
+        if destination == self.network.family.node(node)
             && let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice())
             && segment.flags().contains(Flags::RST)
         {
@@ -381,7 +436,7 @@ impl World {
         {
             return;
         }
-        if destination == NODES[node]
+        if destination == self.network.family.node(node)
             && let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice())
             && !segment.flags().contains(Flags::RST)
         {
@@ -418,8 +473,8 @@ impl World {
 
     /// A packet leaves a node for the client: only with the address the client connected to.
     fn leave(&mut self, node: usize, packet: Vec<u8>) {
-        let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
-        assert_eq!(source, NODES[0], "an untranslated packet left node {}", NAMES[node]);
+        let source = source(&packet);
+        assert_eq!(source, self.network.family.node(0), "an untranslated packet left node {}", NAMES[node]);
         let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("only TCP leaves");
         let is_frontend = |frontend: &(NodeId, Endpoint)| *frontend == (NodeId(0), segment.source());
         let policy = self.files[node].compile(NAMES[0]).expect("the node is in the file");
@@ -435,7 +490,7 @@ impl World {
     /// What a kernel emits: captured if it comes from an alias, or is a SYN-ACK of the service; else it simply leaves.
     fn route_from_kernel(&mut self, node: usize) {
         for mut packet in std::mem::take(&mut self.nodes[node].kernel.wire.outgoing) {
-            let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+            let source = source(&packet);
             let mut segment = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()).ok();
             let syn_ack = segment.as_mut().filter(|segment| segment.flags().contains(Flags::SYN.with(Flags::ACK)));
             let is_syn_ack = syn_ack.is_some();
@@ -472,8 +527,8 @@ impl World {
             }
             self.client.poll(now);
             for packet in std::mem::take(&mut self.client.wire.outgoing) {
-                let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
-                if !self.is_lost() && destination == NODES[0] {
+                let destination = destination(&packet);
+                if !self.is_lost() && destination == self.network.family.node(0) {
                     self.post(self.network.client_delay, Event::ToNode(0, packet));
                 }
             }
@@ -580,7 +635,8 @@ impl World {
 
     /// What the front-end's own kernel has of a client's connection.
     pub fn socket_at_frontend(&self, port: u16) -> SocketState {
-        socket_state(&self.nodes[0].kernel, (NODES[0], 80).into(), (CLIENT, port).into())
+        let family = self.network.family;
+        socket_state(&self.nodes[0].kernel, (family.node(0), 80).into(), (family.client(), port).into())
     }
 
     /// The ISN of a client, from the SYN-ACK it got.
@@ -610,8 +666,23 @@ fn set_accurate_ecn(packet: &mut [u8]) {
     packet[36..38].copy_from_slice(&(!((sum + (sum >> 16)) as u16)).to_be_bytes());
 }
 
-fn is_alias(address: Ipv4Addr) -> bool {
-    address.octets()[..2] == [198, 18]
+fn is_alias(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[..2] == [198, 18],
+        IpAddr::V6(address) => address.segments()[..4] == [0xfd00, 0xba70, 0, 0],
+    }
+}
+
+fn source(packet: &[u8]) -> IpAddr {
+    if packet[0] >> 4 == 4 { address::<4>(packet, 12).into() } else { address::<16>(packet, 8).into() }
+}
+
+fn destination(packet: &[u8]) -> IpAddr {
+    if packet[0] >> 4 == 4 { address::<4>(packet, 16).into() } else { address::<16>(packet, 24).into() }
+}
+
+fn address<const OCTETS: usize>(packet: &[u8], at: usize) -> [u8; OCTETS] {
+    packet[at..at + OCTETS].try_into().expect("as many octets as asked for")
 }
 
 fn name_of(message: &Message) -> &'static str {
@@ -631,7 +702,7 @@ fn name_of(message: &Message) -> &'static str {
     }
 }
 
-/// The client's end, for packets made by hand.
-pub const fn client_end(port: u16) -> Endpoint {
-    Endpoint::new(IpAddr::V4(CLIENT), port)
+/// The client's end.
+pub fn client_end(family: Family, port: u16) -> Endpoint {
+    Endpoint::new(family.client(), port)
 }
