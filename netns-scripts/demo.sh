@@ -63,19 +63,20 @@ decided() (
     baton_ask "$1" stats --json | "$PYTHON" "$scripts_dir/tools/stats.py" decided "$run_dir/decisions.json"
 )
 
-# sent_by NODE: octets of TCP that have come from its wire for the client.
+# sent_by NODE: octets of TCP that have come from its wire for the client, over IPv4 and IPv6.
 sent_by() (
     trap '' INT
-    wire payload "$1" "$client_address"
+    echo $(($(wire payload "$1" "${address_of[client4]}") + $(wire payload "$1" "${address_of[client6]}")))
 )
 
-# ask TEXT SERVER EXPECTED_SERVER EXPECTED_RULE PATH FILE [CURL OPTION...]: one request, one line of the table.
+# ask TEXT SERVER EXPECTED_SERVER EXPECTED_RULE PATH FILE [CURL OPTION...]: one request, one line of the table. A SERVER
+# such as a6 is connected to over IPv6.
 ask() {
-    local text=$1 to=$2 expected=$3 expected_rule=$4 path=$5 file=$6 rule before through complaints=()
+    local text=$1 at=$2 to=${2%6} shown_to=${2/6/ (IPv6)} expected=$3 expected_rule=$4 path=$5 file=$6 rule before through complaints=()
     shift 6
     before=$(sent_by "$to")
     save_decisions "$to"
-    fetch client "$to" "$path" "$@"
+    fetch client "$at" "$path" "$@"
     rule=$(decided "$to")
     through=$(($(sent_by "$to") - before))
     [[ $status == 200 ]] || complaints+=("status $status")
@@ -90,7 +91,7 @@ ask() {
         [[ $through -eq 0 ]] || complaints+=("the answer passed the front-end")
         handed_off=$((handed_off + 1)) handed_off_bytes=$((handed_off_bytes + octets)) handed_off_through=$((handed_off_through + through))
     fi
-    print_row "$text" "$to" "$answered_by" "$rule" "$colour" "$shown" "${complaints[*]}"
+    print_row "$text" "$shown_to" "$answered_by" "$rule" "$colour" "$shown" "${complaints[*]}"
 }
 
 print_row() {
@@ -164,6 +165,8 @@ ask 'GET /list.json  X-Tenant: gold' a c gold /list.json list.json -H 'X-Tenant:
 ask 'GET /list.json' c c default /list.json list.json
 FETCH_URL=https://b.stage.test ask 'https://b.stage.test/cat.jpg' a b by-name /cat.jpg cat.jpg \
     --cacert "$run_dir/tls/ca.crt" --resolve "b.stage.test:443:${host_of[a]}"
+ask 'GET /videos/film.mp4' a6 c videos /videos/film.mp4 film.mp4
+ask 'GET /list.json' a6 a default /list.json list.json
 
 # The control: can this counter count? A plain relay on a, in front of the same server b, carries every octet.
 spawn a "$run_dir/log/relay.log" "$PYTHON" "$scripts_dir/tools/relay.py" 8080 "${host_of[b]}:80"
@@ -189,7 +192,8 @@ if [[ $keep == yes ]]; then
 
   ${bold}It is all still up.$plain Try, in another terminal:
 
-    ip netns exec $(namespace client) curl -si http://10.77.0.1/images/cat.jpg -o /dev/null -D -
+    ip netns exec $(namespace client) curl -si http://${host_of[a4]}/images/cat.jpg -o /dev/null -D -
+    ip netns exec $(namespace client) curl -si http://${host_of[a6]}/images/cat.jpg -o /dev/null -D -
     $BATON status --socket $run_dir/a/baton.sock          (also: peers, flows, stats)
     $BATON flows --socket $run_dir/b/baton.sock
     tail -f $run_dir/log/baton-a.log
