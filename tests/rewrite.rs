@@ -68,7 +68,8 @@ impl Packet {
                 if let Some(last) = self.ip_padding.checked_sub(1) {
                     headers[8 * last] = TCP;
                 }
-                let mut header = vec![0x60, 0, 0, 0];
+                // Version, traffic class, flow label.
+                let mut header = vec![0x6a, 0x5b, 0x1c, 0x2d];
                 header.extend_from_slice(&((headers.len() + tcp_length) as u16).to_be_bytes());
                 header.extend_from_slice(&[first, 64]);
                 header.extend_from_slice(&source.octets());
@@ -81,6 +82,17 @@ impl Packet {
 }
 
 /// etherparse's checksum over a whole segment, whatever its checksum field holds.
+/// What is in front of TCP, without addresses and what depends on them.
+fn around_the_addresses(packet: &[u8]) -> Vec<u8> {
+    let (before, after) = if packet[0] >> 4 == 4 { (10, 20) } else { (8, 40) };
+    let extension = match packet[0] >> 4 {
+        4 => usize::from(packet[0] & 15) * 4 - after,
+        _ if packet[6] == 6 => 0,
+        _ => packet[after..].chunks(8).take_while(|header| header[0] != 6).count() * 8 + 8,
+    };
+    [&packet[..before], &packet[after..after + extension]].concat()
+}
+
 fn full_tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
     let tcp = TcpSlice::from_slice(tcp).unwrap();
     match (source, destination) {
@@ -411,6 +423,7 @@ proptest! {
         let local = Segment::<_, ToClientLocal>::parse(packet.to_bytes()).unwrap();
         let wire = shifts.to_client(local.clone());
         assert_checksums_as_if_computed_anew(wire.packet());
+        prop_assert_eq!(around_the_addresses(wire.packet()), around_the_addresses(local.packet()));
         prop_assert_eq!(wire.source(), shifts.frontend);
         prop_assert_eq!(wire.destination(), local.destination());
         prop_assert_eq!(wire.seq(), shifts.seq.to_wire(local.seq()));
@@ -422,6 +435,7 @@ proptest! {
         let wire = Segment::<_, ToServerWire>::parse(packet.to_bytes()).unwrap();
         let local = shifts.to_server(wire.clone());
         assert_checksums_as_if_computed_anew(local.packet());
+        prop_assert_eq!(around_the_addresses(local.packet()), around_the_addresses(wire.packet()));
         prop_assert_eq!(local.source(), wire.source());
         prop_assert_eq!(local.destination(), shifts.alias);
         prop_assert_eq!(local.seq(), wire.seq());
