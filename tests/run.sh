@@ -48,6 +48,7 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
+scenario             150  netns-scripts/slow-and-far.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
 scenario             120  netns-scripts/promises.sh
 scenario             120  netns-scripts/settings-that-differ.sh

@@ -3,14 +3,14 @@
   shaper.py NAMESPACE/DEVICE NAMESPACE/DEVICE --delay MILLISECONDS
 
 Both devices are TAPs; they live as long as this process. `--delay` is for one direction, so that a round trip takes twice
-as long. A netem for kernels without one: each direction has a queue of its own, ordered by
-the moment at which a frame is due, so that whatever changes that moment (jitter), the frame's number in the queue
-(reordering, duplicates) or whether it enters it (loss) has its place in `Direction.take`. Prints `ready`, and on TERM or INT
-what it carried.
+as long. A netem for kernels without one: each direction has a queue of its own, ordered by the moment at which a frame is
+due, so that whatever changes that moment (jitter), the frame's number in the queue (reordering, duplicates) or whether it
+enters it (loss) has its place in `Direction.take`. Prints `ready`, and on TERM or INT what it carried.
 """
 
 import argparse
 import ctypes
+import errno
 import fcntl
 import heapq
 import json
@@ -71,9 +71,9 @@ class Direction:
             try:
                 os.write(self.sink, frame)
                 self.carried += 1
-            except OSError:
-                # The device is down, or its memory used up: a loss that is not asked for, and is told at the end.
-                self.refused += 1
+            except OSError as error:
+                # A device that is not up yet refuses with EIO. Anything else is a loss that nobody asked for.
+                self.refused += error.errno != errno.EIO
 
 
 def main():

@@ -1,6 +1,7 @@
 """A client that takes its time: connects, waits, asks, and measures from its first byte to the last of the answer.
 
-  slow.py ADDRESS PATH [--wait SECONDS] [--times N [--apart SECONDS]] [--upload BYTES] [--keep SECONDS]
+  slow.py ADDRESS PATH [--wait SECONDS] [--times N [--apart SECONDS]] [--upload BYTES] [--head BYTES]
+          [--keep SECONDS]
 
 Prints one JSON object per connection: port, answered_by, octets, seconds. With --keep the connection stays open that long
 after the answer, so that somebody can look at the server's socket.
@@ -18,7 +19,9 @@ def ask(options):
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     time.sleep(options.wait)
     method = "POST" if options.upload else "GET"
-    head = f"{method} {options.path} HTTP/1.1\r\nHost: stage\r\nContent-Length: {options.upload}\r\n\r\n".encode()
+    # Fields of 1,000 octets each.
+    fields = "".join(f"X-Field-{number:03}: {'x' * 985}\r\n" for number in range(options.head // 1000))
+    head = f"{method} {options.path} HTTP/1.1\r\nHost: stage\r\nContent-Length: {options.upload}\r\n{fields}\r\n".encode()
     began = time.monotonic()
     client.sendall(head)
     if options.upload:
@@ -53,6 +56,7 @@ def main():
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--apart", type=float, default=0)
     parser.add_argument("--upload", type=int, default=0)
+    parser.add_argument("--head", type=int, default=0)
     parser.add_argument("--keep", type=float, default=0)
     options = parser.parse_args()
     clients = []

@@ -11,11 +11,13 @@
 //!                                               |  |    held too long,       |  |               | kernel's half is still
 //!                                               |  |    to be acknowledged   |  |               | a request: commit sent
 //!                                               |  '-- parked -- Securing <--'  |               v
-//!                     released: local server <--+------ refuse, deadline, ------+---returned- HandedOff
+//!        released: local server <-- Releasing <--+------ refuse, deadline, ------+---returned- HandedOff
 //!                                               |       nobody left                             | closed by owner
 //!                     (parked: replay to self)  '                                               v
 //!                                                forgotten <--------- linger -------------- Lingering
 //! ```
+//!
+//! (Releasing: only after a long hold, see `release`; otherwise at once.)
 //!
 //! Until the commit is sent the connection can be taken back for any reason; from then on only its owner can return it.
 
