@@ -94,6 +94,24 @@ firewall a <<<'table inet wall { chain enters { type filter hook input priority 
 refuses "drops packets from bt0 to 10.77.0.1:80" 'iifname "bt0" accept'
 no_firewall a
 
+say "a reverse path filter in rules, as some distributions have it"
+rpfilter() { firewall a <<<"table inet wall { chain enters { type filter hook prerouting priority raw + 10; $1 oif missing drop; }; }"; }
+rpfilter 'fib saddr . iif'
+refuses "drops packets from bt0 to 10.77.0.1:80" 'must leave bt0 out' "from bt0 to 10.77.0.1:80: chain inet wall enters (prerouting)"
+no_firewall a
+rpfilter 'iifname != "bt0" fib saddr . iif'
+works
+no_firewall a
+rpfilter 'iifname != "bt0" fib saddr . mark . iif'
+refuses "drops packets for 10.77.0.1:80 from eth0 to bt0: chain inet wall enters (prerouting)" 'must not ask for the mark'
+no_firewall a
+start_baton a
+answers
+rpfilter 'iifname != "bt0" fib saddr . mark . iif'
+must_fail "it is made under a running baton: the reason for refusing" answers
+stop_baton a
+no_firewall a
+
 say "a forward policy of drop"
 firewall a <<<'table inet wall { chain passes { type filter hook forward priority 0; policy drop; }; }'
 refuses "drops packets from bt0 to a client of 10.77.0.1:80" 'iptables -I FORWARD -i bt0 -j ACCEPT' \

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Every way to hold it wrong: `baton run` refuses with one message that says what is wrong and what to do, with the right
 # exit status, and the host is as it was. `baton doctor` says the same words before, and changes nothing either.
+# shellcheck disable=SC2016 # single quotes: what stands in them is for others to expand, or nobody
+# IPv6 has a part of its own below.
+FRONTENDS=4
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=netns-scripts/lib/host.sh
@@ -23,7 +26,7 @@ baton_here() { SETUP=${setup:-} in_ns a timeout 10 bash -c '. "$0"; elsewhere "$
 } >"$run_dir/elsewhere.sh"
 
 run_here() { baton_here run --node "$node" --key "$key" --socket "$socket" "$cluster"; }
-doctor_here() { baton_here doctor --node "$node" --key "$key" --socket "$socket" "$@" "$cluster"; }
+doctor_here() { baton_here doctor --node "$node" --key "$key" --socket "$socket" "$cluster"; }
 
 # refused STATUS TEXT REMEDY: by run, in one message, and by doctor before that.
 refused() {
@@ -79,7 +82,7 @@ must_fail "the message is another one" refused 3 "nft is missing" "install nftab
 must_fail "the status is 3" run_refused 1 "CAP_NET_ADMIN" "run as root"
 with=(setpriv --bounding-set=-net_admin --inh-caps=-net_admin)
 refused 3 "CAP_NET_ADMIN" "run as root"
-with=(setpriv --bounding-set=-all,+net_admin --inh-caps=-all)
+with=(setpriv "--bounding-set=-all,+net_admin" --inh-caps=-all)
 starts
 sed 's/port: 7400/port: 740/' "$run_dir/cluster.yaml" >"$run_dir/low.yaml"
 cluster=$run_dir/low.yaml
@@ -213,7 +216,7 @@ refused 3 "cannot read key file $key" "\`baton keygen --out $key\` makes one"
 key=$run_dir/a/open.key
 install -m 644 "$run_dir/a/key" "$key"
 refused 3 "has mode 0644: others can use it" "Run \`chmod 600 $key\`"
-key=$run_dir/a/closed.key with=(setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-all)
+key=$run_dir/a/closed.key with=(setpriv "--bounding-set=-dac_override,-dac_read_search" --inh-caps=-all)
 install -m 600 -o 65534 "$run_dir/a/key" "$key"
 refused 3 "cannot read key file $key: Permission denied" "Run as the user who owns it"
 with=()
@@ -261,6 +264,7 @@ remember_host a
 
 say "a second one"
 start_baton a
+wait_for_tun a
 remember_host a
 keeps_socket=yes
 first=$(baton_pid a)

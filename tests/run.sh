@@ -56,6 +56,10 @@ scenario             120  netns-scripts/full-accept-queue.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario             120  netns-scripts/host-is-restored.sh
+scenario             120  netns-scripts/wrong-environments.sh
+scenario             120  netns-scripts/hostile-firewall.sh
+scenario             120  netns-scripts/cleanup.sh
+scenario             120  netns-scripts/forwards-nothing-else.sh
 scenario             120  netns-scripts/host-becomes-no-router.sh
 scenario             300  netns-scripts/many-connections.sh
 scenario             600  netns-scripts/every-direction-at-once.sh

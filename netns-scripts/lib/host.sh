@@ -48,3 +48,7 @@ elsewhere() {
     # shellcheck disable=SC2016 # the shell in the namespace expands it
     exec unshare --mount --propagation private sh -ec 'mount --bind "$0" /run/baton; eval "${SETUP:-}"; exec "$@"' "$run_dir/run-baton" "$@"
 }
+
+# wait_for_tun NODE: a new device takes the kernel a moment until its state is what it will stay.
+wait_for_tun() { wait_until 5 tun_is_up "$1"; }
+tun_is_up() { in_ns "$1" ip link show bt0 | grep -q 'state UP'; }

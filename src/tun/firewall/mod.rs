@@ -8,7 +8,7 @@ mod packet;
 pub(super) mod remedy;
 mod ways;
 
-pub(super) use packet::Packet;
+pub(super) use packet::{Back, Packet};
 pub(super) use ways::{Consequence, ways};
 
 use super::family::Family;

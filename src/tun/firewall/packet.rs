@@ -16,8 +16,21 @@ pub(in crate::tun) struct Packet {
     pub(in crate::tun) destination: Option<IpAddr>,
     pub(in crate::tun) source_port: Option<u16>,
     pub(in crate::tun) destination_port: Option<u16>,
+    /// The device that the route back leads to is another one: packets from the TUN, and captured ones by their mark.
+    pub(in crate::tun) back: Back,
     /// What `ct state` says; None when that depends.
     pub(in crate::tun) state: Option<&'static str>,
+}
+
+/// Where a reverse path filter finds the route back to the sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::tun) enum Back {
+    /// By the device the packet came from.
+    SameDevice,
+    /// The same, unless the packet's mark is asked for too.
+    OtherByMark,
+    /// By another device.
+    Other,
 }
 
 /// Whether something is so.
@@ -52,6 +65,8 @@ enum Found {
     Text(String),
     Address(IpAddr),
     Number(u64),
+    /// A route that is missing, or not.
+    Missing(bool),
 }
 
 impl Packet {
@@ -92,10 +107,24 @@ impl Packet {
                 _ => Found::Unknown,
             };
         }
+        if left["fib"]["result"] == "oif" {
+            return self.route_back(&left["fib"]["flags"]);
+        }
         if let (Some(protocol), Some(field)) = (left["payload"]["protocol"].as_str(), left["payload"]["field"].as_str()) {
             return self.payload(protocol, field);
         }
         Found::Unknown
+    }
+
+    /// What `fib saddr . iif oif` finds: by the device the packet came from, or nothing.
+    fn route_back(&self, flags: &Value) -> Found {
+        let has = |flag: &str| flags.as_array().is_some_and(|flags| flags.iter().any(|found| found == flag));
+        match self.back {
+            _ if !has("saddr") || !has("iif") => Found::Unknown,
+            Back::Other => Found::Missing(true),
+            Back::OtherByMark => Found::Missing(has("mark")),
+            Back::SameDevice => Found::Missing(false),
+        }
     }
 
     fn meta(&self, key: &str) -> Found {
@@ -160,6 +189,7 @@ fn equals(found: &Found, right: &Value) -> Truth {
         (Found::Address(found), Value::String(text)) => {
             text.parse::<IpAddr>().map_or(Truth::Maybe, |address| (address == *found).into())
         }
+        (Found::Missing(missing), Value::Bool(found)) => (*missing != *found).into(),
         (Found::Number(found), Value::Number(number)) => (number.as_u64() == Some(*found)).into(),
         _ => Truth::Maybe,
     }

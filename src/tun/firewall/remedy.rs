@@ -14,7 +14,8 @@ pub(in crate::tun) fn forward(device: &str) -> String {
     format!(
         "let it accept what comes from or goes to {device}, such as `nft insert rule ... iifname \"{device}\" accept` and \
          `... oifname \"{device}\" accept`, or `iptables -I FORWARD -i {device} -j ACCEPT` and `iptables -I FORWARD -o \
-         {device} -j ACCEPT` (with Docker: in the chain DOCKER-USER, which Docker leaves alone)"
+         {device} -j ACCEPT` (with Docker: in the chain DOCKER-USER, which Docker leaves alone); a reverse path filter must \
+         not ask for the mark (`fib saddr . mark . iif oif`)"
     )
 }
 

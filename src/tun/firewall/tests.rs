@@ -11,6 +11,7 @@ fn packet(from: &str, to: &str) -> Packet {
         destination: Some("10.77.0.1".parse().unwrap()),
         source_port: None,
         destination_port: Some(80),
+        back: Back::OtherByMark,
         state: Some("untracked"),
     }
 }
@@ -116,6 +117,19 @@ fn ports_addresses_and_maps_are_compared() {
     assert_eq!(accepts(address(json!("10.77.0.2"))), "dropped");
     let map = json!({"vmap": {"key": {"meta": {"key": "iifname"}}, "data": {"set": [["lo", {"accept": null}], ["eth0", {"drop": null}]]}}});
     assert_eq!(judged(&[base("accept"), rule("FORWARD", &[map])], &to_tun), "dropped");
+}
+
+#[test]
+fn a_reverse_path_filter_finds_no_route_by_our_mark() {
+    let filter = |flags: Value| {
+        let missing = is(json!({"fib": {"result": "oif", "flags": flags}}), json!(false));
+        [base("accept"), rule("FORWARD", &[missing, DROP()])]
+    };
+    let captured = packet("eth0", "bt0");
+    assert_eq!(judged(&filter(json!(["saddr", "iif"])), &captured), "passes");
+    assert_eq!(judged(&filter(json!(["saddr", "mark", "iif"])), &captured), "dropped");
+    let from_tun = Packet { back: Back::Other, ..packet("bt0", "eth0") };
+    assert_eq!(judged(&filter(json!(["saddr", "iif"])), &from_tun), "dropped");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The ways that packets take through a host with baton, hook by hook.
 
-use super::{Firewall, Judgement, Packet, remedy};
+use super::{Back, Firewall, Judgement, Packet, remedy};
 use crate::doctor::refusal;
 use crate::flow::Endpoint;
 use crate::tun::capture::CaptureConfig;
@@ -66,6 +66,7 @@ pub(in crate::tun) fn ways(config: &CaptureConfig, ingress: &[Ingress], tracked:
         destination: None,
         source_port: None,
         destination_port: None,
+        back: Back::Other,
         state,
     };
     for frontend in &config.frontends {
@@ -75,6 +76,7 @@ pub(in crate::tun) fn ways(config: &CaptureConfig, ingress: &[Ingress], tracked:
                 destination: Some(frontend.address),
                 destination_port: Some(frontend.port),
                 from_device: Some(ingress.name.clone()),
+                back: Back::OtherByMark,
                 ..packet(family)
             };
             let to_tun = Packet { to_device: Some(device.clone()), ..to_frontend.clone() };
@@ -150,6 +152,7 @@ fn control_way(control: Endpoint, ingress: &[Ingress], packet: &impl Fn(Family) 
         from_device: Some(device),
         destination: Some(control.address),
         destination_port: Some(control.port),
+        back: Back::SameDevice,
         state: Some("new"),
         ..packet(family)
     };
