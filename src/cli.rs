@@ -8,7 +8,8 @@ use std::time::Duration;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
-  1  the cluster file is wrong, or the node's name or key does not fit it; doctor: `baton run` cannot start
+  1  the cluster file is wrong or cannot be reloaded, or the node's name or key does not fit it; doctor: `baton run` cannot
+     start
   2  the command line is wrong
   3  this host cannot do it: privilege, device, port, file or setting (the message says which)
   4  no daemon answers at the socket
@@ -64,6 +65,17 @@ Examples:
   baton stats | grep fallbacks     why connections stayed local although a rule said otherwise
   baton stats --json               one object; docs/admin.md explains the names"))]
     Stats(Query),
+    /// Have the daemon read its cluster file again, and say what became of it
+    ///
+    /// The daemon does so by itself when the file changes, and on SIGHUP. A file is in force as a whole or not at all: a
+    /// wrong one is refused, with the reasons, and what was read before stays. Connections go on under the decision they
+    /// have. Rules, services, front-end addresses, times and limits can change; the cluster's name, the overlay and the
+    /// nodes need a restart.
+    #[command(after_help = with_exit_codes("\
+Examples:
+  baton reload                     exits with 1 and the reasons when the file is refused
+  baton reload --json"))]
+    Reload(Query),
     /// Take no new handoffs, and make none; what was handed off goes on
     ///
     /// The node's clients are answered by its own server from then on, and peers choose other nodes. `baton undrain`
@@ -88,7 +100,8 @@ fn with_exit_codes(examples: &str) -> String {
 ///
 /// Needs root (or CAP_NET_ADMIN) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
 /// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
-/// wait. The log goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
+/// wait. A cluster file is read again when it changes and on SIGHUP; a wrong one is refused (see `baton reload`). The log
+/// goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
 #[derive(Debug, Args)]
 #[command(after_help = with_exit_codes("\
 Examples:

@@ -125,6 +125,16 @@ pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;
 /// A front-end address that a new cluster file has no more is known this long at least: what the TUN's queue holds of its
 /// packets (10,000 at most) has been read by then.
 pub const RETIRED_FRONTEND_MIN: Duration = Duration::from_secs(10);
+/// A cluster file that was changed is read when nothing has happened to it for this long: editors and copies write in
+/// pieces, milliseconds apart.
+pub const CLUSTER_FILE_QUIET: Duration = Duration::from_millis(200);
+/// Longest wait for that.
+pub const CLUSTER_FILE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often the cluster file is looked at where the kernel tells nothing: on network file systems, or when the directory
+/// itself was replaced. One question to the file system.
+pub const CLUSTER_FILE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Symbolic links on the way to the cluster file, as many as the kernel follows.
+pub const SYMBOLIC_LINKS_MAX: usize = 40;
 /// How often the engine tidies up.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// Segments kept beyond a hole: more than an initial window's worth is not a hole but an attack.

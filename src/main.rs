@@ -3,7 +3,7 @@
 mod cli;
 
 use baton::admin::client::{self, AskError};
-use baton::admin::protocol::{Reply, Request};
+use baton::admin::protocol::{Reloaded, Reply, Request};
 use baton::admin::text;
 use baton::control::key::{PrivateKey, public_key_to_text};
 use baton::explain::{self, Bytes, Question};
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
         Command::Flows(query) => ask(query.daemon, query.json, &Request::Flows { limit: query.limit }),
         Command::Stats(query) => ask(query.daemon, query.json, &Request::Stats),
+        Command::Reload(query) => ask(query.daemon, query.json, &Request::Reload),
         Command::Drain(daemon) => ask(daemon, false, &Request::Drain),
         Command::Undrain(daemon) => ask(daemon, false, &Request::Undrain),
         Command::Stop(stop) => {
@@ -195,6 +196,12 @@ fn ask(daemon: cli::Daemon, json: bool, request: &Request) -> Result<(), Failure
         Reply::Peers(reply) => show(json, &reply, text::peers),
         Reply::Flows(reply) => show(json, &reply, text::flows),
         Reply::Stats(reply) => show(json, &reply, text::stats),
+        Reply::Reloaded(Reloaded { error: Some(error), .. }) if !json => return Err(Failure::Cluster(error)),
+        Reply::Reloaded(reply) => {
+            let failure = reply.error.clone().map(Failure::Cluster);
+            print(&show(json, &reply, text::reloaded))?;
+            return failure.map_or(Ok(()), Err);
+        }
         Reply::State(reply) => show(json, &reply, text::state),
         Reply::Stopped(reply) => show(json, &reply, text::stopped),
     })

@@ -19,6 +19,8 @@ pub enum Request {
     },
     /// All counters.
     Stats,
+    /// Read the cluster file again.
+    Reload,
     /// No new handoffs.
     Drain,
     /// New handoffs again.
@@ -47,6 +49,8 @@ pub enum Reply {
     Flows(Flows),
     /// To `stats`: name with labels, value.
     Stats(BTreeMap<String, serde_json::Number>),
+    /// To `reload`.
+    Reloaded(Reloaded),
     /// To `drain` and `undrain`.
     State(Change),
     /// To `stop`.
@@ -86,8 +90,10 @@ pub struct Status {
     pub pid: u32,
     /// Name of the TUN device.
     pub device: String,
-    /// The cluster file as it was read at start.
+    /// The cluster file.
     pub cluster_file: ClusterFile,
+    /// What is in force of it.
+    pub configuration: Configuration,
     /// Sessions.
     pub peers: PeersUp,
     /// Connections baton takes part in.
@@ -101,8 +107,19 @@ pub struct Status {
 pub struct ClusterFile {
     /// Absolute path.
     pub path: String,
-    /// Of its meaning, as nodes compare it; hexadecimal.
+    /// Of the meaning that is in force, to compare with other nodes; hexadecimal.
     pub hash: String,
+}
+
+/// What is in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// When it was read (RFC 3339, UTC).
+    pub loaded_at: String,
+    /// Of its meaning; the same as that of the cluster file.
+    pub hash: String,
+    /// Why the file, as it was read last, was refused; absent if it was not.
+    pub last_error: Option<String>,
 }
 
 /// How many peers have a session.
@@ -240,6 +257,17 @@ pub struct Flow {
     pub age_seconds: f64,
 }
 
+/// After `reload`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Whether the file means something else than what was in force.
+    pub changed: bool,
+    /// Of what is in force now.
+    pub hash: String,
+    /// Why the file was refused; absent if it was not.
+    pub error: Option<String>,
+}
+
 /// After `drain` and `undrain`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Change {
@@ -314,6 +342,7 @@ mod tests {
             Request::Peers,
             Request::Flows { limit: 7 },
             Request::Stats,
+            Request::Reload,
             Request::Drain,
             Request::Undrain,
             Request::Stop { timeout_seconds: None },

@@ -1,6 +1,6 @@
 //! Replies as people read them: aligned tables, nothing that is not needed.
 
-use super::protocol::{Change, Flows, Peers, State, Status, Stopped};
+use super::protocol::{Change, Configuration, Flows, Peers, Reloaded, State, Status, Stopped};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -56,7 +56,11 @@ pub fn status(status: &Status) -> String {
     let life = format!("up {}, epoch {}, process {}", seconds(status.uptime_seconds), status.epoch, status.pid);
     top.row(["version".into(), format!("{}, {life}", status.version)]);
     let hash = status.cluster_file.hash.get(..12).unwrap_or(&status.cluster_file.hash);
-    top.row(["file".into(), format!("{} (hash {hash})", status.cluster_file.path)]);
+    let Configuration { loaded_at, last_error, .. } = &status.configuration;
+    top.row(["file".into(), format!("{} (hash {hash}, read {loaded_at})", status.cluster_file.path)]);
+    if last_error.is_some() {
+        top.row(["".into(), "REFUSED as it is now; what was read before stays in force. See below".into()]);
+    }
     top.row(["device".into(), status.device.clone()]);
     top.row(["peers".into(), format!("{} of {} up", status.peers.up, status.peers.total)]);
     let connections = &status.connections;
@@ -86,7 +90,8 @@ pub fn status(status: &Status) -> String {
             services.row([first(&service.name), frontend.address.clone(), backlog, first(&application)]);
         }
     }
-    format!("{top}\n{services}")
+    let refused = last_error.as_ref().map_or_else(String::new, |error| format!("\n{}\n", error.trim_end()));
+    format!("{top}\n{services}{refused}")
 }
 
 /// `baton peers`
@@ -159,6 +164,15 @@ pub fn stats(stats: &BTreeMap<String, serde_json::Number>) -> String {
         let _ = writeln!(text, "{name} {value}");
         text
     })
+}
+
+/// `baton reload`, if the file was not refused
+pub fn reloaded(reloaded: &Reloaded) -> String {
+    let hash = reloaded.hash.get(..12).unwrap_or(&reloaded.hash);
+    match reloaded.changed {
+        true => format!("reloaded (hash {hash})\n"),
+        false => format!("nothing to do: the file means what is in force (hash {hash})\n"),
+    }
 }
 
 /// `baton drain` and `baton undrain`

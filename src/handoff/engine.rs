@@ -321,7 +321,7 @@ impl Engine {
         self.ctx.retired.retain(|frontend, _| !own.contains(frontend));
         let removed: BTreeSet<Endpoint> = before.own_frontends().into_iter().filter(|frontend| !own.contains(frontend)).collect();
         self.ctx.retired.extend(removed.iter().map(|frontend| (*frontend, (Rc::clone(&before), now))));
-        self.utcp.forget_aliases();
+        self.utcp.forget_policy();
         self.btcp.retire(&removed, &mut self.ctx, now);
         self.settle(now);
         self.btcp.reconsider(&mut self.ctx, now);

@@ -204,9 +204,11 @@ impl Utcp {
         }
     }
 
-    /// Another policy may give a front-end address other aliases; those in use stay in use.
-    pub fn forget_aliases(&mut self) {
+    /// Another policy may give a front-end address other aliases (those in use stay in use), and peers another reason to be
+    /// complained about.
+    pub fn forget_policy(&mut self) {
         self.aliases.clear();
+        self.complaints.clear();
     }
 
     /// Resets every connection that only this process keeps alive, at both ends.

@@ -8,6 +8,12 @@ pub fn clock() -> Instant {
     Instant::now()
 }
 
+/// What people call the time.
+#[allow(clippy::disallowed_methods)]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Nanoseconds since 1970: different at every start, which is all an epoch needs.
 #[allow(clippy::disallowed_methods)]
 pub fn wall_clock_nanoseconds() -> u64 {

@@ -11,12 +11,33 @@ use std::path::Path;
 
 /// The policy of a node, and what in the file is probably not meant.
 pub fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartError> {
-    let file = read(path)?;
+    let (file, _) = read(path)?;
     let policy = compile(&file, path, node)?;
     Ok((policy, file.warnings))
 }
 
-fn compile(file: &ClusterFile, path: &Path, node: &str) -> Result<Policy, StartError> {
+/// The same, and the text that it was read from.
+pub(super) fn load_text(path: &Path, node: &str) -> Result<(Policy, Report, String), StartError> {
+    let (file, text) = read(path)?;
+    let policy = compile(&file, path, node)?;
+    Ok((policy, file.warnings, text))
+}
+
+/// Reads a file without looking at what it says.
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
+    ClusterFile::read_text(path).map_err(|report| report.to_string())
+}
+
+/// What is probably not meant, one line each.
+pub(super) fn log_warnings(warnings: &Report) {
+    for problem in &warnings.problems {
+        let place = problem.position.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        log::warn!("{}{place}: {}; {}", problem.file, problem.message, problem.remedy);
+    }
+}
+
+/// What a file means for a node.
+pub(super) fn compile(file: &ClusterFile, path: &Path, node: &str) -> Result<Policy, StartError> {
     file.compile(node).map_err(|error| {
         let place = path.display();
         StartError::Cluster(format!("{place}: {error}; choose one of them with --node NAME"))
@@ -35,8 +56,10 @@ pub struct Checked {
 /// Checks a file; with the name of a node also this host, as far as it can be seen without changing it: whether it is that
 /// node's, and whether applications listen where that node's connections arrive.
 pub fn check(path: &Path, node: Option<&str>) -> Result<Checked, StartError> {
-    let file = read(path)?;
-    let summary = format!("{}: ok: {}", path.display(), file.summary());
+    let (file, _) = read(path)?;
+    let hash = file.hash().to_string();
+    let hash = hash.get(..12).unwrap_or(&hash);
+    let summary = format!("{}: ok: {} (hash {hash})", path.display(), file.summary());
     let mut warnings = file.warnings.to_string();
     if let Some(node) = node {
         let policy = compile(&file, path, node)?;
@@ -79,6 +102,9 @@ fn is_local(address: IpAddr) -> bool {
     }
 }
 
-fn read(path: &Path) -> Result<ClusterFile, StartError> {
-    ClusterFile::read(path).map_err(|report| StartError::Cluster(report.to_string()))
+fn read(path: &Path) -> Result<(ClusterFile, String), StartError> {
+    let cluster = |report: Report| StartError::Cluster(report.to_string());
+    let text = ClusterFile::read_text(path).map_err(cluster)?;
+    let file = ClusterFile::parse(&path.display().to_string(), &text).map_err(cluster)?;
+    Ok((file, text))
 }

@@ -44,6 +44,23 @@ impl Listeners {
         Self { frontends: frontends(policy), applications: applications(policy), due: now }
     }
 
+    /// Other ones must listen. What was said about those that stay is not said again.
+    pub fn replace(&mut self, policy: &Policy, now: Instant) {
+        let before = std::mem::replace(self, Self::new(policy, now));
+        for known in before.frontends {
+            let same = |listener: &&mut Frontend| listener.at == known.at && listener.service == known.service;
+            if let Some(listener) = self.frontends.iter_mut().find(same) {
+                *listener = known;
+            }
+        }
+        for known in before.applications {
+            let same = |application: &&mut Application| application.at == known.at && application.service == known.service;
+            if let Some(application) = self.applications.iter_mut().find(same) {
+                *application = known;
+            }
+        }
+    }
+
     /// When to ask again.
     pub fn poll_timeout(&self) -> Instant {
         self.due

@@ -17,10 +17,12 @@ mod process;
 mod promises;
 mod pulse;
 mod recording;
+mod reload;
 mod report;
 mod start;
 mod stop;
 mod wake;
+mod watch;
 
 pub use cluster::{Checked, check, load};
 pub use doctor::{Intent, default_key, default_socket, examine};
@@ -34,7 +36,6 @@ use crate::control::overlay::Overlay;
 use crate::handoff::Engine;
 use crate::policy::Policy;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -48,7 +49,8 @@ mod token {
     pub const TUN: mio::Token = mio::Token(0);
     pub const OVERLAY: mio::Token = mio::Token(1);
     pub const SIGNALS: mio::Token = mio::Token(2);
-    pub const ADMIN_FIRST: usize = 3;
+    pub const CLUSTER_FILE: mio::Token = mio::Token(3);
+    pub const ADMIN_FIRST: usize = 4;
     pub const CHANNEL_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
 }
 
@@ -65,6 +67,8 @@ pub struct Node {
     signals: signal_hook_mio::v1_0::Signals,
     poll: mio::Poll,
     identity: Identity,
+    configuration: reload::Configuration,
+    watch: watch::Watch,
 
     phase: stop::Phase,
     pulse: pulse::Pulse,
@@ -88,13 +92,15 @@ struct Identity {
     name: String,
     epoch: Epoch,
     started: Instant,
-    cluster_path: PathBuf,
 }
 
 /// What the shell itself counts.
 #[derive(Debug, Default)]
 struct Counters {
     wakes: u64,
+    reloads_changed: u64,
+    reloads_unchanged: u64,
+    reloads_refused: u64,
     stalls: u64,
     messages_lost: u64,
     sockets_destroyed: u64,

@@ -47,11 +47,16 @@ impl Promises {
             return false;
         }
         self.own = own;
+        self.review(policy);
+        true
+    }
+
+    /// Compares all again: settings or rules have changed.
+    pub fn review(&mut self, policy: &Policy) {
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for peer in peers {
             self.compare(peer, policy);
         }
-        true
     }
 
     /// What stands between this node and a peer with a session, in either direction in which rules send connections.

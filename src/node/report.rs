@@ -24,6 +24,7 @@ impl Node {
             Request::Peers => Reply::Peers(self.peers(now)),
             Request::Flows { limit } => Reply::Flows(self.flows(limit, now)),
             Request::Stats => Reply::Stats(self.stats(now)),
+            Request::Reload => self.reload("baton reload", now),
             Request::Drain => self.set_draining(true, now),
             Request::Undrain => self.set_draining(false, now),
             Request::Stop { timeout_seconds } => {
@@ -58,8 +59,13 @@ impl Node {
             pid: std::process::id(),
             device: self.host.device_name().to_owned(),
             cluster_file: protocol::ClusterFile {
-                path: self.identity.cluster_path.display().to_string(),
+                path: self.configuration.path.display().to_string(),
                 hash: self.policy.hash.to_string(),
+            },
+            configuration: protocol::Configuration {
+                loaded_at: humantime::format_rfc3339_seconds(self.configuration.loaded_at).to_string(),
+                hash: self.policy.hash.to_string(),
+                last_error: self.configuration.last_error.clone(),
             },
             peers: self.peers_up(),
             connections: self.connections(),
@@ -197,6 +203,9 @@ impl Node {
         count("guard_write_errors_total", self.guards.failures());
         count("sockets_destroyed_total", self.counters.sockets_destroyed);
         count("socket_questions_failed_total", self.counters.socket_questions_failed);
+        count("reloads_total{outcome=\"changed\"}", self.counters.reloads_changed);
+        count("reloads_total{outcome=\"unchanged\"}", self.counters.reloads_unchanged);
+        count("reloads_total{outcome=\"refused\"}", self.counters.reloads_refused);
         count("loop_wakes_total", self.counters.wakes);
         count("loop_stalls_total", self.counters.stalls);
         count("uptime_seconds", now.saturating_duration_since(self.identity.started).as_secs());

@@ -5,6 +5,8 @@ use super::cluster;
 use super::host::Host;
 use super::listeners::{self, Listeners};
 use super::recording::Recording;
+use super::reload::Configuration;
+use super::watch::Watch;
 use super::{Counters, Identity, Node, guards, promises, pulse, stop, token};
 use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
@@ -67,11 +69,8 @@ pub enum StartError {
 /// Starts a node. On error the host is as it was.
 pub fn start(options: Options) -> Result<Node, StartError> {
     let now = clock();
-    let (policy, warnings) = cluster::load(&options.cluster, &options.node)?;
-    for problem in &warnings.problems {
-        let place = problem.position.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-        log::warn!("{}{place}: {}; {}", problem.file, problem.message, problem.remedy);
-    }
+    let (policy, warnings, text) = cluster::load_text(&options.cluster, &options.node)?;
+    cluster::log_warnings(&warnings);
     let key = read_key(&options.key, &policy)?;
     log::info!(
         "baton {} starts: node={} cluster={} file={} nodes={} services={}",
@@ -83,17 +82,21 @@ pub fn start(options: Options) -> Result<Node, StartError> {
         policy.services.len()
     );
     let epoch = Epoch(wall_clock_nanoseconds());
-    let identity = Identity {
-        name: options.node.clone(),
-        epoch,
-        started: now,
-        cluster_path: std::path::absolute(&options.cluster).unwrap_or_else(|_| options.cluster.clone()),
-    };
-    Ok(start_host(&options, Rc::new(policy), key, identity, now)?)
+    let identity = Identity { name: options.node.clone(), epoch, started: now };
+    let path = std::path::absolute(&options.cluster).unwrap_or_else(|_| options.cluster.clone());
+    let configuration = Configuration::new(path, &text, &policy);
+    Ok(start_host(&options, Rc::new(policy), key, identity, configuration, now)?)
 }
 
 /// From here on it is about the host.
-fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: Identity, now: Instant) -> anyhow::Result<Node> {
+fn start_host(
+    options: &Options,
+    policy: Rc<Policy>,
+    key: PrivateKey,
+    identity: Identity,
+    configuration: Configuration,
+    now: Instant,
+) -> anyhow::Result<Node> {
     requirements::check(Path::new(STATE_DIRECTORY))?;
     let poll = Poll::new().context("cannot make an epoll descriptor")?;
     let registry = poll.registry();
@@ -128,6 +131,10 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
     let engine_config = engine_config(&policy, &mut host, identity.epoch)?;
     overlay.set_packet_bytes_max(usize::from(engine_config.mtu.saturating_sub(engine_config.overlay_overhead)));
     let engine = Engine::new(engine_config, Rc::clone(&policy), now);
+    let watch = Watch::new(&configuration.path, now);
+    if let Some(descriptor) = watch.descriptor() {
+        poll.registry().register(&mut SourceFd(&descriptor), token::CLUSTER_FILE, Interest::READABLE)?;
+    }
     let mut node = Node {
         host,
         engine,
@@ -139,6 +146,8 @@ fn start_host(options: &Options, policy: Rc<Policy>, key: PrivateKey, identity: 
         signals,
         poll,
         identity,
+        configuration,
+        watch,
         phase: stop::Phase::Running,
         pulse: pulse::Pulse::new(now),
         guards: guards::Guards::default(),
@@ -219,7 +228,8 @@ fn engine_config(policy: &Policy, host: &mut Host, epoch: Epoch) -> anyhow::Resu
 }
 
 impl Node {
-    fn log_start(&self) {
+    /// What this node does for each service.
+    pub(super) fn log_services(&self) {
         let own = self.policy.node;
         for service in &self.policy.services {
             let frontends: Vec<String> =
@@ -228,10 +238,14 @@ impl Node {
             let port = service.server_port(own).map_or_else(|| "none here".to_owned(), |port| port.to_string());
             log::info!("service {}: frontends={frontends} application_port={port}", service.name);
         }
+    }
+
+    fn log_start(&self) {
+        self.log_services();
         if self.policy.own_frontends().is_empty() {
             log::info!("start: no front-end address here: this node captures nothing, and takes what others hand to it");
         }
-        let node = &self.policy.nodes[usize::from(own.0)];
+        let node = &self.policy.nodes[usize::from(self.policy.node.0)];
         log::info!(
             "start: device={} offload={} control_and_overlay={} epoch={:x}",
             self.host.device_name(),

@@ -44,6 +44,7 @@ impl Node {
             Some(self.pulse.poll_timeout()),
             Some(self.listeners.poll_timeout()),
             Some(self.promises.poll_timeout()),
+            Some(self.watch.poll_timeout()),
             self.engine.poll_timeout(),
             self.channel.poll_timeout(),
             self.admin.poll_timeout(),
@@ -84,6 +85,7 @@ impl Node {
             self.channel.handle_timeout(self.poll.registry(), now);
             self.handle_channel(now);
         }
+        self.look_at_cluster_file(now);
         self.ask_listeners(now);
         self.review_settings(now);
         self.admin.handle_timeout(self.poll.registry(), now);
@@ -96,6 +98,7 @@ impl Node {
             token::TUN => self.tun_ready = true,
             token::OVERLAY => self.overlay_ready = true,
             token::SIGNALS => self.handle_signals(now),
+            token::CLUSTER_FILE => self.watch.handle_event(now),
             token if self.admin.owns(token) => self.admin.handle_event(event, self.poll.registry(), now),
             token if self.channel.owns(token) => {
                 self.channel.handle_event(event, self.poll.registry(), now);
@@ -116,7 +119,10 @@ impl Node {
                     let again = matches!(self.phase, super::stop::Phase::Stopping(_));
                     self.begin_stop(again.then_some(Duration::ZERO), name, now);
                 }
-                SIGHUP => log::warn!("SIGHUP: the cluster file is read at start only; restart to apply a changed one"),
+                SIGHUP => {
+                    // The outcome is in the log and in `status`.
+                    let _ = self.reload("SIGHUP", now);
+                }
                 _ => {}
             }
         }

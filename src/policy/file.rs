@@ -30,12 +30,17 @@ pub struct ClusterFile {
 }
 
 impl ClusterFile {
-    /// Reads and checks a file. The one function of the policy that does I/O.
+    /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, Report> {
+        Self::parse(&path.display().to_string(), &Self::read_text(path)?)
+    }
+
+    /// Reads a file for [`ClusterFile::parse`]. The one function of the policy that does I/O.
+    pub fn read_text(path: &Path) -> Result<String, Report> {
         let name = path.display().to_string();
         match read_bytes(path) {
             Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => Self::parse(&name, &text),
+                Ok(text) => Ok(text),
                 Err(_) => Err(Report::unreadable(&name, "the file is not UTF-8 text".to_owned(), "save it as UTF-8")),
             },
             Err(error) => {

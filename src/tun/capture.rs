@@ -4,6 +4,8 @@
 //! captured before the first heartbeat. Restoring: capture ends first, then aliases are closed and emptied while the
 //! blackhole still stands, then everything else goes.
 
+mod frontends;
+
 use super::device::Device;
 use super::family::Family;
 use super::firewall::{self, Consequence, Firewall};
@@ -19,7 +21,7 @@ use crate::flow::{Endpoint, FlowKey};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use log::{debug, info, warn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -69,6 +71,8 @@ pub struct Capture {
     guards: Guards,
     guards_found: Vec<FlowKey>,
     heartbeats: Vec<Vec<u8>>,
+    /// Every front-end address since this capture was installed.
+    known: BTreeSet<Endpoint>,
     installed: Installed,
     /// Last: another process may start only when everything above is undone.
     _lock: HostLock,
@@ -135,6 +139,7 @@ impl Capture {
 
         let mut capture = Self {
             heartbeats: heartbeat::packets(&config.frontends),
+            known: config.frontends.iter().copied().collect(),
             guards: Guards::open().context("opening nfnetlink")?,
             guards_found: Vec::new(),
             installed: Installed::Rules,
@@ -175,12 +180,8 @@ impl Capture {
         if self.means.values().any(|&means| means == Means::Everywhere) {
             forwarding::turn_on_everywhere(&mut self.first_values)?;
         }
-        let per_device = |family| self.means.get(&family) == Some(&Means::PerDevice);
-        for ingress in self.ingress.iter().filter(|ingress| per_device(ingress.family)) {
-            if ingress.forwarding == Forwarding::OnlyForUs {
-                let setting = |device| forwarding::setting(ingress.family, device);
-                self.first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
-            }
+        for ingress in &self.ingress {
+            forward_from(ingress, &self.means, &mut self.first_values)?;
         }
         Ok(())
     }
@@ -301,4 +302,13 @@ impl Drop for Capture {
         // Failures are logged as they happen; there is nobody left to tell.
         let _ = self.undo();
     }
+}
+
+/// Lets a device forward packets from the network to the TUN, if that is a setting of its own.
+fn forward_from(ingress: &Ingress, means: &BTreeMap<Family, Means>, first_values: &mut FirstValues) -> anyhow::Result<()> {
+    if ingress.forwarding == Forwarding::OnlyForUs && means.get(&ingress.family) == Some(&Means::PerDevice) {
+        let setting = |device| forwarding::setting(ingress.family, device);
+        first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
+    }
+    Ok(())
 }

@@ -157,11 +157,57 @@ impl Ruleset<'_> {
         text
     }
 
+    /// The transaction that keeps devices that are about to forward from forwarding elsewhere, as the whole table does for
+    /// those it was made with.
+    pub(super) fn restrict(&self, new_ingress: &[Ingress]) -> String {
+        let mut text = String::new();
+        for Ingress { name, family, .. } in new_ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
+            let Words { version, redirect, .. } = words(*family);
+            let device = self.device;
+            let _ = writeln!(
+                text,
+                "insert rule inet {TABLE} output oifname \"{name}\" {redirect} drop\n\
+                 add rule inet {TABLE} forward meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop"
+            );
+        }
+        text
+    }
+
+    /// The transaction for other front-end addresses, and for devices that are new. Whatever the kernel does at this moment
+    /// it does by the sets before or by those after. `known` are all there have ever been.
+    pub(super) fn replace_frontends(&self, new_ingress: &[Ingress], known: &BTreeSet<Endpoint>) -> String {
+        let mut text = String::new();
+        let mut add = |set: &str, digit: char, elements: BTreeSet<String>| {
+            if !elements.is_empty() {
+                let elements: Vec<String> = elements.into_iter().collect();
+                let _ = writeln!(text, "add element inet {TABLE} {set}{digit} {{ {} }}", elements.join(", "));
+            }
+        };
+        for family in self.families() {
+            let Words { digit, .. } = words(family);
+            let is_of_family = |endpoint: &&Endpoint| Family::of(endpoint.address) == family;
+            let names = new_ingress.iter().filter(|ingress| ingress.family == family);
+            add("ingress", digit, names.map(|ingress| format!("\"{}\"", ingress.name)).collect());
+            // Adding what is there is fine.
+            add("addresses", digit, known.iter().filter(is_of_family).map(|frontend| frontend.address.to_string()).collect());
+        }
+        for family in self.families() {
+            let Words { digit, .. } = words(family);
+            let _ = writeln!(text, "flush set inet {TABLE} frontends{digit}");
+            let endpoints: BTreeSet<String> =
+                self.frontends_of(family).map(|frontend| format!("{} . {}", frontend.address, frontend.port)).collect();
+            if !endpoints.is_empty() {
+                let endpoints: Vec<String> = endpoints.into_iter().collect();
+                let _ = writeln!(text, "add element inet {TABLE} frontends{digit} {{ {} }}", endpoints.join(", "));
+            }
+        }
+        text
+    }
+
     fn write_sets(&self, text: &mut String) {
-        let ports: BTreeSet<u16> = self.frontends.iter().map(|frontend| frontend.port).collect();
-        // An element that timed out counts until it is collected, so a set just large enough would refuse the first
-        // heartbeat after a pause.
-        let room = 4 * ports.len() + 64;
+        // Every port there is: a set just large enough would refuse the first heartbeat after a pause, since an element
+        // that timed out counts until it is collected, and ports may be added later.
+        let room = 65_536;
         for (set, key) in [("alive", "inet_service"), ("beating", "nf_proto")] {
             let _ = writeln!(text, "  set {set} {{ type {key}; flags dynamic,timeout; timeout {ALIVE_TIMEOUT}; size {room}; }}");
         }
@@ -489,6 +535,39 @@ mod tests {
         assert!(text.contains("delete chain inet baton older"));
         assert!(text.contains("delete set inet baton alive"));
         assert!(!text.contains("delete set inet baton guard4"));
+    }
+
+    #[test]
+    fn other_front_ends_replace_those_before_in_one_transaction_and_old_addresses_stay() {
+        let ingress = [Ingress { family: Family::V4, name: "eth1".into(), forwarding: Forwarding::OnlyForUs }];
+        let (before, after) = ([10, 77, 0, 1], [10, 77, 0, 9]);
+        let frontends = [Endpoint::new(after.into(), 81)];
+        let ruleset = Ruleset {
+            device: "bt0",
+            frontends: &frontends,
+            aliases: &["198.18.0.0/16".parse().unwrap()],
+            ingress: &[],
+            not_a_router: &[],
+            guards_max: 1000,
+            tracking: Tracking::Bypassed,
+        };
+        let known = [Endpoint::new(before.into(), 80), frontends[0]].into();
+        assert_eq!(
+            ruleset.replace_frontends(&ingress, &known),
+            "\
+add element inet baton ingress4 { \"eth1\" }
+add element inet baton addresses4 { 10.77.0.1, 10.77.0.9 }
+flush set inet baton frontends4
+add element inet baton frontends4 { 10.77.0.9 . 81 }
+"
+        );
+        assert_eq!(
+            ruleset.restrict(&ingress),
+            "\
+insert rule inet baton output oifname \"eth1\" icmp type redirect drop
+add rule inet baton forward meta nfproto ipv4 iifname \"eth1\" oifname != \"bt0\" drop
+"
+        );
     }
 
     #[test]

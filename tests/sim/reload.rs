@@ -66,8 +66,8 @@ fn a_shorter_time_for_silent_clients_holds_at_once() {
 
 #[test]
 fn policies_may_change_at_any_moment_of_a_handoff() {
-    // Every tenth of a millisecond from the SYN to the answer, at either node, with loss and without.
-    for (seed, at) in (0..250).map(|step| (step, 100 * step)) {
+    // From the SYN to the answer, at either node, with loss and without.
+    for (seed, at) in (0..100).map(|step| (step, 250 * step)) {
         for (node, changes) in [(0, ANOTHER_FIRST), (1, ANOTHER_FIRST), (0, IMAGES_STAY), (0, WITHOUT_A), (1, WITHOUT_A)] {
             let loss_permille = if seed % 2 == 0 { 0 } else { 30 };
             let mut world = World::new(seed, Network { loss_permille, ..Network::default() }, 20_000);
