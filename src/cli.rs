@@ -8,8 +8,8 @@ use std::time::Duration;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
-  1  the cluster file is wrong or cannot be reloaded, or the node's name or key does not fit it; doctor: `baton run`
-     cannot start
+  1  the cluster file is wrong or cannot be reloaded, or the node's name or key does not fit it; doctor: `baton run` cannot
+     start
   2  the command line is wrong
   3  this host cannot do it: privilege, device, port, file or setting (the message says which)
   4  no daemon answers at the socket
@@ -100,7 +100,8 @@ fn with_exit_codes(examples: &str) -> String {
 ///
 /// Needs root (or CAP_NET_ADMIN) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
 /// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
-/// wait. The log goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
+/// wait. A cluster file is read again when it changes and on SIGHUP; a wrong one is refused (see `baton reload`). The log
+/// goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
 #[derive(Debug, Args)]
 #[command(after_help = with_exit_codes("\
 Examples:

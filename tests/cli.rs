@@ -81,7 +81,7 @@ fn help_teaches_at_every_level() {
         assert!(help.contains(&format!("baton {command}")), "{help}");
         assert!(!help.lines().next().unwrap_or_default().is_empty(), "{help}");
     }
-    assert!(!top.contains("\n  top "), "it does not exist yet:\n{top}");
+    assert!(!top.contains("\n  top "), "top does not exist yet:\n{top}");
 }
 
 #[test]

@@ -41,6 +41,7 @@ scenario             120  netns-scripts/local-connections-are-the-kernels.sh
 scenario             150  netns-scripts/killed-under-a-local-download.sh
 scenario             150  netns-scripts/restarted-under-local-requests.sh
 scenario             150  netns-scripts/stop-drains.sh
+scenario             150  netns-scripts/reload.sh
 scenario             180  netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  netns-scripts/server-ports.sh
 scenario             120  netns-scripts/client-on-a-server.sh

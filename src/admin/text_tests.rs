@@ -150,3 +150,44 @@ fn the_end_says_what_was_cut() {
     let text = stopped(&Stopped { cut: 0, seconds: 0.0, restored: false });
     assert!(text.contains("no connection was cut") && text.contains("see the log"));
 }
+
+#[test]
+fn a_refused_file_is_shown_with_its_reasons() {
+    let error = "/etc/baton/shop.yaml:14:18: there is no node `d`\n   |\n";
+    let mut refused = quiet();
+    refused.configuration.last_error = Some(error.into());
+    let text = status(&refused);
+    assert!(text.contains("REFUSED"), "{text}");
+    assert!(text.ends_with("there is no node `d`\n   |\n"), "{text}");
+    assert!(!status(&quiet()).contains("REFUSED"));
+}
+
+/// Nothing to see.
+fn quiet() -> Status {
+    Status {
+        node: "a".into(),
+        cluster: "shop".into(),
+        version: "0.1.0".into(),
+        state: State::Running,
+        epoch: "18a3".into(),
+        uptime_seconds: 1,
+        pid: 71,
+        device: "bt0".into(),
+        cluster_file: ClusterFile { path: "/etc/baton/shop.yaml".into(), hash: "0123456789abcdef0123".into() },
+        configuration: Configuration {
+            loaded_at: "2026-03-01T12:00:00Z".into(),
+            hash: "0123456789abcdef0123".into(),
+            last_error: None,
+        },
+        peers: PeersUp { up: 1, total: 2 },
+        connections: Connections { live: 0, front_end: 0, back_end: 0, lingering: 0 },
+        services: vec![],
+    }
+}
+
+#[test]
+fn a_reload_says_whether_anything_changed() {
+    let reloaded_of = |changed| Reloaded { changed, hash: "0123456789abcdef0123".into(), error: None };
+    assert_eq!(reloaded(&reloaded_of(true)), "reloaded (hash 0123456789ab)\n");
+    assert!(reloaded(&reloaded_of(false)).starts_with("nothing to do"));
+}

@@ -98,6 +98,9 @@ struct Identity {
 #[derive(Debug, Default)]
 struct Counters {
     wakes: u64,
+    reloads_changed: u64,
+    reloads_unchanged: u64,
+    reloads_refused: u64,
     stalls: u64,
     messages_lost: u64,
     sockets_destroyed: u64,

@@ -68,6 +68,12 @@ impl Node {
     fn take(&mut self, read: Result<String, String>, why: &str, now: Instant) -> Result<bool, String> {
         self.configuration.tried = fingerprint(read.as_deref().unwrap_or_else(|error| error));
         let outcome = read.and_then(|text| self.replace(&text, why, now));
+        let counter = match &outcome {
+            Ok(true) => &mut self.counters.reloads_changed,
+            Ok(false) => &mut self.counters.reloads_unchanged,
+            Err(_) => &mut self.counters.reloads_refused,
+        };
+        *counter += 1;
         match &outcome {
             Ok(_) => {
                 self.configuration.loaded_at = wall_clock();

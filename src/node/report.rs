@@ -203,6 +203,9 @@ impl Node {
         count("guard_write_errors_total", self.guards.failures());
         count("sockets_destroyed_total", self.counters.sockets_destroyed);
         count("socket_questions_failed_total", self.counters.socket_questions_failed);
+        count("reloads_total{outcome=\"changed\"}", self.counters.reloads_changed);
+        count("reloads_total{outcome=\"unchanged\"}", self.counters.reloads_unchanged);
+        count("reloads_total{outcome=\"refused\"}", self.counters.reloads_refused);
         count("loop_wakes_total", self.counters.wakes);
         count("loop_stalls_total", self.counters.stalls);
         count("uptime_seconds", now.saturating_duration_since(self.identity.started).as_secs());

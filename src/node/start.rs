@@ -238,13 +238,13 @@ impl Node {
             let port = service.server_port(own).map_or_else(|| "none here".to_owned(), |port| port.to_string());
             log::info!("service {}: frontends={frontends} application_port={port}", service.name);
         }
-        if self.policy.own_frontends().is_empty() {
-            log::info!("service: no front-end address here: this node captures nothing, and takes what others hand to it");
-        }
     }
 
     fn log_start(&self) {
         self.log_services();
+        if self.policy.own_frontends().is_empty() {
+            log::info!("start: no front-end address here: this node captures nothing, and takes what others hand to it");
+        }
         let node = &self.policy.nodes[usize::from(self.policy.node.0)];
         log::info!(
             "start: device={} offload={} control_and_overlay={} epoch={:x}",

@@ -7,6 +7,9 @@ use std::fmt;
 const PROBLEMS_PRINTED_MAX: usize = 25;
 /// Problems located in one file.
 const PROBLEMS_LOCATED_MAX: usize = 200;
+/// Octets walked through to locate them, a quarter of a second's work: a daemon reads its file again while it runs, and
+/// must not stand still over a large one that is full of errors.
+const LOCATED_BYTES_MAX: usize = 8 << 20;
 /// Characters printed of a line, a message or a remedy.
 const LINE_PRINTED_MAX: usize = 400;
 
@@ -181,7 +184,7 @@ impl Problems {
         let mut problems: Vec<Problem> = self
             .found
             .into_iter()
-            .take(PROBLEMS_LOCATED_MAX)
+            .take((LOCATED_BYTES_MAX / text.len().max(1)).min(PROBLEMS_LOCATED_MAX))
             .map(|(severity, place, message, remedy)| {
                 problem_at(file, text, severity, yaml::locate(text, &place), message, remedy)
             })
@@ -251,6 +254,16 @@ mod tests {
         assert_eq!(report.problems[0].message, "wrong");
         let printed = report.to_string();
         assert!(printed.starts_with("f:1:1: wrong\n") && printed.ends_with("f: and 175 more\n"));
+    }
+
+    #[test]
+    fn few_problems_of_a_large_file_are_located() {
+        let text = format!("a: 1\n# {}\n", "x".repeat(crate::limits::cluster_file::FILE_BYTES_MAX - 10));
+        let mut problems = Problems::default();
+        (0..PROBLEMS_LOCATED_MAX).for_each(|number| problems.error(&Place::root(), number.to_string(), ""));
+        let report = problems.into_report("f", &text);
+        assert_eq!(report.problems.len(), LOCATED_BYTES_MAX / text.len());
+        assert!(report.has_errors());
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Capture {
             forwarding::turn_on_everywhere(&mut self.first_values)?;
         }
         for ingress in &self.ingress {
-            switch_forwarding_on(ingress, &self.means, &mut self.first_values)?;
+            forward_from(ingress, &self.means, &mut self.first_values)?;
         }
         Ok(())
     }
@@ -304,15 +304,11 @@ impl Drop for Capture {
     }
 }
 
-/// Lets a device forward packets from the network to the TUN, if it needs a setting of its own for that.
-fn switch_forwarding_on(
-    ingress: &Ingress,
-    means: &BTreeMap<Family, Means>,
-    first_values: &mut FirstValues,
-) -> anyhow::Result<()> {
-    if ingress.forwarding != Forwarding::OnlyForUs || means.get(&ingress.family) != Some(&Means::PerDevice) {
-        return Ok(());
+/// Lets a device forward packets from the network to the TUN, if that is a setting of its own.
+fn forward_from(ingress: &Ingress, means: &BTreeMap<Family, Means>, first_values: &mut FirstValues) -> anyhow::Result<()> {
+    if ingress.forwarding == Forwarding::OnlyForUs && means.get(&ingress.family) == Some(&Means::PerDevice) {
+        let setting = |device| forwarding::setting(ingress.family, device);
+        first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))?;
     }
-    let setting = |device| forwarding::setting(ingress.family, device);
-    first_values.change_of_device(&setting(&ingress.name), "1", &setting("all"))
+    Ok(())
 }

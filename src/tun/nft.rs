@@ -157,6 +157,22 @@ impl Ruleset<'_> {
         text
     }
 
+    /// The transaction that keeps devices that are about to forward from forwarding elsewhere, as the whole table does for
+    /// those it was made with.
+    pub(super) fn restrict(&self, new_ingress: &[Ingress]) -> String {
+        let mut text = String::new();
+        for Ingress { name, family, .. } in new_ingress.iter().filter(|ingress| ingress.forwarding == Forwarding::OnlyForUs) {
+            let Words { version, redirect, .. } = words(*family);
+            let device = self.device;
+            let _ = writeln!(
+                text,
+                "insert rule inet {TABLE} output oifname \"{name}\" {redirect} drop\n\
+                 add rule inet {TABLE} forward meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop"
+            );
+        }
+        text
+    }
+
     /// The transaction for other front-end addresses, and for devices that are new. Whatever the kernel does at this moment
     /// it does by the sets before or by those after. `known` are all there have ever been.
     pub(super) fn replace_frontends(&self, new_ingress: &[Ingress], known: &BTreeSet<Endpoint>) -> String {
@@ -176,21 +192,13 @@ impl Ruleset<'_> {
             add("addresses", digit, known.iter().filter(is_of_family).map(|frontend| frontend.address.to_string()).collect());
         }
         for family in self.families() {
-            let Words { digit, version, .. } = words(family);
+            let Words { digit, .. } = words(family);
             let _ = writeln!(text, "flush set inet {TABLE} frontends{digit}");
             let endpoints: BTreeSet<String> =
                 self.frontends_of(family).map(|frontend| format!("{} . {}", frontend.address, frontend.port)).collect();
             if !endpoints.is_empty() {
                 let endpoints: Vec<String> = endpoints.into_iter().collect();
                 let _ = writeln!(text, "add element inet {TABLE} frontends{digit} {{ {} }}", endpoints.join(", "));
-            }
-            let only_for_us = |ingress: &&Ingress| ingress.family == family && ingress.forwarding == Forwarding::OnlyForUs;
-            for ingress in new_ingress.iter().filter(only_for_us) {
-                let (name, device) = (&ingress.name, self.device);
-                let _ = writeln!(
-                    text,
-                    "add rule inet {TABLE} forward meta nfproto {version} iifname \"{name}\" oifname != \"{device}\" drop"
-                );
             }
         }
         text
@@ -531,7 +539,7 @@ mod tests {
 
     #[test]
     fn other_front_ends_replace_those_before_in_one_transaction_and_old_addresses_stay() {
-        let ingress = Ingress { family: Family::V4, name: "eth1".into(), forwarding: Forwarding::OnlyForUs };
+        let ingress = [Ingress { family: Family::V4, name: "eth1".into(), forwarding: Forwarding::OnlyForUs }];
         let (before, after) = ([10, 77, 0, 1], [10, 77, 0, 9]);
         let frontends = [Endpoint::new(after.into(), 81)];
         let ruleset = Ruleset {
@@ -545,12 +553,18 @@ mod tests {
         };
         let known = [Endpoint::new(before.into(), 80), frontends[0]].into();
         assert_eq!(
-            ruleset.replace_frontends(&[ingress], &known),
+            ruleset.replace_frontends(&ingress, &known),
             "\
 add element inet baton ingress4 { \"eth1\" }
 add element inet baton addresses4 { 10.77.0.1, 10.77.0.9 }
 flush set inet baton frontends4
 add element inet baton frontends4 { 10.77.0.9 . 81 }
+"
+        );
+        assert_eq!(
+            ruleset.restrict(&ingress),
+            "\
+insert rule inet baton output oifname \"eth1\" icmp type redirect drop
 add rule inet baton forward meta nfproto ipv4 iifname \"eth1\" oifname != \"bt0\" drop
 "
         );

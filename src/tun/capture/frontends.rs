@@ -26,32 +26,35 @@ impl Capture {
         let is_new =
             |ingress: &Ingress| !self.ingress.iter().any(|known| known.family == ingress.family && known.name == ingress.name);
         let new: Vec<Ingress> = wanted.into_iter().filter(is_new).collect();
-        for ingress in &new {
-            switch_forwarding_on(ingress, &self.means, &mut self.first_values)?;
+        preflight::check_reverse_path(&new)?;
+        // Before they forward at all; harmless if it goes no further.
+        if !new.is_empty() {
+            nft::apply(&self.ruleset().restrict(&new)).context("changing the nf_tables rules")?;
         }
-        let mut ingress = self.ingress.clone();
-        ingress.extend(new.iter().cloned());
+        for ingress in &new {
+            forward_from(ingress, &self.means, &mut self.first_values)?;
+        }
         std::mem::swap(&mut self.config, &mut config);
-        let transaction = self.ruleset(&ingress, &Means::not_a_router(&families)).replace_frontends(&new, &known);
+        let transaction = self.ruleset().replace_frontends(&new, &known);
         if let Err(error) = nft::apply(&transaction).context("changing the nf_tables rules") {
             self.config = config;
             return Err(error);
         }
-        self.ingress = ingress;
+        self.ingress.extend(new);
         let known_list: Vec<Endpoint> = known.iter().copied().collect();
         self.heartbeats = heartbeat::packets(&known_list);
         self.known = known;
-        info!("capture changed frontends={} ingress_added={}", self.config.frontends.len(), new.len());
+        info!("capture changed frontends={}", self.config.frontends.len());
         Ok(())
     }
 
-    fn ruleset<'a>(&'a self, ingress: &'a [Ingress], not_a_router: &'a [Family]) -> Ruleset<'a> {
+    fn ruleset(&self) -> Ruleset<'_> {
         Ruleset {
             device: &self.config.device,
             frontends: &self.config.frontends,
             aliases: &self.config.aliases,
-            ingress,
-            not_a_router,
+            ingress: &self.ingress,
+            not_a_router: &[],
             guards_max: self.config.guards_max,
             tracking: self.tracking,
         }
