@@ -659,11 +659,12 @@ pub fn text_of_service(frontends: &str, servers: &str) -> String {
     CLUSTER.replace(usual, &format!("frontends: {{ {frontends} }}\n    servers: {{ {servers} }}"))
 }
 
-/// Sets AE, the lowest bit of the octet of the data offset, in a packet over IPv4 without IP options.
+/// Sets AE, the lowest bit of the octet of the data offset, in a packet with nothing between IP header and TCP.
 fn set_accurate_ecn(packet: &mut [u8]) {
-    packet[32] |= 1;
-    let sum = u32::from(!u16::from_be_bytes([packet[36], packet[37]])) + 0x0100;
-    packet[36..38].copy_from_slice(&(!((sum + (sum >> 16)) as u16)).to_be_bytes());
+    let tcp = if packet[0] >> 4 == 4 { &mut packet[20..] } else { &mut packet[40..] };
+    tcp[12] |= 1;
+    let sum = u32::from(!u16::from_be_bytes([tcp[16], tcp[17]])) + 0x0100;
+    tcp[16..18].copy_from_slice(&(!((sum + (sum >> 16)) as u16)).to_be_bytes());
 }
 
 fn is_alias(address: IpAddr) -> bool {
