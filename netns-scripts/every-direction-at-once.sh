@@ -56,7 +56,7 @@ assert_idle() {
     ok "idle: each takes at most $idle_percent_max % of one processor"
 }
 
-share=$((CONNECTIONS / 6 - CONNECTIONS / 6 % 10))
+share=$(((CONNECTIONS / 6 + 9) / 10 * 10))
 say "$((share * 6)) connections: six front-end addresses, $share each, 20 at a time"
 mark
 running=()
