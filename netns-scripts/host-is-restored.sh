@@ -3,6 +3,8 @@
 # `baton run`; also when a killed baton left its own behind and the next one starts and stops.
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=netns-scripts/lib/host.sh
+. "$scripts_dir/lib/host.sh"
 
 topology_up a b
 make_file picture 20K
@@ -22,39 +24,7 @@ table inet somebody {
 }
 END
 
-# host_state NODE: everything baton might touch. Counters of packets are not state.
-host_state() {
-    echo "== devices"
-    in_ns "$1" ip -details link | sed 's/ promiscuity.*//'
-    echo "== addresses"
-    in_ns "$1" ip address
-    local family
-    for family in -4 -6; do
-        echo "== rules $family"
-        in_ns "$1" ip "$family" rule
-        echo "== routes $family"
-        in_ns "$1" ip "$family" route show table all
-        echo "== tunnels and neighbours $family"
-        in_ns "$1" ip "$family" neighbour show proxy
-    done
-    echo "== nftables"
-    in_ns "$1" nft --stateless list ruleset
-    echo "== sysctls"
-    # One writes itself: the number of tracked connections.
-    in_ns "$1" sysctl -a 2>/dev/null | grep '^net\.' | grep -v 'nf_conntrack_count'
-    echo "== sockets that listen"
-    in_ns "$1" ss -Hlntu | awk '{ print $1, $5 }' | sort
-}
-assert_as_before() {
-    local node
-    for node in "${nodes[@]}"; do
-        host_state "$node" >"$run_dir/log/state-$node.now"
-        diff -u "$run_dir/log/state-$node.before" "$run_dir/log/state-$node.now" || fail "the state of $node is not what it was"
-        ok "the state of $node is what it was ($(wc -l <"$run_dir/log/state-$node.now") lines)"
-    done
-}
-
-for node in "${nodes[@]}"; do host_state "$node" >"$run_dir/log/state-$node.before"; done
+remember_host "${nodes[@]}"
 
 use() {
     mark
@@ -70,30 +40,30 @@ start_cluster
 use
 must_fail "a answered the last one" assert_answered b
 must_fail "one was handed off" assert_counts
-must_fail "baton is running" assert_as_before
+must_fail "baton is running" assert_host_as_before "${nodes[@]}"
 for node in "${nodes[@]}"; do stop_baton "$node"; done
-assert_as_before
+assert_host_as_before "${nodes[@]}"
 
 say "start, use, kill -9, start, use, stop"
 start_cluster
 use
 for node in "${nodes[@]}"; do kill_baton "$node"; done
-must_fail "a killed process tidies nothing" assert_as_before
+must_fail "a killed process tidies nothing" assert_host_as_before "${nodes[@]}"
 start_cluster
 use
 for node in "${nodes[@]}"; do stop_baton "$node"; done
-assert_as_before
+assert_host_as_before "${nodes[@]}"
 
 say "start, SIGTERM"
 start_cluster
 use
 for node in "${nodes[@]}"; do kill -TERM "$(baton_pid "$node")"; done
 for node in "${nodes[@]}"; do wait_until 40 process_gone "$(baton_pid "$node")"; done
-assert_as_before
+assert_host_as_before "${nodes[@]}"
 
 say "start and stop without one packet in between"
 start_baton a
 stop_baton a
-assert_as_before
+assert_host_as_before "${nodes[@]}"
 
 scenario_end
