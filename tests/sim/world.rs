@@ -408,11 +408,11 @@ impl World {
             let now = self.instant();
             match output {
                 Output::Packet(packet, _) => {
-                    assert!(packet.len() <= MTU, "what the engine kept or made does not fit the path");
+                    assert_plain(&packet);
                     self.write_to_tun(node, packet);
                 }
                 Output::Forward(to, packet, _) => {
-                    assert!(packet.len() <= MTU, "what the engine kept or made does not fit the path");
+                    assert_plain(&packet);
                     self.send_overlay(node, usize::from(to.0), packet);
                 }
                 Output::Message(to, message) => {
@@ -717,6 +717,13 @@ fn set_accurate_ecn(packet: &mut [u8]) {
 
 fn as_given_to_a_device(packets: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Offload)> {
     if has_offload() { offload::joined(packets) } else { packets.into_iter().map(|packet| (packet, Offload::NONE)).collect() }
+}
+
+/// What the engine kept or made leaves nothing to do for anybody.
+fn assert_plain(packet: &[u8]) {
+    assert!(packet.len() <= MTU, "it does not fit the path");
+    let segment = Segment::<_, ToServerWire>::parse(packet).expect("the engine makes and keeps TCP only");
+    assert!(segment.checksums_are_right(), "its checksum is wrong");
 }
 
 fn is_alias(address: IpAddr) -> bool {
