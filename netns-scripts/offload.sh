@@ -18,31 +18,42 @@ start_applications
 export FETCH_TIMEOUT=100
 upload_hash=$(sha256sum <"$run_dir/www/upload" | cut -d ' ' -f 1)
 
-# download WHO PATH [COUNT...]: the file of that name, whole, from WHO.
+handed_off='a.handed_off=1 b.accepted=1'
+# A request of several segments, which come in one piece where there is offload.
+printf -v long_header '%6000d' 0
+long_request=(-H "X-Long: $long_header" -H "X-Longer: $long_header")
+
+# download WHO PATH COUNTS [CURL OPTION...]: the file of that name, whole, from WHO.
 download() {
+    local counts
+    read -ra counts <<<"$3"
     mark
-    fetch far a "$2"
+    fetch far a "$2" "${@:4}"
     assert_answered "$1"
     assert_same_file "$2" "${2##*/}"
-    assert_counts "${@:3}"
+    assert_counts "${counts[@]}"
     say "        $seconds s"
 }
 
-# upload WHO PATH [COUNT...]
+# upload WHO PATH COUNTS
 upload() {
+    local counts
+    read -ra counts <<<"$3"
     mark
     fetch far a "$2" -X POST -T "$run_dir/www/upload" -H 'Expect:'
     assert_answered "$1"
     assert_eq "hash of what arrived" "$upload_hash" "$(head -c 64 "$body")"
-    assert_counts "${@:3}"
+    assert_counts "${counts[@]}"
     say "        $seconds s"
 }
 
 transfers() {
-    download b /images/large a.handed_off=1 b.accepted=1
-    download a /elsewhere/large
-    upload b /images/upload a.handed_off=1 b.accepted=1
-    upload a /elsewhere/upload
+    download b /images/large "$handed_off"
+    download a /elsewhere/large ''
+    upload b /images/upload "$handed_off"
+    upload a /elsewhere/upload ''
+    download b /images/small "$handed_off" "${long_request[@]}"
+    download a /elsewhere/small '' "${long_request[@]}"
 }
 
 # super_segments NODE KIND: how many; KIND is read, written or cut.
@@ -91,8 +102,8 @@ assert_eq "super-segments that the kernel did not take" "0 0" "$(super_segments 
 say "a link of 1280 octets behind the router"
 before=$(complaints_of_router)
 narrow_link_behind_router 1280
-download b /images/small a.handed_off=1 b.accepted=1
-download a /elsewhere/small
+download b /images/small "$handed_off"
+download a /elsewhere/small ''
 assert_at_least "complaints of the router" 2 $(($(complaints_of_router) - before))
 narrow_link_behind_router 1500
 for node in a b; do ip -n "$(namespace "$node")" route flush cache; done
@@ -101,11 +112,11 @@ say "no device computes checksums or cuts segments; what the client receives has
 for node in a b router; do no_device_helps "$node" eth0; done
 no_device_helps router eth1
 no_device_helps far eth0
-capture_while download b /images/small a.handed_off=1 b.accepted=1
+capture_while download b /images/small "$handed_off"
 assert_right_checksums 1400
-download b /images/large a.handed_off=1 b.accepted=1
-upload b /images/upload a.handed_off=1 b.accepted=1
-upload a /elsewhere/upload
+download b /images/large "$handed_off"
+upload b /images/upload "$handed_off"
+upload a /elsewhere/upload ''
 assert_eq "resets from any server" 0 "$(wire resets '*')"
 
 must_fail "there were super-segments" assert_no_super_segments b
@@ -123,9 +134,9 @@ assert_no_super_segments b
 assert_eq "super-segments a cut for b" 0 "$(stat_of a overlay_super_segments_cut_total)"
 
 say "the same checks, fed with the wrong server, the wrong content and wrong checksums"
-must_fail "b answers this" download a /images/small a.handed_off=1 b.accepted=1
+must_fail "b answers this" download a /images/small "$handed_off"
 printf x | dd of="$run_dir/www/upload" bs=1 seek=12345678 conv=notrunc status=none
-must_fail "one octet is different" upload a /elsewhere/upload
+must_fail "one octet is different" upload a /elsewhere/upload ''
 "$PYTHON" - "$run_dir/far.pcap" <<'PYTHON'
 import sys
 with open(sys.argv[1], "r+b") as file:

@@ -32,4 +32,8 @@ router_up() {
 narrow_link_behind_router() { ip -n "$(namespace router)" route change 10.78.0.0/24 dev eth1 src 10.78.0.1 mtu lock "$1"; }
 
 # complaints_of_router: ICMP errors of the kind "destination unreachable" (which "fragmentation needed" is) it has sent.
-complaints_of_router() { in_ns router awk '$1 == "Icmp:" { if (head) print $column; else for (i = 1; i <= NF; i++) if ($i == "OutDestUnreachs") column = i; head = 1 }' /proc/net/snmp; }
+complaints_of_router() {
+    in_ns router cat /proc/net/snmp | awk '
+        $1 == "Icmp:" && column { print $column }
+        $1 == "Icmp:" { for (i = 2; i <= NF; i++) if ($i == "OutDestUnreachs") column = i }'
+}
