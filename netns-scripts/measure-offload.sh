@@ -17,8 +17,8 @@ export BATON_RUST_LOG=baton=info
 one_download() {
     local mode=$1 before=0 after=0
     [[ $mode == none ]] || before=$(stat_of b process_cpu_seconds_total)
-    local url="http://${address_of[a]}/images/large" octets seconds
-    [[ $mode != none ]] || url="http://${address_of[b]}/elsewhere/large"
+    local url="http://${host_of[a]}/images/large" octets seconds
+    [[ $mode != none ]] || url="http://${host_of[b]}/elsewhere/large"
     # Not `fetch`: what the client does with the octets shall cost nothing.
     read -r octets seconds < <(in_ns client curl -sS --max-time 300 -D "$run_dir/fetched.headers" -o /dev/null \
         -w '%{size_download} %{time_total}\n' "$url")

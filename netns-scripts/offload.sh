@@ -3,14 +3,14 @@
 # client behind a router, over a link narrower than both ends believe, and where no device computes checksums.
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-# shellcheck source=netns-scripts/lib/router.sh
-. "$(dirname "$0")/lib/router.sh"
+# shellcheck source=netns-scripts/lib/routed.sh
+. "$scripts_dir/lib/routed.sh"
 # shellcheck source=netns-scripts/lib/install.sh
-. "$(dirname "$0")/lib/install.sh"
+. "$scripts_dir/lib/install.sh"
 install_missing ethtool:ethtool tcpdump:tcpdump
 
 topology_up a b
-router_up
+add_router
 make_file large 200M
 head -c 50M "$run_dir/www/large" >"$run_dir/www/upload"
 head -c 2M "$run_dir/www/large" >"$run_dir/www/small"
@@ -100,17 +100,17 @@ assert_at_least "super-segments a cut for b" 100 "$(stat_of a overlay_super_segm
 assert_eq "super-segments that the kernel did not take" "0 0" "$(super_segments a cut) $(super_segments b cut)"
 
 say "a link of 1280 octets behind the router"
-before=$(complaints_of_router)
-narrow_link_behind_router 1280
+before=$(wire errors router)
+ip -n "$(namespace router)" link set far mtu 1280
 download b /images/small "$handed_off"
 download a /elsewhere/small ''
-assert_at_least "complaints of the router" 2 $(($(complaints_of_router) - before))
-narrow_link_behind_router 1500
-for node in a b; do ip -n "$(namespace "$node")" route flush cache; done
+assert_at_least "complaints of the router" 2 $(($(wire errors router) - before))
+ip -n "$(namespace router)" link set far mtu 1500
+for node in a b; do ip -n "$(namespace "$node")" "-$FAMILY" route flush cache; done
 
 say "no device computes checksums or cuts segments; what the client receives has right checksums"
 for node in a b router; do no_device_helps "$node" eth0; done
-no_device_helps router eth1
+no_device_helps router far
 no_device_helps far eth0
 capture_while download b /images/small "$handed_off"
 assert_right_checksums 1400

@@ -73,6 +73,7 @@ scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
 scenario             120  env FAMILY=6 netns-scripts/any-segmentation.sh
 scenario             120  env FAMILY=6 netns-scripts/falls-back-to-the-local-server.sh
 scenario             180  env FAMILY=6 netns-scripts/large-transfers.sh
+scenario             180  env FAMILY=6 netns-scripts/offload.sh
 scenario             150  env FAMILY=6 netns-scripts/stop-drains.sh
 scenario             180  env FAMILY=6 netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  env FAMILY=6 netns-scripts/narrow-route-to-the-client.sh
