@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 use baton::flow::{Endpoint, FlowKey};
+use baton::rewrite::Offload;
 use baton::tun::capture::{Capture, CaptureConfig};
 use baton::tun::device::{Device, Offloading};
 use baton::tun::offload::{FRAME_BYTES_MAX, Frame, HEADER_BYTES};
@@ -35,6 +36,7 @@ fn driver() {
         ["complain", to] => complain(to),
         ["measure", device, frontend] => measure(device, frontend),
         ["sockets", address] => sockets(address),
+        ["offload", device] => offload(device),
         _ => panic!("unknown part {part}"),
     };
     // Not by returning: the test harness would add lines the script would have to know.
@@ -364,5 +366,49 @@ fn sockets(address: &str) -> anyhow::Result<()> {
     println!("destroyed {} in the prefix", diag.destroy_in(&prefix)?);
     anyhow::ensure!(diag.count_in(&prefix)? == 0, "connections remain in the prefix");
     anyhow::ensure!(diag.backlog(local)?.is_some(), "the listener did not survive destroy_in");
+    Ok(())
+}
+
+/// What becomes of super-segments when the kernel takes them, and from the first on that it does not take.
+fn offload(device: &str) -> anyhow::Result<()> {
+    const SEGMENTS: u64 = 10;
+    let has_feature = |name: &str| -> anyhow::Result<bool> {
+        let features = std::process::Command::new("ethtool").args(["-k", device]).output()?;
+        Ok(String::from_utf8(features.stdout)?.lines().any(|line| line.trim() == format!("{name}: on")))
+    };
+    let received = || -> anyhow::Result<u64> {
+        Ok(std::fs::read_to_string(format!("/sys/class/net/{device}/statistics/rx_packets"))?.trim().parse()?)
+    };
+    {
+        let plain = Device::create(device, Offloading::Off)?;
+        anyhow::ensure!(!plain.offloads() && !has_feature("tx-tcp-segmentation")?, "offload although it was refused");
+    }
+    let tun = Device::create(device, Offloading::Auto)?;
+    for feature in ["tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation"] {
+        anyhow::ensure!(has_feature(feature)?, "the kernel does not offload {feature}");
+    }
+    let super_segment = |start: u16| {
+        let mut frame = vec![0; HEADER_BYTES];
+        let tcp = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).tcp(1, 2, 3, 4).ack(5);
+        tcp.write(&mut frame, &vec![0; 1_000 * SEGMENTS as usize]).expect("a vector takes all");
+        (frame, Offload { partial_checksum: Some(start), segment_bytes: std::num::NonZeroU16::new(1_000), ecn: false })
+    };
+    let send = |start: u16| {
+        let (mut frame, offload) = super_segment(start);
+        tun.send_frame(&mut Frame::new(&mut frame, offload))
+    };
+    let before = received()?;
+    send(20)?;
+    anyhow::ensure!(received()? - before == 1, "a super-segment did not reach the kernel whole");
+
+    // A checksum to be put behind the end of the packet: what any kernel answers EINVAL to.
+    anyhow::ensure!(send(65_000).is_err() && !tun.offloads(), "the kernel takes everything, or nobody noticed that it does not");
+    anyhow::ensure!(!has_feature("tx-tcp-segmentation")?, "the kernel goes on making super-segments");
+    let before = received()?;
+    send(20)?;
+    anyhow::ensure!(received()? - before == SEGMENTS, "a super-segment was not cut");
+    let counted = tun.super_segments();
+    anyhow::ensure!((counted.written, counted.cut) == (1, 1), "counted {counted:?}");
+    println!("\noffload falls back at run time");
     Ok(())
 }

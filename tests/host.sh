@@ -426,6 +426,11 @@ on_host nft delete table inet wall
 same_as_before "refusals"
 good "refusals say why and change nothing"
 
+# -- offload
+play "$HOST" offload bt0 | grep -v ^$
+same_as_before "offload"
+good "super-segments go whole where the kernel takes them, and in pieces from the first on that it refuses"
+
 # -- sockets
 play "$HOST" sockets 10.77.0.1:81 | grep -v ^$
 good "sock_diag tells and destroys sockets, never a listener"

@@ -36,6 +36,7 @@ scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
 scenario             180  netns-scripts/large-transfers.sh
+scenario             180  netns-scripts/offload.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
 scenario             150  netns-scripts/killed-under-a-local-download.sh
@@ -72,6 +73,7 @@ scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
 scenario             120  env FAMILY=6 netns-scripts/any-segmentation.sh
 scenario             120  env FAMILY=6 netns-scripts/falls-back-to-the-local-server.sh
 scenario             180  env FAMILY=6 netns-scripts/large-transfers.sh
+scenario             180  env FAMILY=6 netns-scripts/offload.sh
 scenario             150  env FAMILY=6 netns-scripts/stop-drains.sh
 scenario             180  env FAMILY=6 netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  env FAMILY=6 netns-scripts/narrow-route-to-the-client.sh
@@ -166,8 +168,8 @@ need_root
 need_rust
 need_rust_component rustfmt fmt
 need_rust_component clippy clippy
-install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump tshark:tshark shellcheck:shellcheck \
-    cc:build-essential openssl:openssl
+install_missing ip:iproute2 nft:nftables nginx:nginx curl:curl python3:python3 tcpdump:tcpdump tshark:tshark ethtool:ethtool \
+    shellcheck:shellcheck cc:build-essential openssl:openssl
 need_kernel
 mkdir -p "$log_dir"
 

@@ -167,3 +167,6 @@ impl<'p> Pieces<'p> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Complete handoffs in virtual time: two real engines, simulated kernels, a simulated network.
 
 mod host;
+mod offload;
 mod ports;
 mod reload;
 mod requests;
@@ -11,7 +12,7 @@ use baton::control::message::Message;
 use baton::flow::Endpoint;
 use baton::handoff::SocketState;
 use baton::rewrite::{Flags, SegmentSpec, Seq, ToServerWire};
-use world::{Family, Lack, Network, World, client_end};
+use world::{Family, Lack, Network, World, client_end, has_offload};
 
 const SECOND: u64 = 1_000_000;
 
@@ -64,6 +65,36 @@ fn a_request_for_a_peer_is_answered_by_the_peer_and_the_client_cannot_tell() {
             Some(1_500 - 56 - 20 - family.header_bytes()),
             "what the client sends must fit into the overlay"
         );
+    }
+}
+
+#[test]
+fn super_segments_are_used_where_hosts_have_offload() {
+    for family in Family::BOTH {
+        let mut world = World::new(1, Network::of(family), 100_000);
+        let client = ask(&mut world, "/images/cat");
+        assert!(world.was_answered_by(client, "b", 100_000));
+        let (read, written) = world.super_segments;
+        assert_eq!((read > 3, written > 3), (has_offload(), has_offload()), "read {read}, written {written}");
+    }
+}
+
+#[test]
+fn a_request_of_several_segments_that_comes_in_one_piece_is_inspected_and_handed_off() {
+    // The shorter one fits into what a client may send at first; the longer one is acknowledged early, and parked.
+    for (path, server, octets) in
+        [("/images/cat", "b", 1_900), ("/", "a", 1_900), ("/images/cat", "b", 12_000), ("/", "a", 12_000)]
+    {
+        let mut request = get(path);
+        request.truncate(request.len() - 2);
+        request.extend(format!("X-Long: {}\r\n\r\n", "x".repeat(octets)).into_bytes());
+        let mut world = World::new(9, Network::default(), 20_000);
+        let client = world.connect_client(50_000, vec![(0, request.clone())]);
+        world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+        assert_eq!(world.super_segments.0 > 0, has_offload());
+        assert!(world.was_answered_by(client, server, 20_000), "not the answer of {server}");
+        assert_eq!(world.nodes[usize::from(server == "b")].server.requests, [request]);
+        assert_eq!(world.fallbacks(0), []);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Applications that take handed-off connections on other ports than clients connect to.
 
-use crate::world::{Network, World, text_of_service};
-use crate::{SECOND, ask, get};
+use super::world::{Network, World, text_of_service};
+use super::{SECOND, ask, get};
 use baton::rewrite::Flags;
 use smoltcp::socket::tcp::Socket;
 
@@ -128,7 +128,7 @@ fn an_application_that_listens_on_another_port_than_the_file_says_is_down() {
     let mut world = world(108, Network::default(), 5_000);
     let node = &mut world.nodes[1];
     node.server.stop(&mut node.kernel);
-    node.server = crate::host::Server::new(&mut node.kernel, "b", &[80], 8, 5_000);
+    node.server = super::host::Server::new(&mut node.kernel, "b", &[80], 8, 5_000);
     let client = ask(&mut world, "/images/cat");
     assert_eq!(world.nodes[0].server.accepted_on, [80]);
     assert!(world.was_answered_by(client, "a", 5_000));

@@ -1,7 +1,7 @@
 //! A new policy while connections are in every state.
 
-use crate::world::{Network, World};
-use crate::{SECOND, ask, get};
+use super::world::{Network, World};
+use super::{SECOND, ask, get};
 use baton::control::message::Message;
 use baton::handoff::SocketState;
 

@@ -1,7 +1,7 @@
 //! What handshakes teach kernels of their clients' round trips.
 
-use crate::world::{Network, World};
-use crate::{SECOND, ask, get};
+use super::world::{Network, World};
+use super::{SECOND, ask, get};
 
 const MILLISECOND: u64 = 1_000;
 

@@ -8,8 +8,9 @@
 //!      '------ answer, direct ----'------------- answer, direct -----------'
 //! ```
 
-use crate::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
-use crate::requests::Requests;
+use super::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
+use super::offload;
+use super::requests::Requests;
 use baton::control::message::{Epoch, Message};
 use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
@@ -69,11 +70,17 @@ impl Family {
 }
 
 const NAMES: [&str; 2] = ["a", "b"];
+const MTU: usize = 1_500;
 
 const CLUSTER: &str = include_str!("cluster.yaml");
 
 /// Takes something out of a SYN-ACK.
 pub type Lack = fn(&mut Segment<&mut [u8], ToClientWire>);
+
+/// Whether the hosts of this test program have offload.
+pub fn has_offload() -> bool {
+    module_path!().starts_with("sim_with_offload")
+}
 
 /// What the network does to packets.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +109,7 @@ impl Network {
 
 enum Event {
     ToClient(Vec<u8>),
-    ToNode(usize, Vec<u8>),
+    ToNode(usize, Vec<u8>, Offload),
     Overlay { from: usize, to: usize, packet: Vec<u8> },
     Control { from: usize, to: usize, message: Message },
 }
@@ -134,7 +141,7 @@ fn ports(file: &ClusterFile, node: usize) -> Vec<u16> {
 
 fn engine(file: &ClusterFile, node: usize, epoch: Epoch, orphans: Vec<FlowKey>, now: Instant) -> Engine {
     let policy = Rc::new(file.compile(NAMES[node]).expect("the node is in the file"));
-    let config = EngineConfig { node: NodeId(node as u16), epoch, overlay_overhead: 56, mtu: 1_500, orphans };
+    let config = EngineConfig { node: NodeId(node as u16), epoch, overlay_overhead: 56, mtu: MTU as u16, orphans };
     Engine::new(config, policy, now)
 }
 
@@ -172,6 +179,8 @@ pub struct World {
     pub swallow_syn_acks_from_alias_until: u64,
     /// Until then a kernel gets only the first segment of a first flight: the rest is lost on its way into it.
     pub lose_rest_of_flight_until: u64,
+    /// Super-segments that an engine was given, and that it had written.
+    pub super_segments: (usize, usize),
     /// The next packet for the client is lost.
     pub lose_first_to_client: bool,
     /// Round trips that kernels took from completed handshakes, in milliseconds; None where they took none.
@@ -238,6 +247,7 @@ impl World {
             to_client: Vec::new(),
             swallow_syn_acks_from_alias_until: 0,
             lose_rest_of_flight_until: 0,
+            super_segments: (0, 0),
             lose_first_to_client: false,
             samples: Vec::new(),
             ignore_repeated_syns: false,
@@ -327,13 +337,13 @@ impl World {
     pub fn intercept(&mut self) -> Option<Vec<u8>> {
         let key = *self.events.iter().find(|(_, event)| matches!(event, Event::ToNode(..)))?.0;
         match self.events.remove(&key) {
-            Some(Event::ToNode(_, packet)) => Some(packet),
+            Some(Event::ToNode(_, packet, offload)) => offload::plain(&packet, &offload).pop(),
             _ => None,
         }
     }
 
     pub fn send_to_node(&mut self, node: usize, packet: Vec<u8>) {
-        self.post(0, Event::ToNode(node, packet));
+        self.post(0, Event::ToNode(node, packet, Offload::NONE));
     }
 
     fn post(&mut self, delay: u64, event: Event) {
@@ -348,19 +358,43 @@ impl World {
     // ---- One node ---------------------------------------------------------------------------------------------------
 
     /// A packet for the TUN of a node, read by its engine.
-    fn tun_to_engine(&mut self, node: usize, mut packet: Vec<u8>) {
+    fn tun_to_engine(&mut self, node: usize, mut packet: Vec<u8>, offload: Offload) {
+        self.super_segments.0 += usize::from(offload.segment_bytes.is_some());
         let now = self.instant();
-        let verdict = self.nodes[node].engine.handle_tun(&mut packet, Offload::NONE, now);
-        self.obey(node, verdict, packet);
+        let before = packet.clone();
+        let verdict = self.nodes[node].engine.handle_tun(&mut packet, offload, now);
+        if verdict == Verdict::Cut {
+            assert_eq!(packet, before, "what is to be cut was touched");
+            for piece in offload::plain(&packet, &offload) {
+                self.tun_to_engine(node, piece, Offload::NONE);
+            }
+            return;
+        }
+        self.obey(node, verdict, packet, offload);
         self.drain(node);
     }
 
-    fn obey(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>) {
+    fn obey(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>, offload: Offload) {
         match verdict {
-            Verdict::Write => self.write_to_tun(node, packet),
-            Verdict::Forward(to) => self.send_overlay(node, usize::from(to.0), packet),
-            Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
+            Verdict::Write => {
+                self.super_segments.1 += usize::from(offload.segment_bytes.is_some());
+                // Where its packets go the host cuts what no device cuts for it.
+                for packet in self.plain(packet, offload) {
+                    self.write_to_tun(node, packet);
+                }
+            }
+            Verdict::Forward(to) => {
+                for packet in self.plain(packet, offload) {
+                    self.send_overlay(node, usize::from(to.0), packet);
+                }
+            }
+            Verdict::Cut => panic!("a plain packet cannot be cut"),
+            Verdict::Consumed | Verdict::Drop(_) => {}
         }
+    }
+
+    fn plain(&self, packet: Vec<u8>, offload: Offload) -> Vec<Vec<u8>> {
+        if offload == Offload::NONE { vec![packet] } else { offload::plain(&packet, &offload) }
     }
 
     fn send_overlay(&mut self, from: usize, to: usize, packet: Vec<u8>) {
@@ -373,8 +407,14 @@ impl World {
         while let Some(output) = self.nodes[node].engine.poll_output() {
             let now = self.instant();
             match output {
-                Output::Packet(packet, _) => self.write_to_tun(node, packet),
-                Output::Forward(to, packet, _) => self.send_overlay(node, usize::from(to.0), packet),
+                Output::Packet(packet, _) => {
+                    assert_plain(&packet);
+                    self.write_to_tun(node, packet);
+                }
+                Output::Forward(to, packet, _) => {
+                    assert_plain(&packet);
+                    self.send_overlay(node, usize::from(to.0), packet);
+                }
                 Output::Message(to, message) => {
                     self.said.push(format!("{} {}", NAMES[node], name_of(&message)));
                     let is_swallowed = self.swallow.is_some_and(|swallow| swallow(&message));
@@ -489,6 +529,7 @@ impl World {
 
     /// What a kernel emits: captured if it comes from an alias, or is a SYN-ACK of the service; else it simply leaves.
     fn route_from_kernel(&mut self, node: usize) {
+        let mut to_engine = Vec::new();
         for mut packet in std::mem::take(&mut self.nodes[node].kernel.wire.outgoing) {
             let source = source(&packet);
             let mut segment = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()).ok();
@@ -509,10 +550,13 @@ impl World {
                 continue;
             }
             if is_alias(source) || is_syn_ack {
-                self.tun_to_engine(node, packet);
+                to_engine.push(packet);
             } else {
                 self.leave(node, packet);
             }
+        }
+        for (packet, offload) in as_given_to_a_device(to_engine) {
+            self.tun_to_engine(node, packet, offload);
         }
     }
 
@@ -526,11 +570,14 @@ impl World {
                 client.run(&mut self.client, now);
             }
             self.client.poll(now);
-            for packet in std::mem::take(&mut self.client.wire.outgoing) {
-                let destination = destination(&packet);
-                if !self.is_lost() && destination == self.network.family.node(0) {
-                    self.post(self.network.client_delay, Event::ToNode(0, packet));
-                }
+            let family = self.network.family;
+            let mut sent = std::mem::take(&mut self.client.wire.outgoing);
+            sent.retain(|packet| !self.is_lost() && destination(packet) == family.node(0));
+            if self.ecn {
+                sent.iter_mut().for_each(|packet| ask_for_accurate_ecn(packet));
+            }
+            for (packet, offload) in as_given_to_a_device(sent) {
+                self.post(self.network.client_delay, Event::ToNode(0, packet, offload));
             }
             let mut is_quiet = true;
             for node in 0..self.nodes.len() {
@@ -597,19 +644,10 @@ impl World {
                 self.to_client.push(segment);
                 self.client.wire.incoming.push_back(packet);
             }
-            Event::ToNode(node, mut packet) => {
-                if let Ok(mut syn) = Segment::<_, ToServerWire>::parse(packet.as_mut_slice())
-                    && self.ecn
-                    && syn.flags() == Flags::SYN
-                {
-                    syn.set_flags(Flags::SYN.with(Flags::ECE).with(Flags::CWR));
-                    set_accurate_ecn(&mut packet);
-                }
-                self.tun_to_engine(node, packet);
-            }
+            Event::ToNode(node, packet, offload) => self.tun_to_engine(node, packet, offload),
             Event::Overlay { from, to, mut packet } => {
                 let verdict = self.nodes[to].engine.handle_overlay(NodeId(from as u16), &mut packet, now);
-                self.obey(to, verdict, packet);
+                self.obey(to, verdict, packet, Offload::NONE);
                 self.drain(to);
             }
             Event::Control { from, to, message } => {
@@ -659,12 +697,33 @@ pub fn text_of_service(frontends: &str, servers: &str) -> String {
     CLUSTER.replace(usual, &format!("frontends: {{ {frontends} }}\n    servers: {{ {servers} }}"))
 }
 
+/// What a client with accurate ECN (RFC 9768) has in its SYN.
+fn ask_for_accurate_ecn(packet: &mut [u8]) {
+    if let Ok(mut syn) = Segment::<_, ToServerWire>::parse(&mut *packet)
+        && syn.flags() == Flags::SYN
+    {
+        syn.set_flags(Flags::SYN.with(Flags::ECE).with(Flags::CWR));
+        set_accurate_ecn(packet);
+    }
+}
+
 /// Sets AE, the lowest bit of the octet of the data offset, in a packet with nothing between IP header and TCP.
 fn set_accurate_ecn(packet: &mut [u8]) {
     let tcp = if packet[0] >> 4 == 4 { &mut packet[20..] } else { &mut packet[40..] };
     tcp[12] |= 1;
     let sum = u32::from(!u16::from_be_bytes([tcp[16], tcp[17]])) + 0x0100;
     tcp[16..18].copy_from_slice(&(!((sum + (sum >> 16)) as u16)).to_be_bytes());
+}
+
+fn as_given_to_a_device(packets: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Offload)> {
+    if has_offload() { offload::joined(packets) } else { packets.into_iter().map(|packet| (packet, Offload::NONE)).collect() }
+}
+
+/// What the engine kept or made leaves nothing to do for anybody.
+fn assert_plain(packet: &[u8]) {
+    assert!(packet.len() <= MTU, "it does not fit the path");
+    let segment = Segment::<_, ToServerWire>::parse(packet).expect("the engine makes and keeps TCP only");
+    assert!(segment.checksums_are_right(), "its checksum is wrong");
 }
 
 fn is_alias(address: IpAddr) -> bool {
