@@ -165,7 +165,9 @@ assert_answered a
 assert_counts
 touch "$run_dir/enough"
 assert_download_whole
-assert_eq "resets from any server" 0 "$(wire resets '*')"
+# Not those on the wire: what was captured before a change can be overtaken by what is not captured after it, and a kernel
+# answers packets of a connection that is long over.
+assert_eq "connections that a and b reset" "0 0" "$(stat_of a resets_total) $(stat_of b resets_total)"
 
 say "baton reload, SIGHUP"
 change in-place to-a
@@ -182,6 +184,26 @@ kill -HUP "$(baton_pid a)"
 wait_until 5 in_force a to-b
 assert_eq "by SIGHUP" 1 "$(grep -c 'reload: by=SIGHUP hash='"${hashes[to-b]}" "$run_dir/log/baton-a.log")"
 
+say "a front-end address on a device that packets were not captured from before"
+forwarding() { in_ns a cat "/proc/sys/net/ipv4/conf/extra0/forwarding"; }
+in_ns a ip link add extra0 type bridge
+in_ns a ip address add 10.78.0.1/32 dev extra0
+in_ns a ip link set extra0 up
+in_ns client ip route add 10.78.0.1 via "${address_of[client4]%.*}.1"
+assert_eq "forwarding of the device before" 0 "$(forwarding)"
+sed "s/^      a: \[\(.*\)\]/      a: [\1, \"10.78.0.1:80\"]/" "$(version to-b)" >"$(version device)"
+hashes[device]=$(hash_of device)
+change in-place device
+for node in a b; do wait_until 5 in_force "$node" device; done
+assert_eq "forwarding of the device, to the TUN only" 1 "$(forwarding)"
+assert_eq "rules for that" 1 "$(in_ns a nft list chain inet baton forward | grep -c 'iifname "extra0" oifname != "bt0" drop')"
+mark
+fetch client a /images/small --connect-to "::10.78.0.1:80"
+assert_answered b
+assert_counts a.handed_off=1 b.accepted=1
+change in-place to-b
+for node in a b; do wait_until 5 in_force "$node" to-b; done
+
 say "the same checks, fed with what is wrong"
 mark
 fetch client a /images/small
@@ -197,5 +219,8 @@ now='to-b'
 change in-place half
 wait_until 5 refuses a half
 must_fail "a file is refused" in_force a to-b
+change in-place to-b
+stop_baton a
+assert_eq "forwarding of the other device after the stop" 0 "$(forwarding)"
 
 scenario_end
