@@ -7,6 +7,9 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=netns-scripts/lib/settings.sh
 . "$scripts_dir/lib/settings.sh"
+# shellcheck source=netns-scripts/lib/install.sh
+. "$scripts_dir/lib/install.sh"
+install_missing ethtool:ethtool tcpdump:tcpdump
 
 topology_up a b
 make_file large 5M
@@ -14,8 +17,8 @@ make_file picture 1M
 make_file small 300K
 start_applications
 NO_VIDEOS=yes start_cluster
-# Servers send what the client gets: nothing is cut only behind the place where it is watched.
-for node in a b; do ip -n "$(namespace $node)" link set eth0 gso_max_segs 1; done
+# Servers send what the client gets: nothing is cut, and no checksum completed, only behind the place where it is watched.
+for node in a b; do in_ns $node ethtool -K eth0 tx off tso off gso off >/dev/null; done
 size=large
 expectations=$run_dir/expectations
 
