@@ -189,7 +189,7 @@ forwarding() { in_ns a cat "/proc/sys/net/ipv4/conf/extra0/forwarding"; }
 in_ns a ip link add extra0 type bridge
 in_ns a ip address add 10.78.0.1/32 dev extra0
 in_ns a ip link set extra0 up
-in_ns client ip route add 10.78.0.1 via "${address_of[client4]%.*}.1"
+for name in client b; do in_ns "$name" ip route add 10.78.0.1 via "${address_of[a4]}"; done
 assert_eq "forwarding of the device before" 0 "$(forwarding)"
 sed "s/^      a: \[\(.*\)\]/      a: [\1, \"10.78.0.1:80\"]/" "$(version to-b)" >"$(version device)"
 hashes[device]=$(hash_of device)

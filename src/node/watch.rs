@@ -77,8 +77,7 @@ impl Watch {
             }
         }
         if matters {
-            let first = self.suspected.map_or(now, |(first, _)| first);
-            self.suspected = Some((first, now));
+            self.suspect(now);
         }
     }
 
@@ -105,8 +104,16 @@ impl Watch {
         let is_other = std::mem::replace(&mut self.stamp, stamp) != stamp;
         if is_settled {
             self.suspected = None;
+        } else if is_other {
+            // Perhaps it is being written at this very moment.
+            self.suspect(now);
         }
-        is_settled || is_other
+        is_settled
+    }
+
+    fn suspect(&mut self, now: Instant) {
+        let first = self.suspected.map_or(now, |(first, _)| first);
+        self.suspected = Some((first, now));
     }
 
     fn arm(&mut self) {
