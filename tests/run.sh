@@ -85,6 +85,7 @@ END
 
 long_steps() {
     cat <<'END'
+every-schedule      1200  cargo test --release --test ownership
 many-cases          2400  env PROPTEST_CASES=20000 cargo test --release
 scenario             600  netns-scripts/lossy-network.sh
 scenario             900  netns-scripts/killed-again-and-again.sh

@@ -57,7 +57,7 @@ use std::time::{Duration, Instant};
 type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 
 /// All connections that arrive at this node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Btcp {
     syns: SynTable,
     connections: Slab<Connection>,
@@ -70,7 +70,7 @@ pub struct Btcp {
     heard_from: BTreeSet<NodeId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Connection {
     flow: FlowKey,
     serial: u64,
@@ -99,7 +99,7 @@ enum Guard {
     Written,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// The kernel has answered the SYN; the client has not acknowledged that yet.
     Handshake(InitialState),
@@ -149,7 +149,7 @@ enum KernelHalf {
 }
 
 /// A connection nobody serves yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Undecided {
     initial: InitialState,
     client: ClientView,
@@ -163,7 +163,7 @@ struct Undecided {
 }
 
 /// Who may still be asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     undecided: Undecided,
     targets: Vec<Target>,
@@ -172,13 +172,13 @@ struct Pending {
 }
 
 /// What follows once the guard is written and the kernel's half is known to be what we think.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Securing {
     Park(Undecided),
     Commit(Offered),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Offered {
     pending: Pending,
     id: HandoffId,
@@ -187,7 +187,7 @@ struct Offered {
     offered_bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct HandedOff {
     to: NodeId,
     id: HandoffId,

@@ -29,7 +29,7 @@ pub struct Peer {
 }
 
 /// Shared state; no connection is in here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// This node.
     pub node: NodeId,
@@ -70,7 +70,7 @@ pub struct Context {
 }
 
 /// What this node says to itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Loopback {
     /// A message of the handoff protocol.
     Message(Message),
@@ -85,7 +85,11 @@ impl Context {
         Self {
             node: config.node,
             epoch: config.epoch,
-            retired: BTreeMap::new(),
+            // A guard may be older than the policy: its connection goes on all the same.
+            retired: (config.orphans.iter().map(|flow| flow.frontend))
+                .filter(|frontend| !policy.is_own_frontend(*frontend))
+                .map(|frontend| (frontend, (Rc::clone(&policy), now)))
+                .collect(),
             frontend_addresses: policy.own_frontends().iter().map(|frontend| frontend.address).collect(),
             policy,
             peers,

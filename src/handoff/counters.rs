@@ -119,7 +119,7 @@ impl From<Refusal> for Fallback {
 }
 
 /// Everything the engine counts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Counters {
     drops: [u64; DropReason::ALL.len()],
     fallbacks: [u64; Fallback::ALL.len()],

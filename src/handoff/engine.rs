@@ -78,7 +78,7 @@ pub enum PeerEvent {
 }
 
 /// What an engine must be told at start.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// This node.
     pub node: NodeId,
@@ -95,7 +95,7 @@ pub struct EngineConfig {
 /// The engine. One mutation, then [`Engine::poll_output`] until it is empty, then the next mutation.
 ///
 /// [`Output::Guard`] and [`Output::AskSocket`] must be answered before the next packet, message or time-out goes in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) ctx: Context,
     pub(super) btcp: Btcp,

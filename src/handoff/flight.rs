@@ -7,7 +7,7 @@ use crate::limits;
 use crate::rewrite::{Client, Flags, Segment, Seq, ToServerWire};
 
 /// The client's first bytes and the segments they came in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FirstFlight {
     /// Sequence number of the first byte: client ISN + 1.
     origin: Seq<Client>,

@@ -5,12 +5,12 @@ use crate::limits;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Holds of all front-end addresses.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Holds {
     by_frontend: BTreeMap<Endpoint, Hold>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hold {
     backlog: u32,
     count: usize,

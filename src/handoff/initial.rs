@@ -46,7 +46,7 @@ impl SynRecord {
 }
 
 /// SYNs the kernel has not answered yet: the only thing remembered on a client's word alone. Bounded; the oldest goes first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SynTable {
     by_flow: HashMap<FlowKey, SynRecord, foldhash::quality::FixedState>,
     by_age: VecDeque<(FlowKey, Instant)>,

@@ -65,7 +65,7 @@ impl Why {
 }
 
 /// What there is to say about the input in hand beyond its verdict.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Remarks {
     wanted: bool,
     said: Vec<String>,

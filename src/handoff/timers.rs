@@ -29,7 +29,7 @@ pub struct Deadline {
 }
 
 /// All deadlines, also outdated ones: whoever pops one asks its connection whether it still means it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<Deadline>>,
 }

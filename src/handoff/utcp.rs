@@ -51,7 +51,7 @@ type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 type Socket = (Endpoint, Endpoint);
 
 /// All connections this node's kernel serves through a replay.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Utcp {
     connections: Slab<Connection>,
     /// The newest connection of a flow.
@@ -65,7 +65,7 @@ pub struct Utcp {
     complaints: BTreeSet<(NodeId, Refusal)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Connection {
     id: HandoffId,
     flow: FlowKey,
@@ -78,7 +78,7 @@ struct Connection {
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// The SYN is written; the kernel has not answered.
     Replaying(Box<Replaying>),
@@ -98,14 +98,14 @@ enum State {
     Moving,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Replaying {
     offer: Box<Offer>,
     deadline: Instant,
     overtaking: Overtaking,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Prepared {
     offer: Box<Offer>,
     overtaking: Overtaking,
@@ -125,7 +125,7 @@ struct Learned {
     mss: u16,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Delivering {
     offer: Box<Offer>,
     overtaking: Overtaking,
@@ -138,7 +138,7 @@ struct Delivering {
     course: Course,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Established {
     shifts: Shifts,
     course: Course,
@@ -151,7 +151,7 @@ struct Established {
 }
 
 /// Client packets that came through the overlay before the kernel could take them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Overtaking {
     packets: Vec<Vec<u8>>,
     bytes: usize,

@@ -401,6 +401,21 @@ fn a_front_end_born_anew_finds_its_handed_off_connections_again() {
 }
 
 #[test]
+fn a_connection_returned_to_a_front_end_born_anew_is_reset() {
+    let mut world = World::new(36, Network::default(), 5_000);
+    world.accept_queues_are_full = true;
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(SECOND, |world| world.counter(0, "handoffs_committed_total") == 1);
+    world.run_until(world.now + 10_000, |_| false);
+    world.rebirth(0);
+    world.connect_control();
+    world.run_until(world.now + 30 * SECOND, |world| world.clients[client].is_done);
+    assert_eq!((world.counter(0, "adopted_total"), world.counter(1, "handoffs_returned_total")), (1, 1));
+    assert!(world.clients[client].is_done, "reset, not left waiting");
+    assert_eq!(world.nodes[1].server.requests.len(), 0);
+}
+
+#[test]
 fn a_back_end_born_anew_has_lost_its_connections_and_their_clients_are_told() {
     let mut world = World::new(25, Network::default(), 3_000_000);
     let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);

@@ -110,6 +110,19 @@ fn connections_of_a_removed_front_end_that_were_handed_off_go_on_until_they_end(
 }
 
 #[test]
+fn connections_of_a_removed_front_end_go_on_even_if_its_node_is_born_anew() {
+    let mut world = World::new(12, Network::default(), 2_000_000);
+    let client = world.connect_client(50_000, vec![(0, get("/images/cat"))]);
+    world.run_until(100_000, |_| false);
+    world.replace_policy(0, WITHOUT_A);
+    world.rebirth_with(0, WITHOUT_A);
+    world.connect_control();
+    finish(&mut world, client);
+    assert!(world.was_answered_by(client, "b", 2_000_000));
+    assert_eq!(world.counter(0, "adopted_total"), 1);
+}
+
+#[test]
 fn undecided_connections_of_a_removed_front_end_are_the_local_servers() {
     let mut world = World::new(6, Network::default(), 5_000);
     let silent = world.connect_client(50_000, vec![(SECOND, get("/images/cat"))]);

@@ -181,6 +181,8 @@ pub struct World {
     pub lose_rest_of_flight_until: u64,
     /// Super-segments that an engine was given, and that it had written.
     pub super_segments: (usize, usize),
+    /// A kernel completes no replayed handshake, as with a full accept queue.
+    pub accept_queues_are_full: bool,
     /// The next packet for the client is lost.
     pub lose_first_to_client: bool,
     /// Round trips that kernels took from completed handshakes, in milliseconds; None where they took none.
@@ -248,6 +250,7 @@ impl World {
             swallow_syn_acks_from_alias_until: 0,
             lose_rest_of_flight_until: 0,
             super_segments: (0, 0),
+            accept_queues_are_full: false,
             lose_first_to_client: false,
             samples: Vec::new(),
             ignore_repeated_syns: false,
@@ -271,19 +274,32 @@ impl World {
         self.nodes[node].engine = engine(&self.files[node], node, epoch, orphans, self.instant());
     }
 
+    /// The same, and meanwhile somebody has changed the cluster file.
+    pub fn rebirth_with(&mut self, node: usize, changes: &[(&str, &str)]) {
+        self.rebirth(node);
+        let file = self.changed(changes);
+        let orphans = self.nodes[node].guards.iter().copied().collect();
+        let now = self.instant();
+        self.nodes[node].engine = engine(&file, node, self.nodes[node].epoch, orphans, now);
+    }
+
     /// A node reads another cluster file: the usual one with these words replaced.
     pub fn replace_policy(&mut self, node: usize, changes: &[(&str, &str)]) {
-        let text = changes.iter().fold(CLUSTER.to_owned(), |text, (from, to)| {
-            assert!(text.contains(from), "{from}");
-            text.replace(from, to)
-        });
-        let text = self.network.family.of_file(&text);
-        let file = ClusterFile::parse("changed.yaml", &text).unwrap_or_else(|report| panic!("{report}"));
+        let file = self.changed(changes);
         let policy = Rc::new(file.compile(NAMES[node]).expect("the node is in the file"));
         let now = self.instant();
         self.nodes[node].engine.replace_policy(policy, now);
         self.drain(node);
         self.settle();
+    }
+
+    fn changed(&self, changes: &[(&str, &str)]) -> ClusterFile {
+        let text = changes.iter().fold(CLUSTER.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        });
+        let text = self.network.family.of_file(&text);
+        ClusterFile::parse("changed.yaml", &text).unwrap_or_else(|report| panic!("{report}"))
     }
 
     fn instant(&self) -> Instant {
@@ -466,6 +482,13 @@ impl World {
             let mut syn_acks = self.to_client.iter().rev().filter(|heard| heard.flags().contains(Flags::SYN));
             let expected = syn_acks.find(|heard| (heard.source().port, heard.destination().port) == ends).map(Segment::ack);
             assert_eq!(Some(segment.seq()), expected, "a purge at a wrong number");
+        }
+        if is_alias(destination)
+            && self.accept_queues_are_full
+            && let Ok(segment) = Segment::<_, ToServerLocal>::parse(packet.as_slice())
+            && !segment.flags().intersects(Flags::SYN.with(Flags::RST))
+        {
+            return;
         }
         if is_alias(destination)
             && self.now < self.lose_rest_of_flight_until

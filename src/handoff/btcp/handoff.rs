@@ -139,7 +139,10 @@ impl Btcp {
     pub fn handle_returned(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context, now: Instant) {
         let Some(slot) = self.by_handoff.get(&id).copied() else { return };
         let Some(handed_off) = self.handed_off_mut(from, id) else { return };
-        let Some(mut pending) = handed_off.pending.take() else { return };
+        let Some(mut pending) = handed_off.pending.take() else {
+            // Handed off in an earlier life of this process: what the client sent is not known any more.
+            return self.lose(slot, ctx, now);
+        };
         pending.deadline = now + limits::REPLAY_DEADLINE * 2;
         if let Some(client) = handed_off.client {
             pending.undecided.client = client;

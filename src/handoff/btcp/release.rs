@@ -8,7 +8,7 @@
 use super::*;
 
 /// A connection that is being let go of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Releasing {
     pub(super) undecided: Undecided,
     /// The client's SYN was repeated.
