@@ -83,12 +83,12 @@ Examples:
     #[command(after_help = with_exit_codes("\
 Example:
   baton drain && until baton status | grep -q ' 0 live'; do sleep 1; done"))]
-    Drain(Daemon),
+    Drain(Query),
     /// Take and make handoffs again after `baton drain`
     #[command(after_help = with_exit_codes("\
 Example:
   baton undrain"))]
-    Undrain(Daemon),
+    Undrain(Query),
     Stop(Stop),
 }
 
@@ -184,7 +184,7 @@ pub struct Explain {
     /// The front-end address that the client connects to [default: the node's first one of the service]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub frontend: Option<std::net::SocketAddr>,
-    /// The client's address [default: one that is in no network]
+    /// The client's address; without it rules that ask for one do not match
     #[arg(long, value_name = "ADDRESS")]
     pub client: Option<std::net::IpAddr>,
     /// What the client sends first, as it is; - is standard input
@@ -358,6 +358,9 @@ pub struct Stop {
     /// How long handed-off connections may take to finish [default: limits.drain_timeout of the cluster file]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

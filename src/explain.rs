@@ -7,7 +7,7 @@ use crate::policy::{Explanation, Hello, Policy, Service, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// What is asked.
@@ -19,7 +19,7 @@ pub struct Question {
     pub service: String,
     /// The front-end address the client connects to; the node's first one of the service when absent.
     pub frontend: Option<Endpoint>,
-    /// The client's address; one that is in no network when absent.
+    /// The client's address; rules that ask for one do not match when absent.
     pub client: Option<IpAddr>,
     /// What it sends.
     pub bytes: Bytes,
@@ -128,9 +128,12 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
         format!("there is no service `{}`; choose one of them with --service NAME: {}", question.service, names.join(", "))
     })?;
     let frontend = frontend(policy, service, question)?;
-    let client = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    // No rule asks for the port.
-    let explanation = question.bytes.explain(service, frontend, Endpoint::new(client, 0))?;
+    if let (Some(client), Some(frontend)) = (question.client, question.frontend)
+        && client.is_ipv4() != frontend.address.is_ipv4()
+    {
+        return Err(format!("the client {client} cannot connect to {frontend}: they are of different families"));
+    }
+    let explanation = question.bytes.explain(service, frontend, question.client)?;
     let candidates = candidates(policy, &explanation.decision.targets);
     Ok(Answer {
         cluster: policy.cluster.clone(),
@@ -159,7 +162,7 @@ fn frontend(policy: &Policy, service: &Service, question: &Question) -> Result<O
     match question.frontend {
         Some(asked) if !own.contains(&asked) => {
             let there = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let there = if there.is_empty() { "it has none".to_owned() } else { format!("its are {there}") };
+            let there = if there.is_empty() { "it has none".to_owned() } else { format!("it has {there}") };
             Err(format!("{asked} is no front-end address of service {} on node {}: {there}", service.name, question.node))
         }
         Some(asked) => Ok(Some(asked)),
@@ -201,7 +204,7 @@ fn rules(explanation: &Explanation) -> Vec<Rule> {
 }
 
 impl Bytes {
-    fn explain(&self, service: &Service, frontend: Option<Endpoint>, client: Endpoint) -> Result<Explanation, String> {
+    fn explain(&self, service: &Service, frontend: Option<Endpoint>, client: Option<IpAddr>) -> Result<Explanation, String> {
         match self {
             Self::Raw(bytes) => Ok(service.explain(bytes, client)),
             Self::Http { method, target, version, headers } => {
@@ -243,7 +246,11 @@ pub fn text(answer: &Answer) -> String {
         });
         let _ = writeln!(text, "request  {}", shown.collect::<Vec<_>>().join(", "));
     }
-    let _ = writeln!(text, "client   {}", answer.client.as_deref().unwrap_or("not given (--client): in no network"));
+    let _ = writeln!(
+        text,
+        "client   {}",
+        answer.client.as_deref().unwrap_or("not given (--client): rules that ask for one do not match")
+    );
     text.push('\n');
     let width = answer.rules.iter().map(|rule| rule.rule.chars().count()).max().unwrap_or(0);
     for rule in &answer.rules {
@@ -315,9 +322,9 @@ services:
 service  web of cluster shop
 arrives  at 10.77.0.1:80, node a
 request  method GET, host 10.77.0.1, path /
-client   not given (--client): in no network
+client   not given (--client): rules that ask for one do not match
 
-  no   near        client 0.0.0.0 is in none of its networks
+  no   near        no client is given
   yes  by address  host 10.77.0.1
 
 rule     by address
@@ -332,9 +339,24 @@ server   b; if it cannot, a (the local server)
         let answer = explain("a", |question| question.frontend = asked("10.77.0.1:8080")).unwrap();
         assert_eq!(answer.frontend.as_deref(), Some("10.77.0.1:8080"));
         let error = explain("a", |question| question.frontend = asked("10.77.0.2:80")).unwrap_err();
-        assert!(error.contains("its are 10.77.0.1:80, 10.77.0.1:8080"), "{error}");
+        assert!(error.contains("it has 10.77.0.1:80, 10.77.0.1:8080"), "{error}");
         let nowhere = explain("b", |_| {}).unwrap();
         assert_eq!((nowhere.frontend, &*nowhere.answered_by), (None, "b"));
+    }
+
+    #[test]
+    fn a_client_that_is_not_given_is_in_no_network_and_one_of_the_other_family_cannot_connect() {
+        let everybody = TEXT.replace("192.0.2.0/24", "0.0.0.0/0");
+        let file = ClusterFile::parse("test", &everybody).unwrap_or_else(|report| panic!("{report}"));
+        let policy = file.compile("a").unwrap();
+        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![] };
+        let mut question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+        assert_eq!(answer(&policy, &question).unwrap().rule, "by address");
+        question.client = "203.0.113.7".parse().ok();
+        assert_eq!(answer(&policy, &question).unwrap().rule, "near");
+        question.client = "2001:db8::7".parse().ok();
+        question.frontend = Some(Endpoint::new([10, 77, 0, 1].into(), 80));
+        assert!(answer(&policy, &question).unwrap_err().contains("different families"));
     }
 
     #[test]

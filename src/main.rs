@@ -63,11 +63,11 @@ fn main() -> ExitCode {
         Command::Flows(query) => ask(query.daemon, query.json, &Request::Flows { limit: query.limit }),
         Command::Stats(query) => ask(query.daemon, query.json, &Request::Stats),
         Command::Reload(query) => ask(query.daemon, query.json, &Request::Reload),
-        Command::Drain(daemon) => ask(daemon, false, &Request::Drain),
-        Command::Undrain(daemon) => ask(daemon, false, &Request::Undrain),
+        Command::Drain(query) => ask(query.daemon, query.json, &Request::Drain),
+        Command::Undrain(query) => ask(query.daemon, query.json, &Request::Undrain),
         Command::Stop(stop) => {
             let timeout_seconds = stop.timeout.map(|timeout| timeout.as_secs_f64());
-            ask(stop.daemon, false, &Request::Stop { timeout_seconds })
+            ask(stop.daemon, stop.json, &Request::Stop { timeout_seconds })
         }
     };
     match result {

@@ -325,7 +325,8 @@ fn explained(explanation: &Explanation) -> (String, Vec<String>) {
 
 #[test]
 fn an_explanation_says_why_each_earlier_rule_did_not_match() {
-    let explanation = policy().service_named("secure").unwrap().explain(&real_hello("api.example.com", &["h2", "x\n"]), client());
+    let explanation =
+        policy().service_named("secure").unwrap().explain(&real_hello("api.example.com", &["h2", "x\n"]), Some(client().address));
     let (seen, tried) = explained(&explanation);
     assert_eq!(seen, "sni=api.example.com alpn=h2, x\\n client=203.0.113.7");
     let expected = [
@@ -341,9 +342,9 @@ fn an_explanation_says_why_each_earlier_rule_did_not_match() {
 fn a_hello_needs_no_octets_to_be_explained() {
     let explain = |service: &str, sni: Option<&str>, alpn: &[&str]| {
         let alpn = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        policy().service_named(service).unwrap().explain_hello(Hello::new(sni, alpn).unwrap(), client())
+        policy().service_named(service).unwrap().explain_hello(Hello::new(sni, alpn).unwrap(), Some(client().address))
     };
-    let real = policy().service_named("secure").unwrap().explain(&real_hello("api.example.com", &["h2"]), client());
+    let real = policy().service_named("secure").unwrap().explain(&real_hello("api.example.com", &["h2"]), Some(client().address));
     assert_eq!(explain("secure", Some("API.example.com."), &["h2"]), real);
     let (seen, tried) = explained(&explain("secure", Some("api.example.com"), &[]));
     assert_eq!(seen, "sni=api.example.com alpn=- client=203.0.113.7");

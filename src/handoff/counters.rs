@@ -227,3 +227,18 @@ impl Counters {
         list
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_documented() {
+        let (dropped, fell_back) = (include_str!("../../docs/admin.md"), include_str!("../../docs/handoff-protocol.md"));
+        let named = |document: &str, label: &str| document.contains(&format!("`{label}`"));
+        let undocumented = |label: &&str| !named(dropped, label) && !named(fell_back, label);
+        let labels = DropReason::ALL.iter().map(|reason| reason.label());
+        let labels = labels.chain(Fallback::ALL.iter().map(|reason| reason.label()));
+        assert_eq!(labels.filter(undocumented).collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+}

@@ -52,11 +52,11 @@ impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination {
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), client.address)
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), Some(client.address))
     }
 
     /// [`Service::examine`] of bytes that were read.
-    pub(super) fn judge(&self, reading: &Reading<'_>, client: IpAddr) -> Examination {
+    pub(super) fn judge(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
             Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default() }),
@@ -89,7 +89,7 @@ impl Service {
     pub(super) fn by_rules<'a>(
         &'a self,
         content: &Content<'_>,
-        client: IpAddr,
+        client: Option<IpAddr>,
         mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
     ) -> Decision {
         for rule in &self.rules {

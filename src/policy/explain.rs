@@ -3,7 +3,6 @@
 
 use super::inspect::{Content, Reading};
 use super::{Ambiguity, Decision, Examination, Hello, Protocol, Service};
-use crate::flow::Endpoint;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -57,20 +56,20 @@ impl Explanation {
 
 impl Service {
     /// [`Service::examine`] with its reasons.
-    pub fn explain(&self, first_flight: &[u8], client: Endpoint) -> Explanation {
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), client.address)
+    pub fn explain(&self, first_flight: &[u8], client: Option<IpAddr>) -> Explanation {
+        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), client)
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
-    pub fn explain_hello(&self, hello: Hello, client: Endpoint) -> Explanation {
+    pub fn explain_hello(&self, hello: Hello, client: Option<IpAddr>) -> Explanation {
         let reading = match self.inspect {
             Protocol::Tls => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
         };
-        self.explain_reading(&reading, client.address)
+        self.explain_reading(&reading, client)
     }
 
-    fn explain_reading(&self, reading: &Reading<'_>, client: IpAddr) -> Explanation {
+    fn explain_reading(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Explanation {
         let examination = self.judge(reading, client);
         let by_default = || match &examination {
             Examination::Decided(decision) => decision.clone(),
@@ -93,8 +92,8 @@ impl Service {
 }
 
 impl Content<'_> {
-    fn attributes(&self, client: IpAddr) -> Vec<(&'static str, Option<String>)> {
-        let client = ("client", Some(client.to_string()));
+    fn attributes(&self, client: Option<IpAddr>) -> Vec<(&'static str, Option<String>)> {
+        let client = ("client", client.map(|client| client.to_string()));
         match self {
             Self::Http(request) => vec![
                 ("method", Some(request.method.to_owned())),
@@ -116,7 +115,7 @@ mod tests {
 
     fn explain(head: &str, client: &str) -> Explanation {
         let request = format!("{}\r\n\r\n", head.replace('\n', "\r\n"));
-        shop("a").services[0].explain(request.as_bytes(), endpoint(client))
+        shop("a").services[0].explain(request.as_bytes(), Some(endpoint(client).address))
     }
 
     #[test]
@@ -158,7 +157,7 @@ mod tests {
         let unclear = explain("GET /../x HTTP/1.0", FAR);
         assert_eq!((unclear.ambiguity(), unclear.needs_more()), (Some(Ambiguity::PathDots), false));
         assert!(unclear.tried.is_empty() && &*unclear.decision.rule == "default");
-        let incomplete = shop("a").services[0].explain(b"GET / HT", endpoint(FAR));
+        let incomplete = shop("a").services[0].explain(b"GET / HT", Some(endpoint(FAR).address));
         assert_eq!((incomplete.ambiguity(), incomplete.needs_more(), &*incomplete.decision.rule), (None, true, "default"));
     }
 

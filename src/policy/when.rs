@@ -56,8 +56,8 @@ impl When {
 
     /// The first matcher that does not hold, the cheap ones tried first; `None` when the rule matches.
     /// A matcher that asks about another protocol does not.
-    pub(super) fn mismatch(&self, content: &Content<'_>, client: IpAddr) -> Option<Mismatch<'_>> {
-        if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&client)) {
+    pub(super) fn mismatch(&self, content: &Content<'_>, client: Option<IpAddr>) -> Option<Mismatch<'_>> {
+        if !self.clients.is_empty() && !client.is_some_and(|client| self.clients.iter().any(|net| net.contains(&client))) {
             return Some(Mismatch::Client);
         }
         let http = content.http();
@@ -118,10 +118,10 @@ impl Mismatch<'_> {
     }
 
     /// What the client sent there; none if it sent nothing.
-    pub(super) fn seen(&self, content: &Content<'_>, client: IpAddr) -> Option<String> {
+    pub(super) fn seen(&self, content: &Content<'_>, client: Option<IpAddr>) -> Option<String> {
         let (http, tls) = (content.http(), content.tls());
         match self {
-            Self::Client => Some(client.to_string()),
+            Self::Client => client.map(|client| client.to_string()),
             Self::Method => http.map(|request| request.method.to_owned()),
             Self::Host => http.and_then(|request| request.host.clone()),
             Self::Path => http.map(|request| String::from_utf8_lossy(&request.path).into_owned()),
@@ -134,10 +134,11 @@ impl Mismatch<'_> {
     }
 
     /// What the client sent instead, in words for a person.
-    pub(super) fn explain(&self, content: &Content<'_>, client: IpAddr) -> String {
+    pub(super) fn explain(&self, content: &Content<'_>, client: Option<IpAddr>) -> String {
         let seen = self.seen(content, client);
         match (self, seen) {
-            (Self::Client, seen) => format!("client {} is in none of its networks", seen.unwrap_or_default()),
+            (Self::Client, Some(client)) => format!("client {client} is in none of its networks"),
+            (Self::Client, None) => "no client is given".to_owned(),
             (Self::Method, seen) => format!("method {} is not among its methods", seen.unwrap_or_default()),
             (Self::Host, Some(host)) => format!("host {host} is not among its hosts"),
             (Self::Host, None) => "the request names no host".to_owned(),

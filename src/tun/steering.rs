@@ -21,8 +21,6 @@ const PREFERENCE_GUARDED: u32 = 2;
 const PREFERENCE_CAPTURED: u32 = 3;
 /// Where the rule for the local table waits meanwhile: the kernel has it at 0, before all others.
 const PREFERENCE_LOCAL: u32 = 9;
-/// The TUN's own address where there is no IPv4 alias: reserved for such purposes (RFC 7600).
-const DUMMY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 const METRIC_TUN: u32 = 1;
 const METRIC_BLACKHOLE: u32 = 1000;
 
@@ -110,7 +108,7 @@ impl Steering {
 
     /// The TUN's own IPv4 address. Loose reverse path filtering refuses everything from a device that has none.
     fn own_address(&self) -> Option<HostAddress> {
-        let alias = self.aliases.first().map_or(DUMMY_ADDRESS.into(), IpNet::network);
+        let alias = self.aliases.first()?.network();
         let link = self.device.filter(|_| self.family == Family::V4)?;
         Some(HostAddress { link, address: alias })
     }
