@@ -155,6 +155,9 @@ pub const SEGMENTS_BEYOND_HOLE_MAX: usize = 64;
 pub const OCTETS_AHEAD_MAX: i32 = u16::MAX as i32;
 /// How long the client may take to acknowledge a SYN-ACK and still be followed.
 pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(10);
+/// No two SYN-ACKs of one connection are further apart: [`HANDSHAKE_LIFETIME`] and [`HOLD_MAX`] are 12.5 s, and the rest is for
+/// a process that was late. A clock that ticked more often ticks in microseconds, 20,000 times in [`HOLD_TIMED_MAX`].
+pub const MILLISECONDS_BETWEEN_SYN_ACKS_MAX: u32 = 15_000;
 /// A changed backlog or a restarted application is noticed this soon; one question costs some microseconds.
 pub const LISTENERS_INTERVAL: Duration = Duration::from_secs(1);
 /// While stopping the engine is asked this often whether anything still lives.
