@@ -188,6 +188,8 @@ pub const PACKETS_PER_WAKE: usize = 256;
 pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
 /// Octets of a capture that wait for the end of the wake.
 pub const RECORDING_BUFFER_BYTES: usize = 1 << 20;
+/// Octets of a capture that wait for the reader of a pipe; more end the recording.
+pub const RECORDING_UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Events of one wake; more wait for the next.
 pub const EVENTS_PER_WAKE: usize = 256;
 
