@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The first octets of any pcapng file.
@@ -60,6 +61,8 @@ impl Recording {
             }
             file.set_len(0).with_context(|| format!("cannot empty {place}"))?;
         }
+        // A file that a limit (`ulimit -f`) keeps from growing would end the process instead of the recording.
+        signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).context("cannot catch SIGXFSZ")?;
         let mut recording = Self {
             path: path.to_owned(),
             file,
