@@ -155,6 +155,9 @@ pub const SEGMENTS_BEYOND_HOLE_MAX: usize = 64;
 pub const OCTETS_AHEAD_MAX: i32 = u16::MAX as i32;
 /// How long the client may take to acknowledge a SYN-ACK and still be followed.
 pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(10);
+/// No two SYN-ACKs of one connection are further apart: [`HANDSHAKE_LIFETIME`] and [`HOLD_MAX`] are 12.5 s, and the rest is for
+/// a process that was late. A clock that ticked more often ticks in microseconds, 20,000 times in [`HOLD_TIMED_MAX`].
+pub const MILLISECONDS_BETWEEN_SYN_ACKS_MAX: u32 = 15_000;
 /// A changed backlog or a restarted application is noticed this soon; one question costs some microseconds.
 pub const LISTENERS_INTERVAL: Duration = Duration::from_secs(1);
 /// While stopping the engine is asked this often whether anything still lives.
@@ -185,6 +188,8 @@ pub const PACKETS_PER_WAKE: usize = 256;
 pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
 /// Octets of a capture that wait for the end of the wake.
 pub const RECORDING_BUFFER_BYTES: usize = 1 << 20;
+/// Octets of a capture that wait for the reader of a pipe; more end the recording.
+pub const RECORDING_UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Events of one wake; more wait for the next.
 pub const EVENTS_PER_WAKE: usize = 256;
 

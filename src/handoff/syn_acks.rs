@@ -1,6 +1,7 @@
 //! The SYN-ACKs that the local kernel makes for one connection: what they tell of the client's round trip, and what the
 //! acknowledgement that completes the handshake must echo so that the kernel learns that round trip and no other.
 
+use crate::limits;
 use crate::rewrite::{Timestamp, Wire};
 use std::time::{Duration, Instant};
 
@@ -50,9 +51,12 @@ impl SynAcks {
         let (first, newest) = (self.first.tsval?, self.newest.tsval?);
         let since_newest = now.saturating_duration_since(self.newest.at);
         let Some(before_newest) = round_trip.checked_sub(since_newest) else { return Some(Timestamp::new(0)) };
-        // To the nearest tick of the clock, a millisecond (RFC 7323, section 5.4, and Linux).
-        let ticks = u32::try_from((before_newest.as_micros() + 500) / 1_000).unwrap_or(u32::MAX);
         let range = u32::try_from(newest.since(&first)).unwrap_or(0);
+        // To the nearest tick of the clock: a millisecond (RFC 7323, section 5.4, and Linux), or a microsecond, if the route to
+        // the client has that feature (`tcp_usec_ts`).
+        let tick_in_microseconds = if range > limits::MILLISECONDS_BETWEEN_SYN_ACKS_MAX { 1 } else { 1_000 };
+        let ticks = before_newest.as_micros() + tick_in_microseconds / 2;
+        let ticks = u32::try_from(ticks / tick_in_microseconds).unwrap_or(u32::MAX);
         Some(newest.plus(ticks.min(range).wrapping_neg()))
     }
 }
@@ -101,6 +105,19 @@ mod tests {
         let silent = heard.echo(milliseconds(100), origin + milliseconds(1_500));
         assert_eq!(silent, Some(Timestamp::new(0)), "the newest SYN-ACK is older than the round trip");
         assert_eq!(SynAcks::new(None, origin).echo(milliseconds(1), origin), None, "no timestamps");
+    }
+
+    #[test]
+    fn a_clock_of_microseconds_is_echoed_in_microseconds() {
+        let origin = Instant::now();
+        for (hold, across) in [(21, 100), (700, 100), (2_500, 300)] {
+            let mut heard = SynAcks::new(tsval(0), origin);
+            let later = origin + milliseconds(across + hold);
+            let newest = 1_000 * (across + hold) as u32;
+            heard.hear(tsval(newest), later);
+            assert_eq!(heard.echo(milliseconds(across), later), tsval(newest - 1_000 * across as u32), "held for {hold} ms");
+            assert_eq!(heard.echo(Duration::from_micros(150), later), tsval(newest - 150));
+        }
     }
 
     #[test]

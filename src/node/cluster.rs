@@ -23,8 +23,11 @@ pub(super) fn load_text(path: &Path, node: &str) -> Result<(Policy, Report, Stri
     Ok((policy, file.warnings, text))
 }
 
-/// Reads a file without looking at what it says.
+/// Reads a file without looking at what it says. For a running node: it waits for nobody who would write to a pipe.
 pub(super) fn read_text(path: &Path) -> Result<String, String> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(format!("{}: the file is no regular one (a pipe, a device or a directory)", path.display()));
+    }
     ClusterFile::read_text(path).map_err(|report| report.to_string())
 }
 
@@ -107,4 +110,22 @@ fn read(path: &Path) -> Result<(ClusterFile, String), StartError> {
     let text = ClusterFile::read_text(path).map_err(cluster)?;
     let file = ClusterFile::parse(&path.display().to_string(), &text).map_err(cluster)?;
     Ok((file, text))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // A thread, so that the test ends if the process would not.
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_running_node_waits_for_no_pipe() {
+        let (says, hears) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (reader, _writer) = std::io::pipe().unwrap();
+            let _ = says.send(read_text(Path::new(&format!("/proc/self/fd/{}", reader.as_raw_fd()))));
+        });
+        let read = hears.recv_timeout(std::time::Duration::from_secs(10)).expect("an answer at once");
+        assert!(read.unwrap_err().ends_with("the file is no regular one (a pipe, a device or a directory)"));
+    }
 }

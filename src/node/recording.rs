@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The first octets of any pcapng file.
@@ -36,7 +37,7 @@ pub enum Place {
 pub struct Recording {
     path: PathBuf,
     file: File,
-    /// Not written yet: one write for each wake.
+    /// Not written yet: one write for each wake, and what a pipe has no room for now.
     pending: Vec<u8>,
     bytes: u64,
     /// What the wall clock showed at an instant of the loop's clock. It is not asked again: packets keep their order even if
@@ -47,10 +48,12 @@ pub struct Recording {
 
 impl Recording {
     /// Creates the file, readable by its owner only: it will hold what clients send. An earlier capture is written over, any
-    /// other file is not.
+    /// other file is not. It may be a pipe: the node does not wait for whoever reads it.
     pub fn create(path: &Path, device: &str, now: Instant) -> anyhow::Result<Self> {
         let place = path.display();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path);
         let mut file = file.with_context(|| format!("cannot create the capture file {place}"))?;
         if file.metadata().with_context(|| format!("cannot look at {place}"))?.file_type().is_file() {
             if !may_be_replaced(&mut file).with_context(|| format!("cannot read {place}"))? {
@@ -58,6 +61,8 @@ impl Recording {
             }
             file.set_len(0).with_context(|| format!("cannot empty {place}"))?;
         }
+        // A file that a limit (`ulimit -f`) keeps from growing would end the process instead of the recording.
+        signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).context("cannot catch SIGXFSZ")?;
         let mut recording = Self {
             path: path.to_owned(),
             file,
@@ -112,9 +117,21 @@ impl Recording {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.pending)?;
-        self.bytes += self.pending.len() as u64;
-        self.pending.clear();
+        let mut written = 0;
+        while written < self.pending.len() {
+            match self.file.write(&self.pending[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(octets) => written += octets,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes += written as u64;
+        self.pending.drain(..written);
+        if self.pending.len() > limits::RECORDING_UNREAD_BYTES_MAX {
+            return Err(io::Error::other("it is a pipe, and nobody reads it fast enough"));
+        }
         Ok(())
     }
 }
@@ -204,4 +221,55 @@ fn may_be_replaced(file: &mut File) -> io::Result<bool> {
     Read::by_ref(file).take(MAGIC.len() as u64).read_to_end(&mut start)?;
     io::Seek::rewind(file)?;
     Ok(start.is_empty() || start == MAGIC)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Only differences to the moment are used.
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// A recording into a pipe, and the end to read from.
+    fn into_a_pipe() -> (Recording, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        (Recording::create(Path::new(&path), "bt0", Instant::now()).unwrap(), reader)
+    }
+
+    fn record(recording: &mut Recording, packets: usize) {
+        for _ in 0..packets {
+            recording.packet(Place::Tun, Direction::Inbound, &[0x45; 1_500], "why", Instant::now());
+            recording.flush();
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pipe_that_nobody_reads() {
+        let (says, hears) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut recording, _reader) = into_a_pipe();
+            record(&mut recording, 10_000);
+            let _ = says.send((recording.is_over, recording.pending.len()));
+        });
+        assert_eq!(hears.recv_timeout(Duration::from_secs(20)), Ok((true, 0)), "the recording ends, and not the node");
+    }
+
+    #[test]
+    fn what_a_pipe_has_no_room_for_follows_when_it_has() {
+        let (mut recording, mut reader) = into_a_pipe();
+        record(&mut recording, 300);
+        assert!(!recording.is_over && !recording.pending.is_empty(), "a pipe has room for 64 KiB");
+        let expected = recording.bytes as usize + recording.pending.len();
+        let mut octets = Vec::new();
+        while octets.len() < expected {
+            let mut buffer = [0; 4_096];
+            let count = reader.read(&mut buffer).unwrap();
+            octets.extend_from_slice(&buffer[..count]);
+            recording.flush();
+        }
+        assert!(octets.starts_with(&MAGIC) && recording.pending.is_empty());
+        assert_eq!(octets.len(), expected);
+    }
 }
