@@ -54,6 +54,7 @@ fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
     CaptureConfig {
         device: device.to_owned(),
         frontends: addresses.iter().filter(|a| !a.contains('/')).map(|a| endpoint(a)).collect(),
+        answered_addresses: Vec::new(),
         answered: Vec::new(),
         aliases: addresses.iter().filter(|a| a.contains('/')).map(|a| a.parse().unwrap()).collect(),
         control: None,

@@ -45,6 +45,7 @@ scenario             150  netns-scripts/stop-drains.sh
 scenario             150  netns-scripts/reload.sh
 scenario             180  netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  netns-scripts/server-ports.sh
+scenario             120  netns-scripts/address-of-its-own.sh
 scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh

@@ -6,6 +6,7 @@ use super::listening::{not_at_aliases, not_at_frontend};
 use crate::flow::{Endpoint, NodeId};
 use crate::policy::{Policy, Service};
 use crate::tun::sock_diag::SockDiag;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -134,6 +135,14 @@ pub fn answered_frontends(policy: &Policy) -> Vec<Endpoint> {
             [true, false].into_iter().filter_map(move |is_ipv4| others().find(|other| other.address.is_ipv4() == is_ipv4))
         })
         .collect()
+}
+
+/// The addresses of all front-ends of other nodes whose clients this node may answer, each once.
+pub fn answered_addresses(policy: &Policy) -> Vec<IpAddr> {
+    let served = policy.services.iter().filter(|service| service.server_port(policy.node).is_some());
+    let frontends = served.flat_map(|service| &service.frontends).filter(|(owner, _)| *owner != policy.node);
+    let addresses: BTreeSet<IpAddr> = frontends.map(|(_, frontend)| frontend.address).collect();
+    addresses.into_iter().collect()
 }
 
 /// The ports of this node's applications that take handed-off connections, each once.

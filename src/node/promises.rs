@@ -80,7 +80,7 @@ impl Promises {
             log::warn!("{obstacle}");
         }
         for mended in before.iter().filter(|obstacle| !obstacles.contains(obstacle)) {
-            log::info!("mended: {mended}");
+            log::info!("mended; no longer true: {mended}");
         }
     }
 }

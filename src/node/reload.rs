@@ -2,7 +2,7 @@
 
 use super::clock::{clock, wall_clock};
 use super::stop::Phase;
-use super::{Node, cluster};
+use super::{Node, cluster, listeners};
 use crate::admin::protocol::{Reloaded, Reply};
 use crate::policy::{ClusterFile, Policy};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -107,6 +107,9 @@ impl Node {
             log::info!("reload: by={why} hash={} means what is in force", policy.hash);
             return Ok(false);
         }
+        // Routes of last resort harm nobody, whatever follows.
+        let answered = listeners::answered_addresses(&policy);
+        self.host.capture().answer_for(&answered).map_err(|error| format!("{}: {error:#}", path.display()))?;
         // Everything up to here has changed nothing. So has this when it fails; after it nothing can fail.
         let frontends = policy.own_frontends();
         if frontends != self.policy.own_frontends() {

@@ -206,6 +206,7 @@ pub(super) fn capture_config(policy: &Policy, device: &str) -> CaptureConfig {
         device: device.to_owned(),
         frontends: policy.own_frontends(),
         answered: listeners::answered_frontends(policy),
+        answered_addresses: listeners::answered_addresses(policy),
         aliases: policy.aliases.clone(),
         control: Some(Endpoint::new(policy.nodes[usize::from(policy.node.0)].address, policy.overlay_port)),
         server_ports: listeners::server_ports(policy),

@@ -14,7 +14,7 @@ use super::forwarding::Means;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
 use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
-use super::routing::Routing;
+use super::routing::{Route, RouteKind, Routing, TABLE_DEFAULT};
 use super::steering::Steering;
 use super::{forwarding, heartbeat, nft, preflight, probe, requirements, sysctl, undo};
 use crate::flow::{Endpoint, FlowKey};
@@ -35,6 +35,8 @@ pub struct CaptureConfig {
     pub frontends: Vec<Endpoint>,
     /// Other nodes' front-end addresses whose clients this node may answer; one of each service and family is enough.
     pub answered: Vec<Endpoint>,
+    /// The addresses of all such front-ends.
+    pub answered_addresses: Vec<IpAddr>,
     /// Alias prefixes.
     pub aliases: Vec<IpNet>,
     /// Where this node listens for others: the control channel (TCP) and the overlay (UDP).
@@ -177,11 +179,30 @@ impl Capture {
         for steering in &self.steering {
             steering.open_aliases(&mut self.routing)?;
         }
+        let answered = self.config.answered_addresses.clone();
+        self.answer_for(&answered)?;
         if self.means.values().any(|&means| means == Means::Everywhere) {
             forwarding::turn_on_everywhere(&mut self.first_values)?;
         }
         for ingress in &self.ingress {
             forward_from(ingress, &self.means, &mut self.first_values)?;
+        }
+        Ok(())
+    }
+
+    /// Lets answers leave that have these addresses of other nodes as source, also where no route leads to them: loose
+    /// reverse path filtering asks for any route, and IPv4 knows no other for a device. These are of last resort, in a table
+    /// that is asked after the main one, and vanish with the TUN.
+    pub fn answer_for(&mut self, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        for address in addresses.iter().filter(|address| address.is_ipv4()) {
+            let route = Route {
+                destination: IpNet::from(*address),
+                table: TABLE_DEFAULT,
+                kind: RouteKind::Unicast,
+                device: Some(self.device),
+                metric: None,
+            };
+            self.routing.add_route(&route).with_context(|| format!("adding a route of last resort to {address}"))?;
         }
         Ok(())
     }

@@ -114,7 +114,7 @@ fn probes_of(device: &str, routing: &mut Routing, frontend: Endpoint) -> anyhow:
 }
 
 /// An address a client might have: a documentation address (RFC 5737, RFC 3849) when a route leads there, otherwise a
-/// neighbour of the front-end's that is not this host itself.
+/// neighbour of the front-end's, or of another address of this host, that is not this host itself.
 fn client_address(routing: &mut Routing, frontend: Endpoint) -> anyhow::Result<IpAddr> {
     let documented: IpAddr = match Family::of(frontend.address) {
         Family::V4 => Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -123,18 +123,23 @@ fn client_address(routing: &mut Routing, frontend: Endpoint) -> anyhow::Result<I
     if routing.path(documented)?.is_some() {
         return Ok(documented);
     }
-    let neighbour = |bit: u32| -> IpAddr {
-        match frontend.address {
+    let neighbour = |near: IpAddr, bit: u32| -> IpAddr {
+        match near {
             IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) ^ (1 << bit)).into(),
             IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) ^ (1 << bit)).into(),
         }
     };
-    for bit in 1..NEIGHBOUR_BITS {
-        if routing.path(neighbour(bit))?.is_some_and(|path| path.device != LOOPBACK) {
-            return Ok(neighbour(bit));
+    // Of the front-end, or of any address of this host: the front-end's may stand alone.
+    let hosts = routing.addresses()?.into_iter().map(|host| host.address);
+    let same_family = hosts.filter(|host| host.is_ipv4() == frontend.address.is_ipv4() && !host.is_loopback());
+    for near in std::iter::once(frontend.address).chain(same_family) {
+        for bit in 1..NEIGHBOUR_BITS {
+            if routing.path(neighbour(near, bit))?.is_some_and(|path| path.device != LOOPBACK) {
+                return Ok(neighbour(near, bit));
+            }
         }
     }
-    Ok(neighbour(1))
+    Ok(neighbour(frontend.address, 1))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

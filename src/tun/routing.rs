@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 /// The kernel's table of its own addresses.
 pub(super) const TABLE_LOCAL: u32 = 255;
+/// RT_TABLE_DEFAULT: asked when the main table knows no route.
+pub(super) const TABLE_DEFAULT: u32 = 253;
 /// The table with a host's ordinary routes.
 pub(super) const TABLE_MAIN: u32 = 254;
 /// Who made the kernel's first rules.
