@@ -259,6 +259,21 @@ fn run_refuses_a_node_that_is_not_in_the_file() {
 }
 
 #[test]
+fn run_of_a_wrong_file_tells_what_is_wrong_and_no_warnings() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let file = cluster_file(directory.path(), &public);
+    std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "foo: 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = baton(["check", file]);
+    assert_fails(&output, 1, "has no field `foo`");
+    assert!(stderr(&output).contains("warning: 127.0.0.1 is a loopback address"), "{}", stderr(&output));
+    let output = baton(["run", "--node", "a", file]);
+    assert_fails(&output, 1, "has no field `foo`");
+    assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
+}
+
+#[test]
 fn run_refuses_a_key_that_is_absent_open_to_others_or_of_another_node() {
     let directory = tempfile::tempdir().unwrap();
     let (path, public) = key_file(directory.path(), "a.key");

@@ -4,7 +4,7 @@ use super::clock::{clock, wall_clock};
 use super::stop::Phase;
 use super::{Node, cluster};
 use crate::admin::protocol::{Reloaded, Reply};
-use crate::policy::{ClusterFile, Policy};
+use crate::policy::Policy;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -93,7 +93,7 @@ impl Node {
 
     fn replace(&mut self, text: &str, why: &str, now: Instant) -> Result<bool, String> {
         let path = self.configuration.path.clone();
-        let file = ClusterFile::parse(&path.display().to_string(), text).map_err(|report| report.to_string())?;
+        let file = cluster::parse(&path, text)?;
         let policy = cluster::compile(&file, &path, &self.identity.name).map_err(|error| error.to_string())?;
         let hard = needs_restart(&self.policy, &policy, self.configuration.connections_max);
         if !hard.is_empty() {
@@ -179,6 +179,8 @@ fn needs_restart(now: &Policy, next: &Policy, connections_max: usize) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::ClusterFile;
+    use std::path::Path;
 
     const TEXT: &str = "
 cluster: test
@@ -220,6 +222,16 @@ limits: { connections: 1000 }
         }
         let other = TEXT.replace("  b: {", "  z: {").replace(", b: '10.77.0.2:80'", "");
         assert_eq!(needs_restart(&policy(TEXT), &policy(&other), 1000), ["node z is new", "node b is missing"]);
+    }
+
+    #[test]
+    fn a_refusal_tells_errors_and_no_warnings() {
+        // A loopback address is warned of; the field is the error.
+        let text = TEXT.replace("10.77.0.2", "127.0.0.2") + "foo: 1\n";
+        assert!(ClusterFile::parse("test", &text).unwrap_err().to_string().contains("warning: "));
+        let error = cluster::parse(Path::new("test"), &text).unwrap_err();
+        assert!(error.starts_with("test:10:1: the cluster file has no field `foo`\n"), "{error}");
+        assert!(!error.contains("warning"), "{error}");
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl Report {
         self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Those of this severity: who must put a refused file right has no use for its warnings.
+    pub fn only(mut self, severity: Severity) -> Self {
+        self.problems.retain(|problem| problem.severity == severity);
+        self
+    }
+
     /// Whether nothing is wrong at all.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
@@ -254,6 +260,15 @@ mod tests {
         assert_eq!(report.problems[0].message, "wrong");
         let printed = report.to_string();
         assert!(printed.starts_with("f:1:1: wrong\n") && printed.ends_with("f: and 175 more\n"));
+    }
+
+    #[test]
+    fn errors_can_be_told_without_the_warnings() {
+        let mut problems = Problems::default();
+        problems.warning(&Place::root().child(0), "doubtful", "");
+        problems.error(&Place::root().child(1), "wrong", "");
+        let errors = problems.into_report("f", "a: 1\nb: 2\n").only(Severity::Error);
+        assert_eq!(errors.problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(), ["wrong"]);
     }
 
     #[test]
