@@ -206,6 +206,31 @@ fn check_of_a_node_looks_for_its_listeners_and_only_warns() {
 }
 
 #[test]
+fn check_of_a_node_that_serves_on_two_ports_warns_only_of_one_where_nothing_listens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let listen = || std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let (frontend, application) = (listen(), listen());
+    let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port().to_string();
+    let (frontend_port, application_port) = (port(&frontend), port(&application));
+    let path = cluster_file(directory.path(), &public);
+    let text = std::fs::read_to_string(&path).unwrap().replace("8080", &frontend_port);
+    std::fs::write(&path, format!("{text}    servers: {{ a: {{ port: {application_port} }} }}\n")).unwrap();
+
+    let said = stderr(&baton(["check", path.to_str().unwrap()]));
+    let warning = format!("that stay local go to port {frontend_port}, handed-off ones to port {application_port}");
+    assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    let look = || stderr(&baton(["check", "--node", "a", path.to_str().unwrap()]));
+    let said = look();
+    assert!(!said.contains("stay local") && !said.contains("node a: "), "{said}");
+    drop(application);
+    // A process that another test is starting may hold it a moment longer.
+    let said = (0..50).map(|_| look()).find(|said| said.contains("node a: ")).unwrap();
+    assert!(said.contains(&format!("nothing listens on port {application_port}, so connections handed ")), "{said}");
+    assert!(!said.contains(&warning), "{said}");
+}
+
+#[test]
 fn check_of_a_node_that_this_host_is_not_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let (_, public) = key_file(directory.path(), "a.key");

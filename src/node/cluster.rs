@@ -20,7 +20,7 @@ pub(super) fn load_text(path: &Path, node: &str) -> Result<(Policy, Report, Stri
     let text = ClusterFile::read_text(path).map_err(|report| StartError::Cluster(report.to_string()))?;
     let file = parse(path, &text).map_err(StartError::Cluster)?;
     let policy = compile(&file, path, node)?;
-    Ok((policy, file.warnings, text))
+    Ok((policy, warnings(&file), text))
 }
 
 /// Reads a file without looking at what it says. For a running node: it waits for nobody who would write to a pipe.
@@ -34,6 +34,11 @@ pub(super) fn read_text(path: &Path) -> Result<String, String> {
 /// What a text says; when it cannot be used, only why. `baton check` tells the warnings too.
 pub(super) fn parse(path: &Path, text: &str) -> Result<ClusterFile, String> {
     ClusterFile::parse(&path.display().to_string(), text).map_err(|report| report.only(Severity::Error).to_string())
+}
+
+/// What in a file is probably not meant, for a node that looks at its host itself.
+pub(super) fn warnings(file: &ClusterFile) -> Report {
+    file.warnings.clone().only(Severity::Warning)
 }
 
 /// What is probably not meant, one line each.
@@ -68,14 +73,15 @@ pub fn check(path: &Path, node: Option<&str>) -> Result<Checked, StartError> {
     let hash = file.hash().to_string();
     let hash = hash.get(..12).unwrap_or(&hash);
     let summary = format!("{}: ok: {} (hash {hash})", path.display(), file.summary());
-    let mut warnings = file.warnings.to_string();
+    let mut text = file.warnings.to_string();
     if let Some(node) = node {
+        text = warnings(&file).to_string();
         let policy = compile(&file, path, node)?;
         for (problem, remedy) in of_this_host(&policy)? {
-            let _ = writeln!(warnings, "{}: warning: node {node}: {problem}\n  = {remedy}", path.display());
+            let _ = writeln!(text, "{}: warning: node {node}: {problem}\n  = {remedy}", path.display());
         }
     }
-    Ok(Checked { summary, warnings })
+    Ok(Checked { summary, warnings: text })
 }
 
 /// What is wrong on this host, each with its remedy.

@@ -4,7 +4,7 @@ use super::clock::{clock, wall_clock};
 use super::stop::Phase;
 use super::{Node, cluster};
 use crate::admin::protocol::{Reloaded, Reply};
-use crate::policy::Policy;
+use crate::policy::{Policy, Report};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,6 +19,8 @@ pub struct Configuration {
     pub loaded_at: SystemTime,
     /// Why the file was refused when it was read last; none if it was not.
     pub last_error: Option<String>,
+    /// What in the file is probably not meant, and has been told.
+    warnings: Report,
     /// Of what was read last, good or not: the same file is not tried, and not complained about, twice.
     tried: u64,
     /// Guards that fit into the kernel's set: it cannot grow.
@@ -27,9 +29,9 @@ pub struct Configuration {
 
 impl Configuration {
     /// After the start.
-    pub fn new(path: PathBuf, text: &str, policy: &Policy) -> Self {
+    pub fn new(path: PathBuf, text: &str, policy: &Policy, warnings: Report) -> Self {
         let connections_max = policy.limits.connections;
-        Self { path, loaded_at: wall_clock(), last_error: None, tried: fingerprint(text), connections_max }
+        Self { path, loaded_at: wall_clock(), last_error: None, warnings, tried: fingerprint(text), connections_max }
     }
 }
 
@@ -127,7 +129,9 @@ impl Node {
             let all_written = self.host.beat();
             self.pulse.beat(all_written, late);
         }
-        cluster::log_warnings(&file.warnings);
+        let warnings = cluster::warnings(&file);
+        cluster::log_warnings(&warnings.new_since(&self.configuration.warnings));
+        self.configuration.warnings = warnings;
         log::info!("reload: by={why} hash={} in force: {}", self.policy.hash, file.summary());
         self.log_services();
         Ok(true)

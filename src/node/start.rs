@@ -84,7 +84,7 @@ pub fn start(options: Options) -> Result<Node, StartError> {
     let epoch = Epoch(wall_clock_nanoseconds());
     let identity = Identity { name: options.node.clone(), epoch, started: now };
     let path = std::path::absolute(&options.cluster).unwrap_or_else(|_| options.cluster.clone());
-    let configuration = Configuration::new(path, &text, &policy);
+    let configuration = Configuration::new(path, &text, &policy, warnings);
     Ok(start_host(&options, Rc::new(policy), key, identity, configuration, now)?)
 }
 

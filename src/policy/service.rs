@@ -202,22 +202,26 @@ fn check_local_servers(
     field: &Field<'_>,
     problems: &mut Problems,
 ) {
-    let mut last = None;
-    for (node, endpoint) in frontends {
-        let server = servers.iter().find(|server| server.0 == *node);
-        if server.is_none() && last != Some(*node) {
-            let name = names.name(*node);
+    for of_node in frontends.chunk_by(|one, next| one.0 == next.0) {
+        let Some((node, endpoint)) = of_node.first() else { continue };
+        let name = names.name(*node);
+        let Some((_, port)) = servers.iter().find(|server| server.0 == *node) else {
             let message = format!("node `{name}` has the front-end address {endpoint}, but is not among the servers");
             let remedy = "add it: it answers when a rule says `local` and when no other server can; a node that only hands \
                           connections on is not supported yet";
             problems.error(&field.place.key(), message, remedy);
-        }
-        if let Some((_, port)) = server.filter(|(_, port)| *port != endpoint.port) {
+            continue;
+        };
+        let mut others: Vec<u16> = of_node.iter().map(|(_, endpoint)| endpoint.port).filter(|other| other != port).collect();
+        others.sort_unstable();
+        others.dedup();
+        if !others.is_empty() {
+            let others = others.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
             let message =
-                format!("connections to {endpoint} that stay local go to port {}, handed-off ones to port {port}", endpoint.port);
-            let remedy = "make sure the application listens on both ports, or use one port for both";
-            problems.warning(&field.place.key(), message, remedy);
+                format!("connections to node `{name}` that stay local go to port {others}, handed-off ones to port {port}");
+            let remedy = "make sure the application listens on all of them (on that server `baton check --node` looks), or use \
+                          one port for both";
+            problems.condition(&field.place.key(), message, remedy);
         }
-        last = Some(*node);
     }
 }
