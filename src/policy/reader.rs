@@ -20,6 +20,7 @@ pub(super) struct Field<'a> {
 /// The entries of a mapping whose keys are fixed by the format.
 pub(super) struct Mapping<'a> {
     entries: Vec<Field<'a>>,
+    is_complete: bool,
     place: Place,
     name: &'a str,
 }
@@ -69,7 +70,8 @@ impl<'a> Field<'a> {
             }
             is_known
         });
-        Some(Mapping { entries, place: self.place.clone(), name: self.name })
+        let is_complete = matches!(self.value, Value::Mapping(all) if all.len() == entries.len());
+        Some(Mapping { entries, is_complete, place: self.place.clone(), name: self.name })
     }
 
     /// One value or a list of them, at least one.
@@ -218,6 +220,11 @@ impl<'a> Field<'a> {
 }
 
 impl<'a> Mapping<'a> {
+    /// Whether there was nothing else, which was reported.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// The field of this name, if it is there.
     pub(super) fn optional(&self, name: &str) -> Option<Field<'a>> {
         self.entries.iter().find(|field| field.name == name).cloned()

@@ -79,7 +79,8 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
     };
     let when = match fields.optional("when") {
         Some(field) => condition::when(&field, recipients.inspect, problems),
-        None => Some(When::default()),
+        // What is not known may be a misspelled `when`.
+        None => fields.is_complete().then(When::default),
     };
     let targets = fields.required("send_to", problems).and_then(|field| send_to(&field, recipients, problems));
     let rule = Rule { name: Rc::from(name?), when: when?, targets: targets? };
