@@ -35,6 +35,23 @@ impl Configuration {
     }
 }
 
+impl Configuration {
+    /// Notes why the file that has this fingerprint was refused; whether that has not been said of it before.
+    fn refuse(&mut self, tried: u64, error: &str) -> bool {
+        let is_new = (self.tried, self.last_error.as_deref()) != (tried, Some(error));
+        self.tried = tried;
+        self.last_error = Some(error.to_owned());
+        is_new
+    }
+
+    /// Notes that the file that has this fingerprint is in force.
+    fn accept(&mut self, tried: u64) {
+        self.tried = tried;
+        self.loaded_at = wall_clock();
+        self.last_error = None;
+    }
+}
+
 fn fingerprint(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -68,7 +85,7 @@ impl Node {
 
     /// Tries what was read; whether anything changed by it.
     fn take(&mut self, read: Result<String, String>, why: &str, now: Instant) -> Result<bool, String> {
-        self.configuration.tried = fingerprint(read.as_deref().unwrap_or_else(|error| error));
+        let tried = fingerprint(read.as_deref().unwrap_or_else(|error| error));
         let outcome = read.and_then(|text| self.replace(&text, why, now));
         let counter = match &outcome {
             Ok(true) => &mut self.counters.reloads_changed,
@@ -77,9 +94,9 @@ impl Node {
         };
         *counter += 1;
         match &outcome {
-            Ok(_) => {
-                self.configuration.loaded_at = wall_clock();
-                self.configuration.last_error = None;
+            Ok(_) => self.configuration.accept(tried),
+            Err(error) if !self.configuration.refuse(tried, error) => {
+                log::info!("reload: by={why} the file is as it was when it was refused; see `baton status`");
             }
             Err(error) => {
                 // The lines of the file and the remedies are in `status`.
@@ -87,7 +104,6 @@ impl Node {
                 let problems: Vec<&str> = error.lines().filter(|line| line.starts_with(&file)).collect();
                 let problems = problems.join(" | ");
                 log::warn!("reload: refused by={why}; what was read before stays in force: {problems}; see `baton status`");
-                self.configuration.last_error = Some(error.clone());
             }
         }
         outcome
@@ -226,6 +242,20 @@ limits: { connections: 1000 }
         }
         let other = TEXT.replace("  b: {", "  z: {").replace(", b: '10.77.0.2:80'", "");
         assert_eq!(needs_restart(&policy(TEXT), &policy(&other), 1000), ["node z is new", "node b is missing"]);
+    }
+
+    #[test]
+    fn the_same_file_is_complained_about_once() {
+        let mut configuration = Configuration::new("test".into(), TEXT, &policy(TEXT), Report::default());
+        let (bad, worse) = (fingerprint("bad"), fingerprint("worse"));
+        let told: Vec<bool> = [(bad, "x"), (bad, "x"), (bad, "y"), (worse, "y"), (worse, "y"), (bad, "x")]
+            .map(|(tried, error)| configuration.refuse(tried, error))
+            .into();
+        assert_eq!(told, [true, false, true, true, false, true]);
+        assert_eq!(configuration.last_error.as_deref(), Some("x"), "for `baton status`");
+        configuration.accept(fingerprint(TEXT));
+        assert_eq!(configuration.last_error, None);
+        assert!(configuration.refuse(bad, "x"), "again, after a good one");
     }
 
     #[test]
