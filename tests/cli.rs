@@ -309,6 +309,12 @@ fn run_refuses_a_key_that_is_absent_open_to_others_or_of_another_node() {
     let output = run(&other);
     assert_fails(&output, 1, "not the key of node a");
     assert!(stderr(&output).contains(&other_public), "it tells which key it found");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let with_b = format!("  b: {{ address: 127.0.0.2, public_key: \"{other_public}\" }}\nservices:");
+    std::fs::write(&file, text.replace("services:", &with_b)).unwrap();
+    assert_fails(&run(&other), 1, "not the key of node a but that of node b");
+    let output = baton(["doctor", "--node", "a", "--key", other.to_str().unwrap(), file.to_str().unwrap()]);
+    assert!(stdout(&output).contains("not the key of node a but that of node b"), "{}", stdout(&output));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_fails(&run(&path), 3, "a.key");
 }

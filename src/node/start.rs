@@ -180,6 +180,13 @@ pub(super) fn read_key(path: &Path, policy: &Policy) -> Result<PrivateKey, Start
     if key.public_key() != node.public_key {
         let public = public_key_to_text(&key.public_key());
         let name = &node.name;
+        if let Some(owner) = policy.nodes.iter().find(|other| other.public_key == key.public_key()) {
+            return Err(StartError::Cluster(format!(
+                "{place}: this is not the key of node {name} but that of node {owner} (public key {public}); choose the right \
+                 file with --key, or the right node with --node",
+                owner = owner.name
+            )));
+        }
         return Err(StartError::Cluster(format!(
             "{place}: this is not the key of node {name}: its public key is {public}, the cluster file has another for \
              {name}; choose the right file with --key, or write this public key into the cluster file on every node"

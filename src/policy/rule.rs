@@ -106,12 +106,7 @@ fn rule_name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
 pub(super) fn send_to(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<Vec<Target>> {
     let items = match field.value {
         Value::Mapping(_) => {
-            let fields = field.mapping(&["nodes", "by", "otherwise"], problems)?;
-            for later in ["by", "otherwise"] {
-                if let Some(later) = fields.optional(later) {
-                    later.not_supported(problems);
-                }
-            }
+            let fields = field.mapping_without(&["by", "otherwise"], &["nodes"], problems)?;
             fields.required("nodes", problems)?.one_or_more(problems)?
         }
         _ => field.one_or_more(problems)?,

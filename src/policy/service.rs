@@ -19,7 +19,7 @@ pub(super) struct ReadService {
     pub(super) frontend_places: Vec<(Endpoint, Place)>,
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 13] = [
     "frontends",
     "servers",
     "inspect",
@@ -31,7 +31,6 @@ const KNOWN: [&str; 14] = [
     "forward",
     "return",
     "mode",
-    "health",
     "rules",
     "default",
 ];
@@ -39,7 +38,7 @@ const KNOWN: [&str; 14] = [
 /// Reads one service; what could be read of it even if something is wrong.
 pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
-    let fields = entry.mapping(&KNOWN, problems)?;
+    let fields = entry.mapping_without(&["health"], &KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
     let frontend_places =
         fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
@@ -102,9 +101,6 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
             field.only(supported, later, problems);
         }
     }
-    if let Some(field) = fields.optional("health") {
-        field.not_supported(problems);
-    }
 }
 
 /// Reads `inspect`.
@@ -139,12 +135,22 @@ fn frontends(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) 
     frontends
 }
 
+/// Whether nothing but that is wrong.
+fn port_is_too_large(text: &str) -> bool {
+    let Some((address, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && port.parse::<u16>().is_err() && format!("{address}:1").parse::<SocketAddr>().is_ok()
+}
+
 fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
     let text = item.text(problems)?;
     let parsed = text.parse::<SocketAddr>().ok();
     let Some(address) = parsed.filter(|address| address.port() != 0) else {
         let remedy = "write address and port, such as `10.77.0.1:80` or `\"[fd77::1]:80\"`";
-        problems.error(&item.place, format!("\"{text}\" is not an address with a port"), remedy);
+        let why = if port_is_too_large(text) { ": ports end at 65535" } else { "" };
+        problems.error(&item.place, format!("\"{text}\" is not an address with a port{why}"), remedy);
         return None;
     };
     if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
@@ -160,12 +166,9 @@ fn servers(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) ->
     let entries = field.entries(problems)?;
     for entry in &entries {
         let node = names.resolve(entry.name, &entry.place.key(), problems);
-        let Some(fields) = entry.mapping(&["port", "weight"], problems) else {
+        let Some(fields) = entry.mapping_without(&["weight"], &["port"], problems) else {
             continue;
         };
-        if let Some(weight) = fields.optional("weight") {
-            weight.not_supported(problems);
-        }
         let port = fields.required("port", problems).and_then(|field| field.port(problems));
         if let (Some(node), Some(port)) = (node, port) {
             servers.push((node, port));
