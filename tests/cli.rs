@@ -206,6 +206,31 @@ fn check_of_a_node_looks_for_its_listeners_and_only_warns() {
 }
 
 #[test]
+fn check_of_a_node_that_serves_on_two_ports_warns_only_of_one_where_nothing_listens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let listen = || std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let (frontend, application) = (listen(), listen());
+    let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port().to_string();
+    let (frontend_port, application_port) = (port(&frontend), port(&application));
+    let path = cluster_file(directory.path(), &public);
+    let text = std::fs::read_to_string(&path).unwrap().replace("8080", &frontend_port);
+    std::fs::write(&path, format!("{text}    servers: {{ a: {{ port: {application_port} }} }}\n")).unwrap();
+
+    let said = stderr(&baton(["check", path.to_str().unwrap()]));
+    let warning = format!("that stay local go to port {frontend_port}, handed-off ones to port {application_port}");
+    assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    let look = || stderr(&baton(["check", "--node", "a", path.to_str().unwrap()]));
+    let said = look();
+    assert!(!said.contains("stay local") && !said.contains("node a: "), "{said}");
+    drop(application);
+    // A process that another test is starting may hold it a moment longer.
+    let said = (0..50).map(|_| look()).find(|said| said.contains("node a: ")).unwrap();
+    assert!(said.contains(&format!("nothing listens on port {application_port}, so connections handed ")), "{said}");
+    assert!(!said.contains(&warning), "{said}");
+}
+
+#[test]
 fn check_of_a_node_that_this_host_is_not_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let (_, public) = key_file(directory.path(), "a.key");
@@ -259,6 +284,21 @@ fn run_refuses_a_node_that_is_not_in_the_file() {
 }
 
 #[test]
+fn run_of_a_wrong_file_tells_what_is_wrong_and_no_warnings() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, public) = key_file(directory.path(), "a.key");
+    let file = cluster_file(directory.path(), &public);
+    std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "foo: 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = baton(["check", file]);
+    assert_fails(&output, 1, "has no field `foo`");
+    assert!(stderr(&output).contains("warning: 127.0.0.1 is a loopback address"), "{}", stderr(&output));
+    let output = baton(["run", "--node", "a", file]);
+    assert_fails(&output, 1, "has no field `foo`");
+    assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
+}
+
+#[test]
 fn run_refuses_a_key_that_is_absent_open_to_others_or_of_another_node() {
     let directory = tempfile::tempdir().unwrap();
     let (path, public) = key_file(directory.path(), "a.key");
@@ -269,6 +309,12 @@ fn run_refuses_a_key_that_is_absent_open_to_others_or_of_another_node() {
     let output = run(&other);
     assert_fails(&output, 1, "not the key of node a");
     assert!(stderr(&output).contains(&other_public), "it tells which key it found");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let with_b = format!("  b: {{ address: 127.0.0.2, public_key: \"{other_public}\" }}\nservices:");
+    std::fs::write(&file, text.replace("services:", &with_b)).unwrap();
+    assert_fails(&run(&other), 1, "not the key of node a but that of node b");
+    let output = baton(["doctor", "--node", "a", "--key", other.to_str().unwrap(), file.to_str().unwrap()]);
+    assert!(stdout(&output).contains("not the key of node a but that of node b"), "{}", stdout(&output));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_fails(&run(&path), 3, "a.key");
 }

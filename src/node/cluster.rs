@@ -2,7 +2,7 @@
 
 use super::listeners;
 use super::start::StartError;
-use crate::policy::{ClusterFile, Policy, Report};
+use crate::policy::{ClusterFile, Policy, Report, Severity};
 use crate::tun::sock_diag::SockDiag;
 use anyhow::Context;
 use std::fmt::Write;
@@ -11,16 +11,16 @@ use std::path::Path;
 
 /// The policy of a node, and what in the file is probably not meant.
 pub fn load(path: &Path, node: &str) -> Result<(Policy, Report), StartError> {
-    let (file, _) = read(path)?;
-    let policy = compile(&file, path, node)?;
-    Ok((policy, file.warnings))
+    let (policy, warnings, _) = load_text(path, node)?;
+    Ok((policy, warnings))
 }
 
 /// The same, and the text that it was read from.
 pub(super) fn load_text(path: &Path, node: &str) -> Result<(Policy, Report, String), StartError> {
-    let (file, text) = read(path)?;
+    let text = ClusterFile::read_text(path).map_err(|report| StartError::Cluster(report.to_string()))?;
+    let file = parse(path, &text).map_err(StartError::Cluster)?;
     let policy = compile(&file, path, node)?;
-    Ok((policy, file.warnings, text))
+    Ok((policy, warnings(&file), text))
 }
 
 /// Reads a file without looking at what it says. For a running node: it waits for nobody who would write to a pipe.
@@ -29,6 +29,16 @@ pub(super) fn read_text(path: &Path) -> Result<String, String> {
         return Err(format!("{}: the file is no regular one (a pipe, a device or a directory)", path.display()));
     }
     ClusterFile::read_text(path).map_err(|report| report.to_string())
+}
+
+/// What a text says; when it cannot be used, only why. `baton check` tells the warnings too.
+pub(super) fn parse(path: &Path, text: &str) -> Result<ClusterFile, String> {
+    ClusterFile::parse(&path.display().to_string(), text).map_err(|report| report.only(Severity::Error).to_string())
+}
+
+/// What in a file is probably not meant, for a node that looks at its host itself.
+pub(super) fn warnings(file: &ClusterFile) -> Report {
+    file.warnings.clone().only(Severity::Warning)
 }
 
 /// What is probably not meant, one line each.
@@ -59,18 +69,19 @@ pub struct Checked {
 /// Checks a file; with the name of a node also this host, as far as it can be seen without changing it: whether it is that
 /// node's, and whether applications listen where that node's connections arrive.
 pub fn check(path: &Path, node: Option<&str>) -> Result<Checked, StartError> {
-    let (file, _) = read(path)?;
+    let file = ClusterFile::read(path).map_err(|report| StartError::Cluster(report.to_string()))?;
     let hash = file.hash().to_string();
     let hash = hash.get(..12).unwrap_or(&hash);
     let summary = format!("{}: ok: {} (hash {hash})", path.display(), file.summary());
-    let mut warnings = file.warnings.to_string();
+    let mut text = file.warnings.to_string();
     if let Some(node) = node {
+        text = warnings(&file).to_string();
         let policy = compile(&file, path, node)?;
         for (problem, remedy) in of_this_host(&policy)? {
-            let _ = writeln!(warnings, "{}: warning: node {node}: {problem}\n  = {remedy}", path.display());
+            let _ = writeln!(text, "{}: warning: node {node}: {problem}\n  = {remedy}", path.display());
         }
     }
-    Ok(Checked { summary, warnings })
+    Ok(Checked { summary, warnings: text })
 }
 
 /// What is wrong on this host, each with its remedy.
@@ -103,13 +114,6 @@ fn is_local(address: IpAddr) -> bool {
         Ok(_) => true,
         Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
     }
-}
-
-fn read(path: &Path) -> Result<(ClusterFile, String), StartError> {
-    let cluster = |report: Report| StartError::Cluster(report.to_string());
-    let text = ClusterFile::read_text(path).map_err(cluster)?;
-    let file = ClusterFile::parse(&path.display().to_string(), &text).map_err(cluster)?;
-    Ok((file, text))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::clock::{clock, wall_clock};
 use super::stop::Phase;
 use super::{Node, cluster, listeners};
 use crate::admin::protocol::{Reloaded, Reply};
-use crate::policy::{ClusterFile, Policy};
+use crate::policy::{Policy, Report};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,6 +19,8 @@ pub struct Configuration {
     pub loaded_at: SystemTime,
     /// Why the file was refused when it was read last; none if it was not.
     pub last_error: Option<String>,
+    /// What in the file is probably not meant, and has been told.
+    warnings: Report,
     /// Of what was read last, good or not: the same file is not tried, and not complained about, twice.
     tried: u64,
     /// Guards that fit into the kernel's set: it cannot grow.
@@ -27,9 +29,26 @@ pub struct Configuration {
 
 impl Configuration {
     /// After the start.
-    pub fn new(path: PathBuf, text: &str, policy: &Policy) -> Self {
+    pub fn new(path: PathBuf, text: &str, policy: &Policy, warnings: Report) -> Self {
         let connections_max = policy.limits.connections;
-        Self { path, loaded_at: wall_clock(), last_error: None, tried: fingerprint(text), connections_max }
+        Self { path, loaded_at: wall_clock(), last_error: None, warnings, tried: fingerprint(text), connections_max }
+    }
+}
+
+impl Configuration {
+    /// Notes why the file that has this fingerprint was refused; whether that has not been said of it before.
+    fn refuse(&mut self, tried: u64, error: &str) -> bool {
+        let is_new = (self.tried, self.last_error.as_deref()) != (tried, Some(error));
+        self.tried = tried;
+        self.last_error = Some(error.to_owned());
+        is_new
+    }
+
+    /// Notes that the file that has this fingerprint is in force.
+    fn accept(&mut self, tried: u64) {
+        self.tried = tried;
+        self.loaded_at = wall_clock();
+        self.last_error = None;
     }
 }
 
@@ -66,7 +85,7 @@ impl Node {
 
     /// Tries what was read; whether anything changed by it.
     fn take(&mut self, read: Result<String, String>, why: &str, now: Instant) -> Result<bool, String> {
-        self.configuration.tried = fingerprint(read.as_deref().unwrap_or_else(|error| error));
+        let tried = fingerprint(read.as_deref().unwrap_or_else(|error| error));
         let outcome = read.and_then(|text| self.replace(&text, why, now));
         let counter = match &outcome {
             Ok(true) => &mut self.counters.reloads_changed,
@@ -75,9 +94,9 @@ impl Node {
         };
         *counter += 1;
         match &outcome {
-            Ok(_) => {
-                self.configuration.loaded_at = wall_clock();
-                self.configuration.last_error = None;
+            Ok(_) => self.configuration.accept(tried),
+            Err(error) if !self.configuration.refuse(tried, error) => {
+                log::info!("reload: by={why} the file is as it was when it was refused; see `baton status`");
             }
             Err(error) => {
                 // The lines of the file and the remedies are in `status`.
@@ -85,7 +104,6 @@ impl Node {
                 let problems: Vec<&str> = error.lines().filter(|line| line.starts_with(&file)).collect();
                 let problems = problems.join(" | ");
                 log::warn!("reload: refused by={why}; what was read before stays in force: {problems}; see `baton status`");
-                self.configuration.last_error = Some(error.clone());
             }
         }
         outcome
@@ -93,7 +111,7 @@ impl Node {
 
     fn replace(&mut self, text: &str, why: &str, now: Instant) -> Result<bool, String> {
         let path = self.configuration.path.clone();
-        let file = ClusterFile::parse(&path.display().to_string(), text).map_err(|report| report.to_string())?;
+        let file = cluster::parse(&path, text)?;
         let policy = cluster::compile(&file, &path, &self.identity.name).map_err(|error| error.to_string())?;
         let hard = needs_restart(&self.policy, &policy, self.configuration.connections_max);
         if !hard.is_empty() {
@@ -130,7 +148,9 @@ impl Node {
             let all_written = self.host.beat();
             self.pulse.beat(all_written, late);
         }
-        cluster::log_warnings(&file.warnings);
+        let warnings = cluster::warnings(&file);
+        cluster::log_warnings(&warnings.new_since(&self.configuration.warnings));
+        self.configuration.warnings = warnings;
         log::info!("reload: by={why} hash={} in force: {}", self.policy.hash, file.summary());
         self.log_services();
         Ok(true)
@@ -182,6 +202,8 @@ fn needs_restart(now: &Policy, next: &Policy, connections_max: usize) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::ClusterFile;
+    use std::path::Path;
 
     const TEXT: &str = "
 cluster: test
@@ -223,6 +245,30 @@ limits: { connections: 1000 }
         }
         let other = TEXT.replace("  b: {", "  z: {").replace(", b: '10.77.0.2:80'", "");
         assert_eq!(needs_restart(&policy(TEXT), &policy(&other), 1000), ["node z is new", "node b is missing"]);
+    }
+
+    #[test]
+    fn the_same_file_is_complained_about_once() {
+        let mut configuration = Configuration::new("test".into(), TEXT, &policy(TEXT), Report::default());
+        let (bad, worse) = (fingerprint("bad"), fingerprint("worse"));
+        let told: Vec<bool> = [(bad, "x"), (bad, "x"), (bad, "y"), (worse, "y"), (worse, "y"), (bad, "x")]
+            .map(|(tried, error)| configuration.refuse(tried, error))
+            .into();
+        assert_eq!(told, [true, false, true, true, false, true]);
+        assert_eq!(configuration.last_error.as_deref(), Some("x"), "for `baton status`");
+        configuration.accept(fingerprint(TEXT));
+        assert_eq!(configuration.last_error, None);
+        assert!(configuration.refuse(bad, "x"), "again, after a good one");
+    }
+
+    #[test]
+    fn a_refusal_tells_errors_and_no_warnings() {
+        // A loopback address is warned of; the field is the error.
+        let text = TEXT.replace("10.77.0.2", "127.0.0.2") + "foo: 1\n";
+        assert!(ClusterFile::parse("test", &text).unwrap_err().to_string().contains("warning: "));
+        let error = cluster::parse(Path::new("test"), &text).unwrap_err();
+        assert!(error.starts_with("test:10:1: the cluster file has no field `foo`\n"), "{error}");
+        assert!(!error.contains("warning"), "{error}");
     }
 
     #[test]

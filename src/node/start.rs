@@ -84,7 +84,7 @@ pub fn start(options: Options) -> Result<Node, StartError> {
     let epoch = Epoch(wall_clock_nanoseconds());
     let identity = Identity { name: options.node.clone(), epoch, started: now };
     let path = std::path::absolute(&options.cluster).unwrap_or_else(|_| options.cluster.clone());
-    let configuration = Configuration::new(path, &text, &policy);
+    let configuration = Configuration::new(path, &text, &policy, warnings);
     Ok(start_host(&options, Rc::new(policy), key, identity, configuration, now)?)
 }
 
@@ -180,6 +180,13 @@ pub(super) fn read_key(path: &Path, policy: &Policy) -> Result<PrivateKey, Start
     if key.public_key() != node.public_key {
         let public = public_key_to_text(&key.public_key());
         let name = &node.name;
+        if let Some(owner) = policy.nodes.iter().find(|other| other.public_key == key.public_key()) {
+            return Err(StartError::Cluster(format!(
+                "{place}: this is not the key of node {name} but that of node {owner} (public key {public}); choose the right \
+                 file with --key, or the right node with --node",
+                owner = owner.name
+            )));
+        }
         return Err(StartError::Cluster(format!(
             "{place}: this is not the key of node {name}: its public key is {public}, the cluster file has another for \
              {name}; choose the right file with --key, or write this public key into the cluster file on every node"

@@ -1,6 +1,7 @@
 //! What must hold between the parts of a file.
 
 use super::alias;
+use super::cluster::Overlay;
 use super::report::Problems;
 use super::service::ReadService;
 use super::yaml::Place;
@@ -26,22 +27,23 @@ pub(super) fn frontends_are_unique(services: &[ReadService], problems: &mut Prob
 
 /// Every family of front-end addresses has an alias prefix of its own, large enough and of otherwise unused addresses.
 pub(super) fn aliases_suffice(
-    aliases: &[(IpNet, Place)],
-    aliases_place: &Place,
+    overlay: &Overlay,
+    overlay_place: &Place,
     services: &[ReadService],
     nodes: &[(Node, Place)],
     problems: &mut Problems,
 ) {
+    let aliases = &overlay.aliases;
     let endpoints = || services.iter().flat_map(|read| read.service.frontends.iter().map(|frontend| frontend.1));
     let numbered = alias::numbered(endpoints());
     for (is_ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
         let count = numbered.iter().filter(|(endpoint, _)| endpoint.address.is_ipv4() == is_ipv4).count();
         let prefix = aliases.iter().find(|(prefix, _)| prefix.network().is_ipv4() == is_ipv4);
         match prefix {
-            None if count > 0 => {
+            None if count > 0 && overlay.all_aliases => {
                 let example = if is_ipv4 { "198.18.0.0/16" } else { "fd00:ba70::/64" };
                 let message = format!("there are {family} front-end addresses, but no alias prefix of that family");
-                problems.error(aliases_place, message, format!("add a prefix that nothing else uses, such as {example}"));
+                problems.error(overlay_place, message, format!("add a prefix that nothing else uses, such as {example}"));
             }
             Some((prefix, place)) if alias::capacity(*prefix) < count => {
                 let room = alias::capacity(*prefix);

@@ -157,14 +157,23 @@ fn public_key(field: &Field<'_>, problems: &mut Problems) -> Option<[u8; 32]> {
     key
 }
 
-/// The overlay: its port, and the alias prefixes with their places.
-pub(super) fn overlay(field: &Field<'_>, problems: &mut Problems) -> Option<(u16, Vec<(IpNet, Place)>)> {
+/// The overlay, and the places of its alias prefixes.
+pub(super) struct Overlay {
+    pub(super) port: u16,
+    pub(super) aliases: Vec<(IpNet, Place)>,
+    /// Whether there are no other ones, which could not be used.
+    pub(super) all_aliases: bool,
+}
+
+/// Reads `overlay`.
+pub(super) fn overlay(field: &Field<'_>, problems: &mut Problems) -> Option<Overlay> {
     let fields = field.mapping(&["port", "aliases"], problems)?;
     let port = fields.required("port", problems).and_then(|field| field.port(problems));
     let aliases = fields.required("aliases", problems).and_then(|field| field.one_or_more(problems));
     let mut prefixes: Vec<(IpNet, Place)> = Vec::new();
-    for item in aliases? {
-        let Some(prefix) = network(&item, problems) else {
+    let items = aliases?;
+    for item in &items {
+        let Some(prefix) = network(item, problems) else {
             continue;
         };
         let same_family = |other: &IpNet| matches!((prefix, other), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)));
@@ -176,11 +185,11 @@ pub(super) fn overlay(field: &Field<'_>, problems: &mut Problems) -> Option<(u16
             let remedy = "choose addresses that nothing else uses, such as 198.18.0.0/16 or fd00:ba70::/64";
             problems.error(&item.place, format!("{prefix} cannot be used for aliases"), remedy);
         } else {
-            prefixes.push((prefix, item.place));
+            prefixes.push((prefix, item.place.clone()));
         }
     }
     prefixes.sort_by_key(|(prefix, _)| *prefix);
-    Some((port?, prefixes))
+    Some(Overlay { port: port?, all_aliases: prefixes.len() == items.len(), aliases: prefixes })
 }
 
 /// Reads `address/length`, whose bits behind the length must be zero.

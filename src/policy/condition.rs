@@ -19,7 +19,8 @@ use std::net::IpAddr;
 pub(super) fn when(field: &Field<'_>, inspect: Option<Protocol>, problems: &mut Problems) -> Option<When> {
     let fields = field.mapping(&["host", "path", "method", "header", "sni", "alpn", "client"], problems)?;
     let mut when = When::default();
-    let mut is_complete = can_be_known(&fields, inspect, problems);
+    // Without a condition that could not be read, a rule seems to match more than it does.
+    let mut is_complete = can_be_known(&fields, inspect, problems) && fields.is_complete();
     if let Some(field) = fields.optional("host") {
         is_complete &= alternatives(&field, host, &mut when.hosts, problems);
     }
@@ -39,7 +40,9 @@ pub(super) fn when(field: &Field<'_>, inspect: Option<Protocol>, problems: &mut 
         is_complete &= alternatives(&field, network, &mut when.clients, problems);
     }
     if let Some(field) = fields.optional("header") {
-        for entry in field.entries(problems).unwrap_or_default() {
+        let entries = field.entries(problems);
+        is_complete &= entries.is_some();
+        for entry in entries.unwrap_or_default() {
             match header(&entry, problems) {
                 Some(test) => when.headers.push(test),
                 None => is_complete = false,

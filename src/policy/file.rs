@@ -122,9 +122,9 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
     let limits_field = fields.optional("limits");
     let limits = cluster::limits(limits_field.as_ref(), problems);
     check::frontends_are_unique(&services, problems);
-    if let (Some((port, aliases)), Some(field)) = (&overlay, &overlay_field) {
-        check::overlay_port_is_free(*port, &field.place.key(), &services, &nodes, problems);
-        check::aliases_suffice(aliases, &field.place.key(), &services, &nodes, problems);
+    if let (Some(overlay), Some(field)) = (&overlay, &overlay_field) {
+        check::overlay_port_is_free(overlay.port, &field.place.key(), &services, &nodes, problems);
+        check::aliases_suffice(overlay, &field.place.key(), &services, &nodes, problems);
     }
     if let Some(field) = limits_field {
         check::limits_fit(&limits, &field.place.key(), &services, problems);
@@ -134,13 +134,13 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
         check::every_node_has_a_part(&services, &nodes, problems);
         check::every_server_is_sent_to(&services, &nodes, problems);
     }
-    let (overlay_port, aliases) = overlay?;
+    let overlay = overlay?;
     let mut services: Vec<Service> = services.into_iter().map(|read| read.service).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Some(ClusterFile {
         cluster: cluster?,
-        overlay_port,
-        aliases: aliases.into_iter().map(|(prefix, _)| prefix).collect(),
+        overlay_port: overlay.port,
+        aliases: overlay.aliases.into_iter().map(|(prefix, _)| prefix).collect(),
         nodes: nodes.into_iter().map(|(node, _)| node).collect(),
         limits,
         warnings: Report::default(),

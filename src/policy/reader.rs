@@ -9,6 +9,9 @@ use super::yaml::{Place, Value};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// What YAML 1.1 took for "the entries of another mapping, too".
+const MERGE_KEY: &str = "<<";
+
 /// A value, the place it is at, and what the file's author calls it.
 #[derive(Clone, Debug)]
 pub(super) struct Field<'a> {
@@ -20,6 +23,7 @@ pub(super) struct Field<'a> {
 /// The entries of a mapping whose keys are fixed by the format.
 pub(super) struct Mapping<'a> {
     entries: Vec<Field<'a>>,
+    is_complete: bool,
     place: Place,
     name: &'a str,
 }
@@ -40,6 +44,12 @@ impl<'a> Field<'a> {
             self.empty(problems);
             return None;
         }
+        if let Some(index) = entries.iter().position(|(key, _)| key == MERGE_KEY) {
+            // Whatever seems to be missing here may be in what was to be merged.
+            let message = format!("merge keys (`{MERGE_KEY}`) are not supported");
+            problems.error(&self.place.child(index).key(), message, "write the fields out");
+            return None;
+        }
         let mut fields: Vec<Field<'a>> = Vec::with_capacity(entries.len());
         let mut keys = std::collections::HashSet::new();
         for (index, (key, value)) in entries.iter().enumerate() {
@@ -55,21 +65,28 @@ impl<'a> Field<'a> {
 
     /// The entries, whose keys must be among `known`.
     pub(super) fn mapping(&self, known: &[&str], problems: &mut Problems) -> Option<Mapping<'a>> {
+        self.mapping_without(&[], known, problems)
+    }
+
+    /// The same of a format that will have more fields: those of `later` are not offered, and refused as not supported yet.
+    pub(super) fn mapping_without(&self, later: &[&str], known: &[&str], problems: &mut Problems) -> Option<Mapping<'a>> {
         if matches!(self.value, Value::Mapping(entries) if entries.is_empty()) {
-            let remedy = format!("the fields here are {}", known.join(", "));
-            problems.error(&self.place, format!("{} is empty", self.title()), remedy);
+            problems.error(&self.place, format!("{} is empty", self.title()), offer(known));
             return None;
         }
         let mut entries = self.entries(problems)?;
         entries.retain(|field| {
             let is_known = known.contains(&field.name);
-            if !is_known {
+            if later.contains(&field.name) {
+                field.not_supported(problems);
+            } else if !is_known {
                 let message = format!("{} has no field `{}`", self.title(), field.name);
                 problems.error(&field.place.key(), message, suggestion(field.name, known));
             }
             is_known
         });
-        Some(Mapping { entries, place: self.place.clone(), name: self.name })
+        let is_complete = matches!(self.value, Value::Mapping(all) if all.len() == entries.len());
+        Some(Mapping { entries, is_complete, place: self.place.clone(), name: self.name })
     }
 
     /// One value or a list of them, at least one.
@@ -184,7 +201,7 @@ impl<'a> Field<'a> {
     }
 
     /// Says that the whole field is not supported yet.
-    pub(super) fn not_supported(&self, problems: &mut Problems) {
+    fn not_supported(&self, problems: &mut Problems) {
         let remedy = format!("leave `{}` out", self.name);
         problems.error(&self.place.key(), format!("`{}` is not supported yet", self.name), remedy);
     }
@@ -218,6 +235,11 @@ impl<'a> Field<'a> {
 }
 
 impl<'a> Mapping<'a> {
+    /// Whether there was nothing else, which was reported.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// The field of this name, if it is there.
     pub(super) fn optional(&self, name: &str) -> Option<Field<'a>> {
         self.entries.iter().find(|field| field.name == name).cloned()
@@ -241,6 +263,13 @@ fn suggestion(unknown: &str, known: &[&str]) -> String {
         Some((distance, name)) if distance <= 2 && distance < name.len() => {
             format!("did you mean `{name}`?")
         }
+        _ => offer(known),
+    }
+}
+
+fn offer(known: &[&str]) -> String {
+    match known {
+        [only] => format!("the one field here is {only}"),
         _ => format!("the fields here are {}", known.join(", ")),
     }
 }

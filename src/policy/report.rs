@@ -20,6 +20,8 @@ pub enum Severity {
     Error,
     /// The file can be used, but hardly means what it says.
     Warning,
+    /// The file can be used if a host is as it must be: a warning for who does not look at that host.
+    Condition,
 }
 
 /// One thing wrong in a file. Displayed as
@@ -75,6 +77,25 @@ impl Report {
         self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Those of this severity: who must put a refused file right has no use for its warnings.
+    pub fn only(mut self, severity: Severity) -> Self {
+        self.problems.retain(|problem| problem.severity == severity);
+        self
+    }
+
+    /// Those that an earlier version of the file did not have, wherever in it they stand now.
+    pub fn new_since(&self, before: &Self) -> Self {
+        let mut known: Vec<&str> = before.problems.iter().map(|problem| problem.message.as_str()).collect();
+        let is_new = |problem: &&Problem| match known.iter().position(|message| *message == problem.message) {
+            Some(index) => {
+                known.swap_remove(index);
+                false
+            }
+            None => true,
+        };
+        Self { problems: self.problems.iter().filter(is_new).cloned().collect() }
+    }
+
     /// Whether nothing is wrong at all.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
@@ -106,7 +127,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let warning = match self.severity {
             Severity::Error => "",
-            Severity::Warning => "warning: ",
+            Severity::Warning | Severity::Condition => "warning: ",
         };
         let Some((line, column)) = self.position else {
             writeln!(f, "{}: {warning}{}", self.file, self.message)?;
@@ -169,6 +190,11 @@ impl Problems {
     /// What is at `place` is probably not meant.
     pub(super) fn warning(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
         self.found.push((Severity::Warning, place.clone(), message.into(), remedy.into()));
+    }
+
+    /// What is at `place` works if a host is as it must be, which cannot be seen in the file.
+    pub(super) fn condition(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.found.push((Severity::Condition, place.clone(), message.into(), remedy.into()));
     }
 
     /// Whether the file cannot be used, as far as it has been read.
@@ -254,6 +280,33 @@ mod tests {
         assert_eq!(report.problems[0].message, "wrong");
         let printed = report.to_string();
         assert!(printed.starts_with("f:1:1: wrong\n") && printed.ends_with("f: and 175 more\n"));
+    }
+
+    #[test]
+    fn errors_can_be_told_without_the_warnings() {
+        let mut problems = Problems::default();
+        problems.warning(&Place::root().child(0), "doubtful", "");
+        problems.error(&Place::root().child(1), "wrong", "");
+        let errors = problems.into_report("f", "a: 1\nb: 2\n").only(Severity::Error);
+        assert_eq!(errors.problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(), ["wrong"]);
+    }
+
+    #[test]
+    fn what_was_told_before_is_not_new_wherever_it_moved() {
+        let report = |text: &str, messages: &[&str]| {
+            let mut problems = Problems::default();
+            for (index, message) in messages.iter().enumerate() {
+                problems.warning(&Place::root().child(index), *message, "");
+            }
+            problems.into_report("f", text)
+        };
+        let before = report("a: 1\nb: 2\n", &["x", "y"]);
+        let new = |now: &Report| -> Vec<String> {
+            now.new_since(&before).problems.into_iter().map(|problem| problem.message).collect()
+        };
+        assert_eq!(new(&before), [""; 0]);
+        assert_eq!(new(&report("# moved\nc: 3\na: 1\nb: 2\n", &["z", "x", "y"])), ["z"]);
+        assert_eq!(new(&report("a: 1\nb: 2\nc: 3\n", &["x", "x", "y"])), ["x"], "at one place more");
     }
 
     #[test]

@@ -79,7 +79,8 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
     };
     let when = match fields.optional("when") {
         Some(field) => condition::when(&field, recipients.inspect, problems),
-        None => Some(When::default()),
+        // What is not known may be a misspelled `when`.
+        None => fields.is_complete().then(When::default),
     };
     let targets = fields.required("send_to", problems).and_then(|field| send_to(&field, recipients, problems));
     let rule = Rule { name: Rc::from(name?), when: when?, targets: targets? };
@@ -105,12 +106,7 @@ fn rule_name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
 pub(super) fn send_to(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<Vec<Target>> {
     let items = match field.value {
         Value::Mapping(_) => {
-            let fields = field.mapping(&["nodes", "by", "otherwise"], problems)?;
-            for later in ["by", "otherwise"] {
-                if let Some(later) = fields.optional(later) {
-                    later.not_supported(problems);
-                }
-            }
+            let fields = field.mapping_without(&["by", "otherwise"], &["nodes"], problems)?;
             fields.required("nodes", problems)?.one_or_more(problems)?
         }
         _ => field.one_or_more(problems)?,

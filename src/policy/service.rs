@@ -19,7 +19,7 @@ pub(super) struct ReadService {
     pub(super) frontend_places: Vec<(Endpoint, Place)>,
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 13] = [
     "frontends",
     "servers",
     "inspect",
@@ -31,7 +31,6 @@ const KNOWN: [&str; 14] = [
     "forward",
     "return",
     "mode",
-    "health",
     "rules",
     "default",
 ];
@@ -39,7 +38,7 @@ const KNOWN: [&str; 14] = [
 /// Reads one service; what could be read of it even if something is wrong.
 pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
-    let fields = entry.mapping(&KNOWN, problems)?;
+    let fields = entry.mapping_without(&["health"], &KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
     let frontend_places =
         fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
@@ -102,9 +101,6 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
             field.only(supported, later, problems);
         }
     }
-    if let Some(field) = fields.optional("health") {
-        field.not_supported(problems);
-    }
 }
 
 /// Reads `inspect`.
@@ -139,12 +135,22 @@ fn frontends(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) 
     frontends
 }
 
+/// Whether nothing but that is wrong.
+fn port_is_too_large(text: &str) -> bool {
+    let Some((address, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && port.parse::<u16>().is_err() && format!("{address}:1").parse::<SocketAddr>().is_ok()
+}
+
 fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
     let text = item.text(problems)?;
     let parsed = text.parse::<SocketAddr>().ok();
     let Some(address) = parsed.filter(|address| address.port() != 0) else {
         let remedy = "write address and port, such as `10.77.0.1:80` or `\"[fd77::1]:80\"`";
-        problems.error(&item.place, format!("\"{text}\" is not an address with a port"), remedy);
+        let why = if port_is_too_large(text) { ": ports end at 65535" } else { "" };
+        problems.error(&item.place, format!("\"{text}\" is not an address with a port{why}"), remedy);
         return None;
     };
     if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
@@ -160,12 +166,9 @@ fn servers(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) ->
     let entries = field.entries(problems)?;
     for entry in &entries {
         let node = names.resolve(entry.name, &entry.place.key(), problems);
-        let Some(fields) = entry.mapping(&["port", "weight"], problems) else {
+        let Some(fields) = entry.mapping_without(&["weight"], &["port"], problems) else {
             continue;
         };
-        if let Some(weight) = fields.optional("weight") {
-            weight.not_supported(problems);
-        }
         let port = fields.required("port", problems).and_then(|field| field.port(problems));
         if let (Some(node), Some(port)) = (node, port) {
             servers.push((node, port));
@@ -202,22 +205,26 @@ fn check_local_servers(
     field: &Field<'_>,
     problems: &mut Problems,
 ) {
-    let mut last = None;
-    for (node, endpoint) in frontends {
-        let server = servers.iter().find(|server| server.0 == *node);
-        if server.is_none() && last != Some(*node) {
-            let name = names.name(*node);
+    for of_node in frontends.chunk_by(|one, next| one.0 == next.0) {
+        let Some((node, endpoint)) = of_node.first() else { continue };
+        let name = names.name(*node);
+        let Some((_, port)) = servers.iter().find(|server| server.0 == *node) else {
             let message = format!("node `{name}` has the front-end address {endpoint}, but is not among the servers");
             let remedy = "add it: it answers when a rule says `local` and when no other server can; a node that only hands \
                           connections on is not supported yet";
             problems.error(&field.place.key(), message, remedy);
-        }
-        if let Some((_, port)) = server.filter(|(_, port)| *port != endpoint.port) {
+            continue;
+        };
+        let mut others: Vec<u16> = of_node.iter().map(|(_, endpoint)| endpoint.port).filter(|other| other != port).collect();
+        others.sort_unstable();
+        others.dedup();
+        if !others.is_empty() {
+            let others = others.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
             let message =
-                format!("connections to {endpoint} that stay local go to port {}, handed-off ones to port {port}", endpoint.port);
-            let remedy = "make sure the application listens on both ports, or use one port for both";
-            problems.warning(&field.place.key(), message, remedy);
+                format!("connections to node `{name}` that stay local go to port {others}, handed-off ones to port {port}");
+            let remedy = "make sure the application listens on all of them (on that server `baton check --node` looks), or use \
+                          one port for both";
+            problems.condition(&field.place.key(), message, remedy);
         }
-        last = Some(*node);
     }
 }
