@@ -144,6 +144,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods)] // The other side of the socket.
     fn a_stop_is_waited_for_as_long_as_the_daemon_lives_and_no_longer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");

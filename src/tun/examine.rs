@@ -220,7 +220,14 @@ impl Look<'_> {
         findings.check("addresses", checked, |()| "front-ends are this host's, alias prefixes nobody's".to_owned());
         let ingress = preflight::ingress(routing, self.name, families, &config.frontends, links, &addresses, first_values)?;
         let names: Vec<String> = ingress.iter().map(ingress_name).collect();
-        findings.ok("captured from", if names.is_empty() { "no device: this node has no front-end address, or its devices are not there yet".to_owned() } else { names.join(", ") });
+        findings.ok(
+            "captured from",
+            if names.is_empty() {
+                "no device: this node has no front-end address, or its devices are not there yet".to_owned()
+            } else {
+                names.join(", ")
+            },
+        );
         let reverse_path = preflight::check_reverse_path(&ingress);
         findings.check("reverse path", reverse_path, |()| "does not ask for captured packets' routes by their mark".to_owned());
 
