@@ -116,7 +116,7 @@ fn tls() {
         let policy = example("tls.yaml", node);
         let alpn = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let hello = Hello::new(sni, alpn).unwrap();
-        let decision = policy.service_named("https").unwrap().explain_hello(hello, endpoint("192.0.2.200:9")).decision;
+        let decision = policy.service_named("https").unwrap().explain_hello(hello, "192.0.2.200".parse().ok()).decision;
         let name = |target: &Target| match target {
             Target::Local => "local".to_owned(),
             Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
