@@ -290,7 +290,7 @@ mod tests {
                     id, backend_isn, tsval, window_scale: scale.map(WindowScale::new),
                 })
             ),
-            1 => (any_id(), 1u8..=7).prop_map(|(id, reason)| Message::Refuse { id, reason: refusal(reason).unwrap() }),
+            1 => (any_id(), 1u8..=9).prop_map(|(id, reason)| Message::Refuse { id, reason: refusal(reason).unwrap() }),
             1 => (any_id(), proptest::collection::vec(any::<u8>(), 0..300))
                 .prop_map(|(id, more)| Message::Commit { id, more }),
             1 => any_id().prop_map(|id| Message::Abort { id }),
