@@ -226,7 +226,8 @@ impl Btcp {
     }
 
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
-        let connection = self.connections.remove(slot);
+        let mut connection = self.connections.remove(slot);
+        connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
         self.by_flow.remove(&connection.flow);
         if connection.guard != Guard::None {

@@ -1,7 +1,7 @@
-//! Deadlines of connections: a heap with lazy deletion. An idle connection costs nothing, a moved deadline one comparison.
+//! Deadlines of connections, in order. An idle connection costs nothing, a deadline that moves back one comparison; those of
+//! connections that are forgotten go with them, so that nothing wakes the loop for nobody.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Whose deadline.
@@ -28,27 +28,27 @@ pub struct Deadline {
     pub serial: u64,
 }
 
-/// All deadlines, also outdated ones: whoever pops one asks its connection whether it still means it.
+/// All deadlines, also ones that have moved back: whoever pops one asks its connection whether it still means it.
 #[derive(Clone, Debug, Default)]
 pub struct Timers {
-    heap: BinaryHeap<Reverse<Deadline>>,
+    queue: BTreeSet<Deadline>,
 }
 
 impl Timers {
     /// Adds a deadline.
     pub fn push(&mut self, deadline: Deadline) {
-        self.heap.push(Reverse(deadline));
+        self.queue.insert(deadline);
     }
     /// The earliest.
     pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse(deadline)| deadline.at)
+        self.queue.first().map(|deadline| deadline.at)
     }
     /// Takes out one that has passed.
     pub fn pop(&mut self, now: Instant) -> Option<Deadline> {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse(deadline)| deadline)
+        self.queue.pop_first()
     }
 }
 
@@ -64,8 +64,15 @@ impl Alarm {
     pub fn set(&mut self, at: Instant, owner: Owner, slot: usize, serial: u64, timers: &mut Timers) {
         self.wanted = Some(at);
         if self.queued.is_none_or(|queued| at < queued) {
+            self.unqueue(owner, slot, serial, timers);
             self.queued = Some(at);
             timers.push(Deadline { at, owner, slot, serial });
+        }
+    }
+    /// The connection is forgotten, or an earlier deadline takes the place of the queued one.
+    pub fn unqueue(&mut self, owner: Owner, slot: usize, serial: u64, timers: &mut Timers) {
+        if let Some(at) = self.queued.take() {
+            timers.queue.remove(&Deadline { at, owner, slot, serial });
         }
     }
     /// No deadline.
@@ -104,7 +111,7 @@ mod tests {
         let (mut timers, mut alarm, origin) = (Timers::default(), Alarm::default(), Instant::now());
         alarm.set(origin + MILLISECOND, Owner::Btcp, 3, 7, &mut timers);
         alarm.set(origin + 5 * MILLISECOND, Owner::Btcp, 3, 7, &mut timers);
-        assert_eq!(timers.heap.len(), 1, "moving back queues nothing");
+        assert_eq!(timers.queue.len(), 1, "moving back queues nothing");
         let early = timers.pop(origin + MILLISECOND).expect("the first");
         assert!(!alarm.fires(early, origin + MILLISECOND, &mut timers));
         let due = timers.pop(origin + 5 * MILLISECOND).expect("queued again");
@@ -120,8 +127,17 @@ mod tests {
         alarm.set(origin + MILLISECOND, Owner::Utcp, 0, 1, &mut timers);
         let due = timers.pop(origin + MILLISECOND).expect("the earlier");
         assert!(alarm.fires(due, origin + MILLISECOND, &mut timers));
-        let stale = timers.pop(origin + 9 * MILLISECOND).expect("the outdated one is still queued");
-        assert!(!alarm.fires(stale, origin + 9 * MILLISECOND, &mut timers));
+        assert_eq!(timers.next(), None, "the outdated one is gone");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_connection_that_is_forgotten() {
+        let (mut timers, mut alarm, origin) = (Timers::default(), Alarm::default(), Instant::now());
+        alarm.set(origin + MILLISECOND, Owner::Utcp, 0, 1, &mut timers);
+        alarm.set(origin + 9 * MILLISECOND, Owner::Utcp, 0, 1, &mut timers);
+        alarm.clear();
+        alarm.unqueue(Owner::Utcp, 0, 1, &mut timers);
+        assert_eq!(timers.next(), None);
     }
 
     #[test]

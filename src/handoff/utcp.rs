@@ -225,7 +225,8 @@ impl Utcp {
     }
 
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
-        let connection = self.connections.remove(slot);
+        let mut connection = self.connections.remove(slot);
+        connection.alarm.unqueue(Owner::Utcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
         if self.by_flow.get(&connection.flow) == Some(&slot) {
             self.by_flow.remove(&connection.flow);
