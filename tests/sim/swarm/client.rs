@@ -236,6 +236,8 @@ impl Open {
             socket.close();
         }
         match socket.state() {
+            // Whoever reads slowly reads all the same.
+            State::TimeWait if socket.can_recv() => None,
             State::Closed | State::TimeWait => Some(if is_complete {
                 Ending::Complete
             } else if self.is_reset || socket.state() == State::Closed && !self.has_closed {
