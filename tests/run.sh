@@ -104,7 +104,7 @@ check_documentation() {
     RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --no-deps --document-private-items
 }
 
-check_scripts() { shellcheck -x -a netns-scripts/*.sh tests/*.sh .ci/run; }
+check_scripts() { shellcheck -x -a netns-scripts/*.sh tests/*.sh tests/sim/*.sh .ci/run; }
 
 # --- the arguments ------------------------------------------------------------------------------------------------
 
