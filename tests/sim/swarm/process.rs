@@ -34,7 +34,7 @@ impl World {
         }
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
         let its = &self.nodes[node];
-        if its.guards.contains(&flow) {
+        if its.guards.contains(&flow) && self.sabotage != Some(Sabotage::NoGuards) {
             return self.give(node, Input::Tun(packet, Offload::NONE));
         }
         if its.policy.is_own_frontend(flow.frontend) && self.captures(node) {
@@ -318,7 +318,7 @@ impl World {
                 Output::Guard(flow) => {
                     let its = &mut self.nodes[node];
                     let written = now >= its.guards_fail_until;
-                    if written && self.sabotage != Some(Sabotage::NoGuards) {
+                    if written {
                         its.guards.insert(flow);
                     }
                     if let Some(life) = &mut its.life {

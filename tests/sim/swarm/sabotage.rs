@@ -14,7 +14,7 @@ pub enum Sabotage {
     OtherOctet,
     /// What a kernel sends from an alias leaves as it is.
     AliasLeaves,
-    /// Guards are not written, but said to be.
+    /// Guards are written, and the host takes no notice of them.
     NoGuards,
     /// A timestamp for the client goes back.
     TimestampGoesBack,
