@@ -32,6 +32,7 @@ build                900  cargo build --release
 host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
+scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
@@ -93,6 +94,7 @@ scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
+scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
 scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
 END
