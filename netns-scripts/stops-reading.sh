@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Resets by either side, at every state of a connection: the other end sees what it would see without a handoff, and no state
+# remains, neither in baton nor in any kernel.
+# shellcheck source=netns-scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=netns-scripts/lib/courses.sh
+. "$scripts_dir/lib/courses.sh"
+
+courses_up
+mark
+walk windows
+handed_off=$(courses handed-off windows)
+assert_same_courses windows
+assert_counts a.handed_off="$handed_off" b.accepted="$handed_off"
+assert_nothing_remains
+
+scenario_end
