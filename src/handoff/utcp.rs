@@ -328,7 +328,7 @@ impl Delivering {
         let end = client_isn.plus(1 + self.offer.first_flight.len() as u32);
         segment.seq() == end
             && !segment.payload().is_empty()
-            && !segment.flags().intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST))
+            && !segment.flags().intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST).with(Flags::URG))
             && segment.checksums_are_right()
             && self.offer.first_flight.len() < limits::OVERTAKING_BYTES_MAX
     }
