@@ -9,9 +9,9 @@
 courses_up
 mark
 walk long
-handed_off=$(courses handed-off long)
 assert_same_courses long
-assert_counts a.handed_off="$handed_off" b.accepted="$handed_off"
+assert_handed_off long
+can_differ long websocket 101 200
 assert_nothing_remains
 
 scenario_end

@@ -60,11 +60,13 @@ lose_first_fins() {
 # walk GROUP: every course of the group, every way, all at once; what the clients saw in $run_dir/GROUP-WAY.json.
 walk() {
     local group=$1 way walkers=()
+    oracle_capture "$group"
     for way in "${ways[@]}"; do
         walk_one_way "$group" "$way" &
         walkers+=($!)
     done
     for way in "${walkers[@]}"; do wait "$way" || fail "the client failed: $(tail -n 3 "$run_dir/log/walk-$group.log")"; done
+    oracle_end "$group"
 }
 
 walk_one_way() {
@@ -72,27 +74,44 @@ walk_one_way() {
         >"$run_dir/$1-$2.json" 2>>"$run_dir/log/walk-$1.log"
 }
 
-# assert_same_courses GROUP [FILE]: both ends saw the same in every way, and the one who had to answered. FILE takes the
-# place of what the clients whose connections were handed off saw.
+# assert_same_courses GROUP: both ends saw the same in every way, so did the client's wire, and the one who had to answered.
+# SAW and WIRE take the place of what the clients whose connections were handed off saw, and of the oracle's report.
 assert_same_courses() {
     local group=$1 way servers arguments=() seen
     for way in "${ways[@]}"; do
         seen=$run_dir/$group-$way.json
-        if [[ $way == handed-off && -n ${2:-} ]]; then seen=$2; fi
+        if [[ $way == handed-off ]]; then seen=${SAW:-$seen}; fi
         servers=$run_dir/a/courses.json,$run_dir/b/courses.json
         [[ $way != plain ]] || servers=$run_dir/c/courses.json
         arguments+=("$way=$seen:$servers:${way_answers[$way]}")
     done
-    courses compare "$group" "${arguments[@]}" >"$run_dir/log/compared-$group.log" ||
+    courses compare "$group" "${WIRE:-$run_dir/oracle-$group.json}" "${arguments[@]}" >"$run_dir/log/compared-$group.log" ||
         fail "not the same: $(head -n 30 "$run_dir/log/compared-$group.log")"
-    ok "both ends saw the same in every way: $(tail -n 1 "$run_dir/log/compared-$group.log")"
+    ok "every way the same: $(tail -n 1 "$run_dir/log/compared-$group.log")"
 }
 
-# assert_courses_can_differ GROUP COURSE FROM TO: negative control, with one thing changed that the client of COURSE saw.
-assert_courses_can_differ() {
-    sed "/\"course\": \"$2\"/s/$3/$4/" "$run_dir/$1-handed-off.json" >"$run_dir/doctored.json"
-    cmp -s "$run_dir/$1-handed-off.json" "$run_dir/doctored.json" && fail "$3 is not in what $2 saw"
-    must_fail "$2: $3 and not $4" assert_same_courses "$1" "$run_dir/doctored.json"
+# assert_handed_off GROUP: exactly those that are to be, since `mark`, and nothing fell back.
+assert_handed_off() {
+    local expected
+    expected=$(courses handed-off "$1")
+    assert_counts a.handed_off="$expected" b.accepted="$expected"
+}
+
+# can_differ GROUP COURSE FROM TO: negative controls, with one thing changed that the client of COURSE saw, with one thing
+# changed that its wire shows, and with another server than the one that has to answer.
+can_differ() {
+    local group=$1 name=$2 what port
+    sed "/\"course\": \"$name\"/s/$3/$4/" "$run_dir/$group-handed-off.json" >"$run_dir/doctored.json"
+    if cmp -s "$run_dir/$group-handed-off.json" "$run_dir/doctored.json"; then fail "$name has not seen $3"; fi
+    SAW=$run_dir/doctored.json must_fail "$name: $3 is $4" assert_same_courses "$group"
+    sed "/\"course\": \"$name\"/s/\"by\": \"b\"/\"by\": \"a\"/" "$run_dir/$group-handed-off.json" >"$run_dir/doctored.json"
+    SAW=$run_dir/doctored.json must_fail "$name: a answers" assert_same_courses "$group"
+    port=$(grep "\"course\": \"$name\"" "$run_dir/$group-handed-off.json" | grep -o '"port": [0-9]*')
+    for what in repeated checksum timestamp reset; do
+        courses doctor "$run_dir/oracle-$group.json" "${port#*: }" $what >"$run_dir/doctored.json"
+        WIRE=$run_dir/doctored.json must_fail "$name: $what" assert_same_courses "$group"
+    done
+    must_fail "one less was handed off" assert_counts a.handed_off=$(($(courses handed-off "$group") - 1)) b.accepted="$(courses handed-off "$group")"
 }
 
 # --- nothing remains ----------------------------------------------------------------------------------------------

@@ -7,8 +7,11 @@
                                                 that many connections, one after the other, each reset some time after its
                                                 request, up to MILLISECONDS
   courses handed-off GROUP                      how many of them are handed off where the rules say so
-  courses compare GROUP WAY=CLIENT:SERVER:WHO... whether all ways saw the same: files of `run`, files of `serve` (joined by
-                                                commas) and who has to have answered. The first is the one without baton.
+  courses compare GROUP WIRE WAY=CLIENT:SERVER:WHO...
+                                                whether all ways saw the same: a report of tools/oracle.py, files of `run`, files
+                                                of `serve` (joined by commas) and who has to have answered. The first is the
+                                                one without baton.
+  courses doctor WIRE PORT WHAT                 the report with one thing wrong with the connection from PORT, for controls
 
 Every course is a pair of functions in one of the modules beside this one.
 """
@@ -23,8 +26,9 @@ import closes  # noqa: F401 (they register themselves)
 import long_lived  # noqa: F401
 import resets
 import windows  # noqa: F401
+from compare import compare, doctor
 from ends import Client, Server, name_of
-from table import COURSES
+from table import COURSES, of_group
 
 WRITING = threading.Lock()
 # So far above the others are the ports of connections that lose their first FINs (lib/courses.sh).
@@ -100,76 +104,6 @@ def sweep(address, prefix, milliseconds, times):
         resets.sweep(Client(address, prefix), float(milliseconds) / 1000 * number / int(times))
 
 
-# --- the comparison ------------------------------------------------------------------------------------------------
-
-
-def of_group(group):
-    return [course for course in COURSES.values() if course.group == group]
-
-
-def load(files):
-    lines = []
-    for path in files.split(","):
-        with open(path, encoding="utf-8") as file:
-            lines += [json.loads(line) for line in file]
-    return lines
-
-
-def complaints_of(group, ways):
-    """Yields what is not as it has to be."""
-    seen = {}
-    for way, (clients, servers, who) in ways.items():
-        by_port = {}
-        for line in load(servers):
-            by_port.setdefault(line["port"], []).append(line)
-        for line in load(clients):
-            answers = by_port.get(line["port"], [])
-            server = answers[0] if len(answers) == 1 else {"server": None, "saw": {}}
-            if len(answers) > 1:
-                yield f"{line['course']}, {way}: {len(answers)} applications have seen it"
-            name = line["course"]
-            expected = who if COURSES[name].hands_off or who != "b" else "a"
-            for what, answered in (("answered", line["by"]), ("has it in its log", server["server"])):
-                if answered is not None and answered != expected:
-                    yield f"{name}, {way}: {answered} {what}, and not {expected}"
-            if COURSES[name].server and (line["by"] is None and "status" in line["saw"] or server["server"] is None):
-                yield f"{name}, {way}: nobody knows who answered"
-            seen[name, way] = {"client": line["saw"], "server": server["saw"]}
-            for end, saw in seen[name, way].items():
-                if "unexpected" in saw:
-                    yield f"{name}, {way}, {end}: {saw['unexpected']}"
-    first = next(iter(ways))
-    for course in of_group(group):
-        without = seen.get((course.name, first))
-        if without is None:
-            yield f"{course.name}: was not walked"
-            continue
-        for way in list(ways)[1:]:
-            saw = seen.get((course.name, way), {"client": {}, "server": {}})
-            for end in ("client", "server"):
-                for what in sorted({*without[end], *saw[end]}):
-                    one, other = without[end].get(what), saw[end].get(what)
-                    known, _ = course.differences.get((end, what), (one, None))
-                    if other != known:
-                        yield f"{course.name}, {end}, {what}: {first} {one!r}, {way} {other!r}"
-
-
-def compare(group, arguments):
-    ways = {}
-    for argument in arguments:
-        way, _, rest = argument.partition("=")
-        ways[way] = rest.split(":")
-    complaints = list(complaints_of(group, ways))
-    for complaint in complaints:
-        print(complaint)
-    for way, (clients, _, _) in ways.items():
-        for line in load(clients):
-            if line["told"]:
-                print(f"{line['course']}, {way}: {line['told']}")
-    print(f"{len(of_group(group))} courses, {len(ways)} ways, {len(complaints)} differences")
-    return 1 if complaints else 0
-
-
 def main():
     command, *arguments = sys.argv[1:]
     if command == "serve":
@@ -181,7 +115,9 @@ def main():
     elif command == "handed-off":
         print(sum(course.hands_off for course in of_group(arguments[0])))
     elif command == "compare":
-        sys.exit(compare(arguments[0], arguments[1:]))
+        sys.exit(compare(*arguments))
+    elif command == "doctor":
+        doctor(*arguments)
     else:
         sys.exit(__doc__)
 

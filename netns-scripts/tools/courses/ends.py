@@ -85,9 +85,9 @@ class End:
         """Notes whether these many octets arrived as they were sent."""
         self.saw[what] = "right" if self.read(octets) == content(octets) else "wrong"
 
-    def read_to_end(self, what, most=1 << 18, pause=0.0, counts=True):
-        """Notes how much of the content arrived until the end, whether it was right, and how it ended. Where an abort decides
-        how much that is, it is not noted."""
+    def read_to_end(self, what, most=1 << 18, pause=0.0, start=0, counts=True):
+        """Notes how much of the content from `start` on arrived until the end, whether it was right, and how it ended. Where an
+        abort decides how much that is, it is not noted."""
         pieces, end = [], "EOF"
         try:
             while piece := self.receive(most):
@@ -97,7 +97,7 @@ class End:
         except OSError as error:
             end = name_of(error)
         read = b"".join(pieces)
-        quality = "right" if read == content(len(read)) else "wrong"
+        quality = "right" if read == content(len(read), start) else "wrong"
         self.saw[what] = f"{len(read) if counts else 'some'} octets, {quality}, {end}"
         return read
 

@@ -286,6 +286,8 @@ def _(server):
     server.saw["urgent"] = server.read_urgent()
     server.answer()
     server.send(b"thanks")
+    server.finish()
+    server.read_to_end("then")
     server.close()
 
 
@@ -295,7 +297,11 @@ def _(server):
 OPTIONS = {1: "timestamps", 2: "sack", 4: "wscale", 8: "ecn"}
 
 
-@course("long", differs={("client", "largest segment it sends"): (1392, "the MSS is lowered: uploads are encapsulated between servers")})
+# Less than the link's 1500, so that an upload fits into the overlay's packets between servers; of IPv4 and IPv6.
+LOWERED_MSS = ([1392, 1352], "the MSS is lowered: uploads are encapsulated between servers")
+
+
+@course("long", differs={("client", "largest segment it sends"): LOWERED_MSS})
 def promises_kept(client):
     client.connect()
     client.send(client.head("promises_kept"))
@@ -311,9 +317,8 @@ def promises_kept(client):
     client.saw["mss it announced, path mtu"] = [advmss, pmtu]
     client.saw["largest segment it got"] = rcv_mss
     client.saw["largest segment it sends"] = snd_mss
-    client.saw["congestion window"] = cwnd
-    client.saw["round trip is below 50 ms, time-out is 200 ms and more"] = [rtt < 50_000, 200_000 <= rto < 300_000]
-    client.told["rtt_us, rttvar_us, rto_us"] = [rtt, rttvar, rto]
+    client.told["congestion window"] = cwnd
+    client.told["round trip, its variation, time-out (us)"] = [rtt, rttvar, rto]
     client.close()
 
 

@@ -3,6 +3,10 @@
 COURSES = {}
 
 
+def of_group(group):
+    return [course for course in COURSES.values() if course.group == group]
+
+
 class Course:
     def __init__(self, group, name, client, hands_off, lost_fins):
         self.group, self.name, self.client = group, name, client
@@ -16,7 +20,7 @@ def course(group, hands_off=True, lost_fins=False, differs=None):
     hands_off    whether the connection is handed off if the rules say so; else it never comes to a decision, or the default
                  decides, and the local server gets it
     lost_fins    the switch loses the first FIN of each side (see lib/courses.sh)
-    differs      what is known to differ from a server without baton, and why: {(end, what was seen): (seen, reason)}
+    differs      what is known to differ from a server without baton, and why: {(end, what): (all that may be seen, reason)}
     """
 
     def register(client):
