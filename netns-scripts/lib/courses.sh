@@ -19,21 +19,42 @@ declare -A way_ports=([plain]=6000 [local]=7000 [handed-off]=8000)
 # courses COMMAND...: see tools/courses/__main__.py.
 courses() { "$PYTHON" "$scripts_dir/tools/courses" "$@"; }
 
-# courses_up: topology, applications and the cluster of a and b. The cluster file's variables may be set.
+# courses_up [nginx]: topology, applications and the cluster of a and b. The cluster file's variables may be set.
 courses_up() {
+    local node
     topology_up a b c
     oracle_ready
-    local node
-    for node in a b c; do
-        spawn "$node" "$run_dir/log/courses-$node.log" "$PYTHON" "$scripts_dir/tools/courses" serve "$node" "$run_dir/$node/courses.json"
-        echo "$spawned" >"$run_dir/$node/courses.process"
-    done
+    for node in a b c; do : >"$run_dir/$node/courses.json"; done
+    if [[ ${1:-} == nginx ]]; then
+        courses content 300000 >"$run_dir/www/picture"
+        for node in a b c; do write_limited_server "$node"; done
+        start_applications
+    else
+        for node in a b c; do
+            spawn "$node" "$run_dir/log/courses-$node.log" "$PYTHON" "$scripts_dir/tools/courses" serve "$node" "$run_dir/$node/courses.json"
+        done
+    fi
     for node in a b c; do wait_until 10 listening "$node" 80; done
     # c is a server as there were many before: the cluster has never heard of it.
     nodes=(a b)
     # A second, so that what lingers is over before the end: nothing here is that late.
     : "${LIMITS:={ linger: 1s \}}"
     NO_VIDEOS=yes start_cluster
+}
+
+# write_limited_server NODE: a name under which nginx takes no large uploads.
+write_limited_server() {
+    mkdir -p "$run_dir/$1/servers"
+    cat >"$run_dir/$1/servers/limited.conf" <<END
+server {
+  listen 80;
+  listen [::]:80;
+  server_name limited;
+  add_header X-Server $1 always;
+  client_max_body_size 1k;
+  location / { proxy_pass http://unix:$run_dir/$1/upload.sock:; }
+}
+END
 }
 
 # lose_first_fins: of both sides, where the client's port is one of the last hundred of a way. What repeats them passes; so both sides have

@@ -6,6 +6,9 @@
   courses sweep ADDRESS PREFIX MILLISECONDS TIMES
                                                 that many connections, one after the other, each reset some time after its
                                                 request, up to MILLISECONDS
+  courses reset-while-offered ADDRESS PREFIX PROCESS
+                                                one connection that is reset while PROCESS, which is asked, is stopped
+  courses content OCTETS                        what the courses send
   courses handed-off GROUP                      how many of them are handed off where the rules say so
   courses compare GROUP WIRE WAY=CLIENT:SERVER:WHO...
                                                 whether all ways saw the same: a report of tools/oracle.py, files of `run`, files
@@ -24,10 +27,11 @@ import traceback
 
 import closes  # noqa: F401 (they register themselves)
 import long_lived  # noqa: F401
+import requests_to_nginx  # noqa: F401
 import resets
 import windows  # noqa: F401
 from compare import compare, doctor
-from ends import Client, Server, name_of
+from ends import Client, Server, content, name_of
 from table import COURSES, of_group
 
 WRITING = threading.Lock()
@@ -101,7 +105,7 @@ def run(group, address, prefix, port, only=""):
 
 def sweep(address, prefix, milliseconds, times):
     for number in range(int(times)):
-        resets.sweep(Client(address, prefix), float(milliseconds) / 1000 * number / int(times))
+        resets.after_the_request(Client(address, prefix, 0), float(milliseconds) / 1000 * number / int(times), number % 3 == 2)
 
 
 def main():
@@ -112,6 +116,10 @@ def main():
         run(*arguments)
     elif command == "sweep":
         sweep(*arguments)
+    elif command == "reset-while-offered":
+        resets.while_offered(Client(*arguments[:2], 0), int(arguments[2]))
+    elif command == "content":
+        sys.stdout.buffer.write(content(int(arguments[0])))
     elif command == "handed-off":
         print(sum(course.hands_off for course in of_group(arguments[0])))
     elif command == "compare":

@@ -1,6 +1,7 @@
 """Resets by either side, at each state of the connection."""
 
 import os
+import signal
 import socket
 import struct
 import time
@@ -312,11 +313,25 @@ def _(server):
     server.close()
 
 
-def sweep(client, delay):
-    """A reset some time after the request: while it is offered, prepared, delivered, or answered."""
+def after_the_request(client, delay, finishes):
+    """A reset some time after the request: while it is examined, offered, prepared, delivered, or answered."""
     client.connect()
     client.send(client.head("reset_when_idle"))
+    if finishes:
+        client.finish()
     until = time.monotonic() + delay
     while time.monotonic() < until:
         os.sched_yield()
     client.abort()
+
+
+def while_offered(client, process):
+    client.connect()
+    os.kill(process, signal.SIGSTOP)
+    try:
+        client.send(client.head("reset_when_idle"))
+        time.sleep(0.15)
+        client.abort()
+        time.sleep(0.05)
+    finally:
+        os.kill(process, signal.SIGCONT)
