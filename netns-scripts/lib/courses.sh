@@ -78,6 +78,25 @@ lose_first_fins() {
     } | in_ns switch nft -f -
 }
 
+# cut_when_connected COURSES: from now on the switch loses everything from and to the client's ports from 6500, 7500 and 8500
+# on, once every way has that many connections from there.
+cut_when_connected() {
+    wait_until 20 connected_to_be_cut $((3 * $1))
+    sleep 1
+    in_ns switch nft -f - <<'END'
+table bridge cut {
+  chain passes {
+    type filter hook forward priority 10;
+    tcp sport { 6500-6599, 7500-7599, 8500-8599 } drop
+    tcp dport { 6500-6599, 7500-7599, 8500-8599 } drop
+  }
+}
+END
+}
+connected_to_be_cut() {
+    [[ $(in_ns client ss -Htn state established | awk '{ print $3 }' | grep -cE ':[678]5[0-9]{2}$') -ge $1 ]]
+}
+
 # walk GROUP: every course of the group, every way, all at once; what the clients saw in $run_dir/GROUP-WAY.json.
 walk() {
     local group=$1 way walkers=()
@@ -86,6 +105,7 @@ walk() {
         walk_one_way "$group" "$way" &
         walkers+=($!)
     done
+    [[ -z ${CUTS:-} ]] || cut_when_connected "$CUTS"
     for way in "${walkers[@]}"; do wait "$way" || fail "the client failed: $(tail -n 3 "$run_dir/log/walk-$group.log")"; done
     oracle_end "$group"
 }

@@ -35,8 +35,6 @@ from ends import Client, Server, content, name_of
 from table import COURSES, of_group
 
 WRITING = threading.Lock()
-# So far above the others are the ports of connections that lose their first FINs (lib/courses.sh).
-LOST_FINS = 900
 
 
 def say(file, what):
@@ -95,7 +93,7 @@ def run(group, address, prefix, port, only=""):
     for number, course in enumerate(of_group(group)):
         if only and course.name not in only.split(","):
             continue
-        source = int(port) + number + (LOST_FINS if course.lost_fins else 0)
+        source = int(port) + number + course.above
         threads.append(threading.Thread(target=run_one, args=(course, Client(address, prefix, source))))
     for thread in threads:
         thread.start()

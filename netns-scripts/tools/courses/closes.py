@@ -4,7 +4,7 @@ import socket
 import time
 
 from ends import TIME_WAIT, eventually
-from table import course
+from table import LOST_FINS, course
 
 LARGE = 4_000_000
 
@@ -69,7 +69,7 @@ def _(server):
     server.close()
 
 
-@course("half-closed", lost_fins=True)
+@course("half-closed", above=LOST_FINS)
 def both_finish_at_once(client):
     client.connect()
     client.send(client.head("both_finish_at_once"))

@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import os
 import random
 import socket
 import struct
 import termios
 import time
 
-TIMEOUT = 40
+TIMEOUT = max(40, 3 * float(os.environ.get("IDLE_FOR", "0")))
 # A period that is no multiple of any segment or buffer: an octet that is missing or too many is noticed.
 PERIOD = random.Random(7).randbytes(1_000_003)
 

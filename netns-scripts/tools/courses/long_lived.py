@@ -8,7 +8,8 @@ import socket
 import struct
 import time
 
-from table import course
+from ends import name_of
+from table import CUT, course
 
 LONG = float(os.environ.get("IDLE_FOR", "15"))
 
@@ -78,6 +79,63 @@ def _(server):
     server.keep_alive(1, 3)
     server.option(socket.TCP_USER_TIMEOUT, 2500)
     answer_twice(server)
+
+
+def until_it_is_cut(end, what):
+    """Notes how the end learns that the other one is not there any more."""
+    try:
+        while end.receive():
+            pass
+        end.saw[what] = "EOF"
+    except OSError as error:
+        end.saw[what] = name_of(error)
+
+
+@course("long", above=CUT)
+def keep_alive_probes_unanswered(client):
+    client.connect()
+    client.keep_alive(1, 3)
+    client.send(client.head("keep_alive_probes_unanswered"))
+    client.saw["status"], _ = client.read_head()
+    until_it_is_cut(client, "then")
+    client.close()
+
+
+@keep_alive_probes_unanswered.server
+def _(server):
+    server.keep_alive(1, 3)
+    server.answer()
+    until_it_is_cut(server, "then")
+    server.close()
+
+
+if "UNTIL_THE_KERNEL_IS_ASKED" in os.environ:
+
+    @course("long", above=CUT)
+    def user_timeout_when_cut(client):
+        # Ends without a packet: baton learns it when it asks the kernel, once a minute.
+        client.connect()
+        client.option(socket.TCP_USER_TIMEOUT, 2500)
+        client.send(client.head("user_timeout_when_cut"))
+        client.saw["status"], _ = client.read_head()
+        write_until_it_is_cut(client)
+        client.close()
+
+    @user_timeout_when_cut.server
+    def _(server):
+        server.option(socket.TCP_USER_TIMEOUT, 2500)
+        server.answer()
+        write_until_it_is_cut(server)
+        server.close()
+
+
+def write_until_it_is_cut(end):
+    try:
+        while True:
+            end.send(b"x" * 100)
+            time.sleep(0.2)
+    except OSError as error:
+        end.saw["then"] = name_of(error)
 
 
 @course("long")

@@ -8,23 +8,27 @@ def of_group(group):
 
 
 class Course:
-    def __init__(self, group, name, client, hands_off, lost_fins):
+    def __init__(self, group, name, client, hands_off, above):
         self.group, self.name, self.client = group, name, client
-        self.hands_off, self.lost_fins = hands_off, lost_fins
+        self.hands_off, self.above = hands_off, above
         self.server, self.differences = None, {}
 
 
-def course(group, hands_off=True, lost_fins=False, differs=None):
+# So far above the others are the client's ports of connections that something happens to on the way (lib/courses.sh).
+LOST_FINS, CUT = 900, 500
+
+
+def course(group, hands_off=True, above=0, differs=None):
     """Registers the client's half, which is a function of a `Client`. What follows by `@NAME.server` is the server's half.
 
     hands_off    whether the connection is handed off if the rules say so; else it never comes to a decision, or the default
                  decides, and the local server gets it
-    lost_fins    the switch loses the first FIN of each side (see lib/courses.sh)
+    above        LOST_FINS: the switch loses the first FIN of each side. CUT: soon it loses everything
     differs      what is known to differ from a server without baton, and why: {(end, what): (all that may be seen, reason)}
     """
 
     def register(client):
-        made = Course(group, client.__name__, client, hands_off, lost_fins)
+        made = Course(group, client.__name__, client, hands_off, above)
         made.differences = differs or {}
         COURSES[made.name] = made
 
