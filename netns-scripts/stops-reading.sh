@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resets by either side, at every state of a connection: the other end sees what it would see without a handoff, and no state
-# remains, neither in baton nor in any kernel.
+# Ends that do not read: a client that stops for ten seconds, a server that stops as long, both while much is on its way; ends
+# that read slowly. Windows close, are probed, and open again as without a handoff.
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=netns-scripts/lib/courses.sh

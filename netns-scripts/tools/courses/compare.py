@@ -85,7 +85,8 @@ def allowed(flag, flags, without, is_translated):
     if kind == "keep_alive_ack":
         # Where both ends probe at the same time tshark calls it a duplicate.
         count = max(count, flags.get({"client": "server", "server": "client"}[who] + ".keep_alive", 0))
-    if kind in REPETITIONS:
+    # (A single octet that is repeated tshark takes for a keep-alive probe.)
+    if kind in REPETITIONS or kind == "keep_alive":
         return 2 * count + (MORE_REPETITIONS if is_translated else MORE_REPETITIONS_UNTRANSLATED)
     return 2 * count + (MORE_WINDOWS if kind in WINDOWS else MORE_OF_ANYTHING_ELSE)
 
