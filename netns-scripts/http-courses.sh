@@ -6,7 +6,7 @@
 # shellcheck source=netns-scripts/lib/courses.sh
 . "$scripts_dir/lib/courses.sh"
 
-courses_up nginx
+APPLICATION=nginx courses_up
 mark
 walk http
 assert_same_courses http

@@ -19,13 +19,14 @@ declare -A way_ports=([plain]=6000 [local]=7000 [handed-off]=8000)
 # courses COMMAND...: see tools/courses/__main__.py.
 courses() { "$PYTHON" "$scripts_dir/tools/courses" "$@"; }
 
-# courses_up [nginx]: topology, applications and the cluster of a and b. The cluster file's variables may be set.
+# courses_up: topology, applications and the cluster of a and b. APPLICATION=nginx: that instead. The cluster file's variables may
+# be set.
 courses_up() {
     local node
     topology_up a b c
     oracle_ready
     for node in a b c; do : >"$run_dir/$node/courses.json"; done
-    if [[ ${1:-} == nginx ]]; then
+    if [[ ${APPLICATION:-} == nginx ]]; then
         courses content 300000 >"$run_dir/www/picture"
         for node in a b c; do write_limited_server "$node"; done
         start_applications
@@ -173,9 +174,10 @@ import json, sys
 sets = [item["set"] for item in json.load(sys.stdin)["nftables"] if "set" in item]
 print(sum(len(one.get("elem", [])) for one in sets if "guard" in one["name"]))'; }
 
+# assert_nothing_remains: within REMAINS_FOR seconds (5).
 assert_nothing_remains() {
     wait_until 5 nothing_open
-    wait_until "${1:-5}" tables_empty
+    wait_until "${REMAINS_FOR:-5}" tables_empty
     local node
     for node in a b; do
         assert_eq "flows and guards that $node remembers" "0 0" "$(baton_ask "$node" flows --json | grep -c '"role"' || true) $(guards_of "$node")"

@@ -124,6 +124,7 @@ assert_flags_no_worse_than() {
 # `finish_COURSE`, if there are such functions, are called before the capture begins and after it; they may change the client's
 # wire. CAPTURE_SENT=yes captures at the
 # client's port of the switch too, where nothing has happened yet to what a server sent: COURSE-WAY-sent.
+# shellcheck disable=SC2034 # for the courses
 three_ways() {
     local course name way server content handoffs ports
     for way in without local handed-off; do
