@@ -53,8 +53,18 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
+<<<<<<< HEAD
 scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
 scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
+=======
+scenario             150  netns-scripts/loss-each-way.sh
+scenario             150  netns-scripts/impaired-network.sh
+scenario             120  netns-scripts/half-closed.sh
+scenario             120  netns-scripts/resets-at-every-state.sh
+scenario             120  netns-scripts/stops-reading.sh
+scenario             120  netns-scripts/http-courses.sh
+scenario             150  netns-scripts/long-lived.sh
+>>>>>>> course
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
 scenario             150  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
@@ -76,6 +86,8 @@ scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
 scenario             120  env FAMILY=6 netns-scripts/any-segmentation.sh
 scenario             120  env FAMILY=6 netns-scripts/falls-back-to-the-local-server.sh
 scenario             180  env FAMILY=6 netns-scripts/large-transfers.sh
+scenario             120  env FAMILY=6 netns-scripts/half-closed.sh
+scenario             120  env FAMILY=6 netns-scripts/resets-at-every-state.sh
 scenario             150  env FAMILY=6 netns-scripts/stop-drains.sh
 scenario             180  env FAMILY=6 netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  env FAMILY=6 netns-scripts/narrow-route-to-the-client.sh
@@ -107,6 +119,10 @@ scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
 scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh
+idle-for-minutes     900  env LONG=yes netns-scripts/long-lived.sh
+scenario             120  env FAMILY=6 netns-scripts/stops-reading.sh
+scenario             120  env FAMILY=6 netns-scripts/http-courses.sh
+scenario             150  env FAMILY=6 netns-scripts/long-lived.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
 END
 }
