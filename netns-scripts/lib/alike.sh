@@ -26,7 +26,7 @@ alike_up() {
 }
 
 # course CASE PATH [NAME=VALUE...]: of a client, in all three ways; see tools/alike.py. The ports it has, in `ports`: bare, local
-# and handed off.
+# and handed off. PEER_ANSWERS says who answers the last, if not b.
 course() {
     local case=$1 file=$2
     shift 2
@@ -37,7 +37,7 @@ course() {
     {
         echo "$case bare ${address_of[c]} ${ports[0]} c /elsewhere/$file $*"
         echo "$case local ${address_of[a]} ${ports[1]} a /elsewhere/$file $*"
-        echo "$case handed-off ${address_of[a]} ${ports[2]} b /images/$file $*"
+        echo "$case handed-off ${address_of[a]} ${ports[2]} ${PEER_ANSWERS:-b} /images/$file $*"
     } >>"$courses"
 }
 

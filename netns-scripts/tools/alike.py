@@ -1,8 +1,9 @@
 """One course of a client, run against several servers at once by the same code, and what the wire says about each.
 
-  alike.py run COURSES LOG...          runs every course of the file COURSES at the same time and prints one line each: CASE WAY
+  alike.py run COURSES LOG...          runs every course of the file COURSES (`-`: standard input) at the same time and prints one line each: CASE WAY
                                        RESULT, RESULT being `whole`, or what went wrong. LOGs are the servers' access logs: each
                                        request must have reached exactly one of them, once.
+  alike.py cookie ADDRESS              asks for a cookie of TCP Fast Open, which the kernel keeps for later connections
   alike.py compare REPORT COURSES [CASE/WAY:KIND...] [--few N KIND...]
                                        compares, case by case, what the client's wire saw of each way with what it saw of
                                        the way `bare`, in a report of tools/oracle.py. Prints a line per difference, and exits
@@ -18,7 +19,10 @@ PORT the client's own; SERVER who must answer. The answers' hashes are in $BODY_
     upload=OCTETS    each request is a POST of so many, answered with their hash
     start=SECONDS    after the beginning
     again=N          N connections after each other from the same port
-    option=NAME      plain (default), fast-open, multipath
+    option=NAME      plain (default), fast-open, multipath, md5
+    from=ADDRESS     of the client
+    tos=NUMBER       of what the client sends
+    within=SECONDS   it must be over
 """
 
 import argparse
@@ -29,12 +33,15 @@ import json
 import os
 import random
 import socket
+import struct
 import sys
 import threading
 import time
 
-TIMEOUT = 20
-IPPROTO_MPTCP, MSG_FASTOPEN = 262, 0x20000000
+TIMEOUT = float(os.environ.get("ALIKE_TIMEOUT", "20"))
+IPPROTO_MPTCP, MSG_FASTOPEN, TCP_MD5SIG = 262, 0x20000000, 14
+# As in tools/listener.py.
+KEY = b"between us"
 
 
 class Wrong(Exception):
@@ -51,13 +58,15 @@ class Course:
         self.pause, self.start = float(values.pop("pause", 0)), float(values.pop("start", 0))
         self.upload = int(values.pop("upload", 0))
         self.closes, self.option = values.pop("closes", "server"), values.pop("option", "plain")
+        self.within = float(values.pop("within", TIMEOUT))
+        self.source, self.tos = values.pop("from", ""), int(values.pop("tos", 0))
         if values:
             sys.exit(f"unknown: {values}")
         self.result = "not run"
 
 
 def courses_of(path):
-    with open(path) as file:
+    with open(0 if path == "-" else path) as file:
         return [Course(line) for line in file if line.strip()]
 
 
@@ -69,7 +78,14 @@ def open_socket(course):
     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if protocol == 0:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    client.bind(("", course.port))
+    if course.option == "md5":
+        address = struct.pack("=H2x4s", family, socket.inet_aton(course.address)) if family == socket.AF_INET else \
+            struct.pack("=H6x16s4x", family, socket.inet_pton(family, course.address))
+        client.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, struct.pack("=128sBBHi80s", address, 0, 0, len(KEY), 0, KEY))
+    if course.tos:
+        level = (socket.IPPROTO_IP, socket.IP_TOS) if family == socket.AF_INET else (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+        client.setsockopt(*level, course.tos)
+    client.bind((course.source, course.port))
     return client
 
 
@@ -84,14 +100,16 @@ def connection(course, hashes):
             if number:
                 time.sleep(course.pause)
             last = number + 1 == course.requests and course.closes == "server"
-            body = random.Random(course.port).randbytes(course.upload) if course.upload else b""
+            body = random.Random(f"{course.port} {course.address}").randbytes(course.upload) if course.upload else b""
             head = f"{'POST' if body else 'GET'} {course.path} HTTP/1.1\r\nHost: stage\r\nUser-Agent: alike\r\n"
             head += (f"Content-Length: {len(body)}\r\n" if body else "") + ("Connection: close\r\n" if last else "") + "\r\n"
             if connected:
                 client.sendall(head.encode() + body)
             else:
                 # Data in the SYN, if the kernel has a cookie; a request for one, if not.
+                client.settimeout(None)
                 client.sendto(head.encode(), MSG_FASTOPEN, (course.address, 80))
+                client.settimeout(TIMEOUT)
                 connected = True
                 client.sendall(body)
             read_answer(course, client, hashlib.sha256(body).hexdigest() if body else hashes[course.path.rsplit("/", 1)[1]], bool(body))
@@ -130,6 +148,7 @@ def read_answer(course, client, expected, is_hash):
 
 def run_one(course, hashes, began):
     time.sleep(max(0, began + course.start - time.monotonic()))
+    started = time.monotonic()
     try:
         for _ in range(course.again):
             deadline = time.monotonic() + TIMEOUT
@@ -142,9 +161,18 @@ def run_one(course, hashes, began):
                     if isinstance(error, TimeoutError) or error.errno not in (98, 99) or time.monotonic() > deadline:
                         raise
                     time.sleep(0.01)
-        course.result = "whole"
+        took = time.monotonic() - started
+        course.result = "whole" if took <= course.within else f"took_{took:.1f}_seconds"
     except (OSError, ValueError, KeyError, Wrong) as error:
         course.result = f"{type(error).__name__}: {error}".replace(" ", "_")
+
+
+def cookie(options):
+    """Asks a server for a cookie of TCP Fast Open; the kernel keeps it."""
+    family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as client:
+        client.sendto(b"GET / HTTP/1.0\r\n\r\n", MSG_FASTOPEN, (options.address, 80))
+        client.recv(1)
 
 
 def lines_in(path):
@@ -239,6 +267,9 @@ def main():
     command.set_defaults(run=run)
     command.add_argument("courses")
     command.add_argument("logs", nargs="*")
+    command = commands.add_parser("cookie")
+    command.set_defaults(run=cookie)
+    command.add_argument("address")
     command = commands.add_parser("compare")
     command.set_defaults(run=compare)
     command.add_argument("report")
