@@ -63,13 +63,14 @@ assert_whole() {
 # assert_alike [CASE/WAY:KIND...]: of each case the client's wire saw the same each way: tshark's flags, SYN, FIN and RST,
 # checksums and timestamps; apart from what is named. See lib/oracle.sh; the capture is `courses`. What a busy machine does:
 # a back-end's kernel, whose client is a process further away than it was for the handshake, probes for a loss (RFC 8985,
-# section 7) before the acknowledgement is there. In few courses that may happen.
+# section 7) before the acknowledgement is there. In few courses that may happen. BEYOND=yes: only what is more than without
+# baton counts.
 assert_alike() {
     compare_courses "$@" || fail "a client could tell; see above"
     ok "every course looks the same each way"
 }
 compare_courses() { "$PYTHON" "$scripts_dir/tools/alike.py" compare "$run_dir/oracle-courses.json" "$courses" "$@" \
-    --few "${FEW:-3}" server.spurious_retransmission server.retransmission server:FIN client.duplicate_ack; }
+    ${BEYOND:+--beyond} --few "${FEW:-3}" server.spurious_retransmission server.retransmission server:FIN client.{duplicate_ack,retransmission,spurious_retransmission}; }
 
 # lose_once KIND PORT...: the first segment of that kind of the connections with these ports of the client, and no other. See
 # tools/echoes.py for the kinds.

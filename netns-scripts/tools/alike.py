@@ -1,15 +1,15 @@
 """One course of a client, run against several servers at once by the same code, and what the wire says about each.
 
-  alike.py run COURSES LOG...          runs every course of the file COURSES (`-`: standard input) at the same time and prints one line each: CASE WAY
-                                       RESULT, RESULT being `whole`, or what went wrong. LOGs are the servers' access logs: each
-                                       request must have reached exactly one of them, once.
+  alike.py run COURSES LOG...          runs every course of the file COURSES (`-`: standard input) at the same time and prints
+                                       one line each: CASE WAY RESULT, RESULT being `whole`, or what went wrong. LOGs are the
+                                       servers' access logs: each request must have reached exactly one of them, once.
   alike.py cookie ADDRESS              asks for a cookie of TCP Fast Open, which the kernel keeps for later connections
-  alike.py compare REPORT COURSES [CASE/WAY:KIND...] [--few N KIND...]
+  alike.py compare REPORT COURSES [CASE/WAY:KIND...] [--beyond] [--few N KIND...]
                                        compares, case by case, what the client's wire saw of each way with what it saw of
                                        the way `bare`, in a report of tools/oracle.py. Prints a line per difference, and exits
                                        with 1 when there is one that is not named as CASE/WAY:KIND;
-                                       CASE/WAY may be a pattern. In N of the courses there may be one more each of
-                                       the KINDs
+                                       CASE/WAY may be a pattern. In N of the courses there may be one more or less of
+                                       the KINDs. --beyond: only what is more counts
 
 A course is a line `CASE WAY ADDRESS PORT SERVER PATH [NAME=VALUE...]`: WAY is `bare` (no baton there), `local` or `handed-off`;
 PORT the client's own; SERVER who must answer. The answers' hashes are in $BODY_HASHES, as `PATH'S-LAST-PART=SHA256,...`. Names:
@@ -242,18 +242,18 @@ def compare(options):
             differences += 1
         for way, kinds in seen.items():
             for kind in sorted(set(bare) | set(kinds)):
-                if bare[kind] == kinds[kind]:
+                if bare[kind] == kinds[kind] or (options.beyond and kinds[kind] < bare[kind]):
                     continue
                 match = {(pattern, of) for pattern, of in allowed if fnmatch.fnmatch(f"{case}/{way}", pattern) and kind == of}
                 used |= match
                 known = bool(match)
-                if not known and kind in few_of and kinds[kind] - bare[kind] == 1:
+                if not known and kind in few_of and abs(kinds[kind] - bare[kind]) == 1:
                     few.setdefault((case, way), []).append(kind)
                     continue
                 print(f"{'known: ' if known else ''}{case} {way}: {kind}: {kinds[kind]} instead of {bare[kind]}")
                 differences += not known
     for (case, way), kinds in few.items():
-        print(f"perhaps chance: {case} {way}: one more: {', '.join(kinds)}")
+        print(f"perhaps chance: {case} {way}: one more or less: {', '.join(kinds)}")
     differences += max(0, len(few) - int(options.few[0]))
     unused = sorted(f"{case}:{of}" for case, of in allowed - used)
     print(f"{len(ways)} cases compared, {differences} differences; known and not met: {', '.join(unused) or 'none'}")
@@ -275,6 +275,7 @@ def main():
     command.add_argument("report")
     command.add_argument("courses")
     command.add_argument("allow", nargs="*")
+    command.add_argument("--beyond", action="store_true")
     command.add_argument("--few", nargs="+", default=["0"])
     options = parser.parse_args()
     sys.exit(options.run(options))
