@@ -53,10 +53,8 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
-<<<<<<< HEAD
 scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
 scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
-=======
 scenario             150  netns-scripts/loss-each-way.sh
 scenario             150  netns-scripts/impaired-network.sh
 scenario             120  netns-scripts/half-closed.sh
@@ -64,7 +62,6 @@ scenario             120  netns-scripts/resets-at-every-state.sh
 scenario             120  netns-scripts/stops-reading.sh
 scenario             120  netns-scripts/http-courses.sh
 scenario             150  netns-scripts/long-lived.sh
->>>>>>> course
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
 scenario             150  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
