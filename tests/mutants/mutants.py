@@ -239,6 +239,8 @@ def run(minutes):
         for number in test["reached"]:
             by_mutant[number].append(test)
     waiting = [number for number, mutant in enumerate(mutants, 1) if mutant["key"] not in unviable and mutant["key"] not in verdicts]
+    # What matters most comes first, should the time end.
+    waiting.sort(key=lambda number: ["rewrite", "handoff", "control"].index(mutants[number - 1]["file"].split("/")[1]))
     print(f"{len(waiting)} to run", flush=True)
     end, lock, done = time.monotonic() + minutes * 60, threading.Lock(), [0]
 
