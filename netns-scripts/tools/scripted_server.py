@@ -5,6 +5,7 @@
 Accepts every connection to PORT, of both families, and leaves it alone. Whoever connects to the UNIX socket SOCKET says
 one line and gets one line, as often as it likes:
 
+  had ADDRESS PORT      `yes` if there ever was a connection from there, or `no`
   accept ADDRESS PORT   the connection from there; `ok`, or `none` after two seconds. All the others are about it
   read N                `data HEX` of N octets, or of less after two seconds; `eof`; `error NAME`
   peek                  `nothing`, `data HEX`, `eof` or `error NAME`, at once
@@ -85,6 +86,8 @@ def obey(asking):
             if words[0] == "accept":
                 told = Told(words[1], int(words[2]))
                 answer = "ok" if told.connection else "none"
+            elif words[0] == "had":
+                answer = "yes" if (words[1], int(words[2])) in connections else "no"
             else:
                 answer = getattr(told, words[0])(*words[1:])
         except OSError as error:

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A clock of milliseconds may seem to run ahead by rounding, and by a delay of the first packet.
-const CLOCK_AHEAD: u32 = 30;
+/// A clock of milliseconds may seem to run ahead, when the first packet was late.
+const CLOCK_AHEAD: u32 = 500;
 /// Or behind, when the packet was late.
 const CLOCK_BEHIND: u32 = 500;
 

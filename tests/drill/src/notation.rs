@@ -45,7 +45,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             // On a machine that does other things too, everything comes late now and then; nothing comes early.
-            late: Duration::from_millis(150),
+            late: Duration::from_millis(400),
             early: Duration::from_millis(5),
             handoffs: 1,
             families: BTreeSet::from([4, 6]),
