@@ -130,6 +130,7 @@ assert_flags_no_worse_than() {
 # client's port of the switch too, where nothing has happened yet to what a server sent: COURSE-WAY-sent.
 # CAPTURE_LARGE=yes for tens of megabytes.
 : "${WAYS:=without local handed-off}"
+# shellcheck disable=SC2034 # for the courses
 three_ways() {
     local course name way server content handoffs ports
     for way in $WAYS; do

@@ -36,8 +36,8 @@ FLAGS = (
 )
 FIELDS = (
     "frame.number", "tcp.stream", "tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq", "tcp.len", "ip.checksum.status",
-    "tcp.checksum.status", "tcp.options.timestamp.tsval", "_ws.malformed", "ip.version", "ipv6.version",
-    "tcp.options.mss_val", "tcp.checksum", "tcp.checksum_calculated",
+    "tcp.checksum.status", "tcp.checksum", "tcp.checksum_calculated", "tcp.options.timestamp.tsval", "_ws.malformed",
+    "ip.version", "ipv6.version", "tcp.options.mss_val",
 ) + tuple(f"tcp.analysis.{flag}" for flag in FLAGS)
 FIN, SYN, RST = 1, 2, 4
 GOOD = "1"
@@ -123,10 +123,9 @@ def survey(path):
         for layer in ("ip", "tcp"):
             if layer == "ip" and frame["ipv6.version"]:
                 continue
-            # One's complement has two zeros. Linux writes 0xffff for the other one, which is as right (RFC 1071, section 2), and
-            # tshark complains: once in 65,536 segments.
-            is_zero = layer == "tcp" and (frame["tcp.checksum"], frame["tcp.checksum_calculated"]) == ("0xffff", "0x0000")
-            if frame[f"{layer}.checksum.status"] != GOOD and not is_zero:
+            # Of the two zeros of one's complement Linux sends the other one than tshark expects (RFC 1624, section 3).
+            zeros = layer == "tcp" and (frame["tcp.checksum"], frame["tcp.checksum_calculated"]) == ("0xffff", "0x0000")
+            if frame[f"{layer}.checksum.status"] != GOOD and not zeros:
                 complain(f"checksum of {layer} is {({'0': 'wrong'}).get(frame[f'{layer}.checksum.status'], 'unverified')}")
                 if frame[f"{layer}.checksum.status"] == "0":
                     spoilt.add(int(frame["frame.number"]))
