@@ -53,15 +53,15 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
-scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
-scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
+scenario             300  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
+scenario             300  env WAYS='without handed-off' netns-scripts/impaired-network.sh
 scenario             120  netns-scripts/half-closed.sh
 scenario             120  netns-scripts/resets-at-every-state.sh
 scenario             120  netns-scripts/stops-reading.sh
 scenario             120  netns-scripts/http-courses.sh
 scenario             150  netns-scripts/long-lived.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
-scenario             150  netns-scripts/path-narrows.sh
+scenario             300  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
 scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
