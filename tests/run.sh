@@ -55,8 +55,6 @@ scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
 scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
 scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
-scenario             150  netns-scripts/loss-each-way.sh
-scenario             150  netns-scripts/impaired-network.sh
 scenario             120  netns-scripts/half-closed.sh
 scenario             120  netns-scripts/resets-at-every-state.sh
 scenario             120  netns-scripts/stops-reading.sh
