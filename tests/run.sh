@@ -107,7 +107,6 @@ large-and-impaired  1500  env SIZE=50M KINDS='duplicating reordering jittering l
 scenario             300  netns-scripts/link-sizes.sh
 large-links          300  env SIZE=50M netns-scripts/link-sizes.sh
 scenario             300  env FAMILY=6 netns-scripts/link-sizes.sh
-scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
