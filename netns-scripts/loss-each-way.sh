@@ -20,6 +20,7 @@ if [[ $CONGESTION != the-hosts ]]; then
     for node in a b client; do in_ns "$node" sh -c "echo $CONGESTION >/proc/sys/net/ipv4/tcp_congestion_control"; done
 fi
 say "$SIZE down and up, by $(in_ns a cat /proc/sys/net/ipv4/tcp_congestion_control)"
+[[ $SIZE != ??M ]] || export CAPTURE_LARGE=yes
 export NO_VIDEOS=yes BATON_RUST_LOG=baton=info CAPTURE_EACH=yes
 
 declare -A table=()
@@ -48,12 +49,12 @@ three_ways "${courses[@]}"
 say "compared"
 for course in "${courses[@]}"; do
     name=${course// /-}
-    for way in local handed-off; do assert_no_worse_than "$name-$way" "$name-without" 1.5 40; done
+    for way in ${WAYS#without}; do assert_no_worse_than "$name-$way" "$name-without" 1.5 40; done
 done
 say "seconds, down and up: without, with baton and local, handed off"
 for course in "${courses[@]}"; do
     read -r _ rate where <<<"$course"
-    say "        $rate % $where: ${table[$rate-$where-without]} | ${table[$rate-$where-local]} | ${table[$rate-$where-handed-off]}"
+    say "        $rate % $where: ${table[$rate-$where-without]} | ${table[$rate-$where-local]:-} | ${table[$rate-$where-handed-off]}"
 done
 
 say "the same checks, fed with what is wrong"

@@ -53,14 +53,15 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
-scenario             150  netns-scripts/loss-each-way.sh
-scenario             150  netns-scripts/impaired-network.sh
+scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
+scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
 scenario             120  netns-scripts/half-closed.sh
 scenario             120  netns-scripts/resets-at-every-state.sh
 scenario             120  netns-scripts/stops-reading.sh
 scenario             120  netns-scripts/http-courses.sh
 scenario             150  netns-scripts/long-lived.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
+scenario             150  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
 scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
@@ -103,6 +104,10 @@ many-cases          2400  env PROPTEST_CASES=20000 cargo test --release
 scenario             600  netns-scripts/lossy-network.sh
 large-and-lossy     1500  env SIZE=50M RATES='0 1 5 10' WHERE='to-client from-client client' CONGESTION=the-hosts netns-scripts/loss-each-way.sh
 large-and-impaired  1500  env SIZE=50M KINDS='duplicating reordering jittering losing-in-bursts corrupting corrupting-towards-servers everything' CONGESTION=the-hosts netns-scripts/impaired-network.sh
+scenario             300  netns-scripts/link-sizes.sh
+large-links          300  env SIZE=50M netns-scripts/link-sizes.sh
+scenario             300  env FAMILY=6 netns-scripts/link-sizes.sh
+scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh

@@ -6,7 +6,7 @@
 # ...) beyond what the same course of a connection shows without handoff. tools/oracle.py has the details.
 #
 #   oracle_ready                          once, after `topology_up` (and `add_router`): see complete_checksums
-#   oracle_capture NAME [PLACE [DEVICE]]  begins to capture, on a device (eth0) of the namespace PLACE (client)
+#   oracle_capture NAME [PLACE [DEVICE]]  begins to capture, on a device (eth0) of the namespace PLACE ($ORACLE_PLACE, or client)
 #   oracle_end NAME                       ends it and reads it
 #   oracle_flags NAME [PORT...]           the flags as one line; empty if there are none
 #   oracle_story NAME [PORT...]           SYN, FIN and RST in their order, one line per connection
@@ -36,9 +36,11 @@ oracle_ready() {
 
 oracle_capture() {
     rm -f "$run_dir/log/oracle-$1.log"
-    # Each segment at once: without --immediate-mode the last ones would be a second late.
-    spawn "${2:-client}" "$run_dir/log/oracle-$1.log" \
-        tcpdump -i "${3:-eth0}" -n -U -Z root -s 0 -B 131072 --immediate-mode -w "$run_dir/capture-oracle-$1.pcap" tcp
+    # Each segment at once: without --immediate-mode the last ones would be a second late, with it large captures get holes.
+    local modes=(-B 131072 --immediate-mode)
+    [[ -z ${CAPTURE_LARGE:-} ]] || modes=(-B 524288)
+    spawn "${2:-${ORACLE_PLACE:-client}}" "$run_dir/log/oracle-$1.log" \
+        tcpdump -i "${3:-eth0}" -n -U -Z root -s 0 "${modes[@]}" -w "$run_dir/capture-oracle-$1.pcap" tcp
     echo "$spawned" >"$run_dir/oracle-$1.process"
     wait_until 10 grep -q 'listening on' "$run_dir/log/oracle-$1.log"
 }
@@ -46,12 +48,13 @@ oracle_capture() {
 oracle_end() {
     local pid found
     pid=$(<"$run_dir/oracle-$1.process")
-    sleep 0.2
+    sleep "$([[ -z ${CAPTURE_LARGE:-} ]] && echo 0.2 || echo 1.2)"
     kill -INT "$pid"
     wait_until 20 process_gone "$pid"
     grep -q '^0 packets dropped by kernel' "$run_dir/log/oracle-$1.log" || fail "the capture $1 has holes, and proves nothing"
     found=$(oracle_read "$run_dir/capture-oracle-$1.pcap" "$1")
     say "        $1: $found"
+    [[ ! -e $run_dir/oracle-$1.json.wrong.pcap ]] || cp "$run_dir/oracle-$1.json.wrong.pcap" "$run_dir/log/wrong-$1.pcap"
 }
 
 oracle() { "$PYTHON" "$scripts_dir/tools/oracle.py" "$@"; }
@@ -117,22 +120,24 @@ assert_flags_no_worse_than() {
 # unless `handoffs` says another number; the others make none.
 #
 # Afterwards COURSE-WAY is a name for the assertions above: `assert_as_transparent_as COURSE-handed-off COURSE-without`.
-# Expects `topology_up` and `start_applications` to be done and baton not to run; leaves it running on every server.
+# WAYS may leave out `local`. Expects `topology_up` and `start_applications` to be done and baton not to run; leaves it running
+# on every server.
 #
 # COURSE may have arguments, as in `losing 5 client`; in names its words are joined by dashes. CAPTURE_EACH=yes makes a capture
 # for each course instead of one for all: for large ones, which are forgotten when they have been read. `prepare_COURSE` and
 # `finish_COURSE`, if there are such functions, are called before the capture begins and after it; they may change the client's
 # wire. CAPTURE_SENT=yes captures at the
 # client's port of the switch too, where nothing has happened yet to what a server sent: COURSE-WAY-sent.
+# CAPTURE_LARGE=yes for tens of megabytes.
+: "${WAYS:=without local handed-off}"
 # shellcheck disable=SC2034 # for the courses
 three_ways() {
     local course name way server content handoffs ports
-    for way in without local handed-off; do
+    for way in $WAYS; do
         server=a content=/remain
-        case $way in
-            local) start_cluster ;;
-            handed-off) server=b content=/images ;;
-        esac
+        [[ $way != handed-off ]] || server=b content=/images
+        [[ $way == without || -n ${cluster_runs:-} ]] || start_cluster
+        [[ $way == without ]] || local cluster_runs=yes
         [[ -n ${CAPTURE_EACH:-} ]] || oracle_capture "$way"
         for course in "$@"; do
             name=${course// /-}-$way
@@ -174,7 +179,7 @@ three_ways() {
 assert_three_ways_alike() {
     local course way
     for course in "$@"; do
-        for way in local handed-off; do
+        for way in ${WAYS#without}; do
             assert_as_transparent_as "$course-$way" "$course-without"
             assert_eq "$course-$way: its SYN, FIN and RST" "$(oracle_story "$course-without")" "$(oracle_story "$course-$way")"
         done

@@ -1,12 +1,15 @@
 """Whether a client could tell: what tshark says about a capture taken at the client, by connection.
 
-  oracle.py read CAPTURE REPORT         reads CAPTURE by tshark, writes what there is about each connection to REPORT (JSON)
+  oracle.py read CAPTURE REPORT         reads CAPTURE by tshark, writes what there is about each connection to REPORT (JSON),
+                                        and segments with a wrong checksum to REPORT.wrong.pcap
   oracle.py flags REPORT [PORT...]      tshark's analysis flags, counted, as one line such as
                                         `client.duplicate_ack=2 server.retransmission=3`; empty if there are none
   oracle.py wrong REPORT [PORT...]      what no network explains, one line each: a wrong or unverified checksum, a timestamp of
                                         the server that goes back, a segment tshark cannot read
   oracle.py story REPORT [PORT...]      the SYN, FIN and RST of each connection in their order, with the number of octets that
                                         its sender had sent before, as `client:SYN@0 server:SYN@0 client:FIN@80 ...`
+  oracle.py mss REPORT [PORT...]        the MSS that the server's SYN-ACK tells; each once
+  oracle.py longest REPORT [PORT...]    the payload of the client's longest segment, and of the server's
   oracle.py chosen REPORT [PORT...]     a report of these connections alone
   oracle.py beyond REPORT OTHER TIMES AND
                                         the classes of flags of which REPORT has more than TIMES as many as OTHER and
@@ -33,7 +36,8 @@ FLAGS = (
 )
 FIELDS = (
     "frame.number", "tcp.stream", "tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq", "tcp.len", "ip.checksum.status",
-    "tcp.checksum.status", "tcp.checksum", "tcp.checksum_calculated", "tcp.options.timestamp.tsval", "_ws.malformed", "ip.version", "ipv6.version",
+    "tcp.checksum.status", "tcp.checksum", "tcp.checksum_calculated", "tcp.options.timestamp.tsval", "_ws.malformed",
+    "ip.version", "ipv6.version", "tcp.options.mss_val",
 ) + tuple(f"tcp.analysis.{flag}" for flag in FLAGS)
 FIN, SYN, RST = 1, 2, 4
 GOOD = "1"
@@ -66,20 +70,23 @@ def frames_of(octets):
         at += 16 + length
 
 
-def read(path):
+def read(path, wrong_to):
     """What there is about each connection. Segments with a wrong checksum are reported, and then left out as their receiver
     does: their ports and numbers are anybody's."""
     connections, spoilt = survey(path)
     if not spoilt:
-        return connections
+        return connections, 0
     wrong = [line for connection in connections for line in connection["wrong"]]
     with open(path, "rb") as file:
         octets = file.read()
-    with tempfile.NamedTemporaryFile(suffix=".pcap") as rest:
+    with tempfile.NamedTemporaryFile(suffix=".pcap") as rest, open(wrong_to, "wb") as some:
         rest.write(octets[:24])
+        some.write(octets[:24])
         for number, (header, frame) in enumerate(frames_of(octets), 1):
             if number not in spoilt:
                 rest.write(header + frame)
+            elif some.tell() < 100_000:
+                some.write(header + frame)
         rest.flush()
         connections, _ = survey(rest.name)
     if connections:
@@ -87,7 +94,7 @@ def read(path):
         for connection in connections:
             connection["wrong"] = [line for line in wrong if f" of port {connection['port']}, " in line]
         connections[0]["wrong"] += [line for line in wrong if not any(f" of port {c['port']}, " in line for c in connections)]
-    return connections
+    return connections, len(spoilt)
 
 
 def survey(path):
@@ -98,7 +105,8 @@ def survey(path):
         if stream not in connections:
             connections[stream] = {
                 "port": port, "segments": {"client": 0, "server": 0}, "octets": {"client": 0, "server": 0},
-                "flags": collections.Counter(), "wrong": [], "story": [],
+                "longest": {"client": 0, "server": 0},
+                "mss": {"client": None, "server": None}, "flags": collections.Counter(), "wrong": [], "story": [],
             }
         connection = connections[stream]
         who = "client" if port == connection["port"] else "server"
@@ -133,6 +141,9 @@ def survey(path):
                 # The SYN is number 0; the FIN comes after the segment's own payload.
                 connection["story"].append(f"{who}:{name}@{0 if bit == SYN else relative - 1 + (length if bit == FIN else 0)}")
         connection["octets"][who] += length
+        connection["longest"][who] = max(connection["longest"][who], length)
+        if frame["tcp.options.mss_val"]:
+            connection["mss"][who] = int(frame["tcp.options.mss_val"])
         tsval = frame["tcp.options.timestamp.tsval"]
         if tsval and who == "server":
             tsval = int(tsval)
@@ -259,13 +270,13 @@ def spoil(path, out, kind):
 def main():
     command, arguments = sys.argv[1], sys.argv[2:]
     if command == "read":
-        connections = read(arguments[0])
+        connections, spoilt = read(arguments[0], f"{arguments[1]}.wrong.pcap")
         if not connections:
             sys.exit("a capture without segments proves nothing")
         with open(arguments[1], "w", encoding="ascii") as file:
             json.dump(connections, file)
         segments = sum(sum(c["segments"].values()) for c in connections)
-        print(f"{len(connections)} connections, {segments} segments")
+        print(f"{len(connections)} connections, {segments} segments" + (f", {spoilt} with a wrong checksum" if spoilt else ""))
     elif command == "flags":
         print(" ".join(f"{flag}={count}" for flag, count in sorted(flags_of(chosen(arguments[0], arguments[1:])).items())))
     elif command == "classes":
@@ -274,6 +285,11 @@ def main():
         for connection in chosen(arguments[0], arguments[1:]):
             for line in connection["wrong"]:
                 print(line)
+    elif command == "mss":
+        print(" ".join(sorted({str(connection["mss"]["server"]) for connection in chosen(arguments[0], arguments[1:])})))
+    elif command == "longest":
+        connections = chosen(arguments[0], arguments[1:])
+        print(*(max(connection["longest"][who] for connection in connections) for who in ("client", "server")))
     elif command == "story":
         for connection in chosen(arguments[0], arguments[1:]):
             print(" ".join(connection["story"]))

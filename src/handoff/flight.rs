@@ -227,7 +227,7 @@ mod tests {
         SegmentSpec {
             source: Endpoint::new([192, 0, 2, 1].into(), 50_000),
             destination: Endpoint::new([192, 0, 2, 2].into(), 80),
-            seq: Seq::new(ISN).plus(1 + offset),
+            seq: Seq::new(ISN).plus(1).plus(offset),
             ack: Seq::new(1),
             flags: flags.with(Flags::ACK),
             window: 1_000,
@@ -310,6 +310,50 @@ mod tests {
         let mut flight = FirstFlight::new(Seq::new(ISN));
         assert_eq!(flight.insert(&data(0, &[0; 40_000]), 0), Arrival::Progress);
         assert_eq!(flight.insert(&data(40_000, &[0; 40_000]), 0), Arrival::Full);
+    }
+
+    #[test]
+    fn the_farthest_and_the_most_that_is_taken() {
+        let ahead = crate::limits::OCTETS_AHEAD_MAX as u32;
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(ahead + 1, b"x"), ROOM), Arrival::OutOfWindow);
+        assert_eq!(flight.insert(&data(ahead, b"x"), ROOM), Arrival::Kept);
+        // A keep-alive probe begins one octet early; nothing honest begins two.
+        assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(u32::MAX - 1, b""), ROOM), Arrival::OutOfWindow);
+        let slack = crate::limits::FIRST_FLIGHT_SLACK_BYTES;
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(0, &vec![0; slack / 2]), 10), Arrival::Progress);
+        assert_eq!(flight.insert(&data((slack / 2) as u32, &vec![0; slack / 2 + 11]), 10), Arrival::Full);
+        assert_eq!(flight.insert(&data((slack / 2) as u32, &vec![0; slack / 2 + 10]), 10), Arrival::Progress);
+    }
+
+    #[test]
+    fn memory_is_counted_twice_for_octets_that_may_be_in_order_and_as_segments() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b""), ROOM);
+        assert_eq!(flight.held_bytes(), 40);
+        flight.insert(&data(0, b"abc"), ROOM);
+        flight.insert(&data(10, b"klmno"), ROOM);
+        assert_eq!(flight.held_bytes(), 40 + (40 + 3 + 3) + (40 + 5 + 5));
+        flight.insert(&data(0, b"abc"), ROOM);
+        assert_eq!(flight.held_bytes(), 136, "what is old is not kept");
+    }
+
+    #[test]
+    fn only_octets_use_up_the_initial_window() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b""), ROOM);
+        for offset in 0..crate::limits::INITIAL_WINDOW_SEGMENTS as u32 - 2 {
+            assert!(!flight.initial_window_is_used_up(), "after {offset}");
+            flight.insert(&data(offset, b"x"), ROOM);
+        }
+        assert!(flight.initial_window_is_used_up());
+        flight.acknowledge_all();
+        assert!(!flight.initial_window_is_used_up());
+        let mut ended = FirstFlight::new(Seq::new(ISN));
+        ended.insert(&segment(0, b"", Flags::FIN), ROOM);
+        assert_eq!(ended.unacknowledged_segments, 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Packets: the handshake as it is watched, and the client's segments while nobody serves it.
 
 use super::*;
+use crate::rewrite::options;
 
 impl Btcp {
     /// A client's packet to one of this node's front-end addresses.
@@ -94,6 +95,9 @@ impl Btcp {
         for kind in OPTIONS_TAKEN_OUT {
             syn.blank_option(kind);
         }
+        // Fast Open as it began: Linux clients ask so when the RFC's option is not answered, and Linux servers open a connection
+        // for such a cookie, even without data: the application would have it before anything is decided.
+        syn.blank_options(options::kind::EXPERIMENT, &options::FAST_OPEN_EXPERIMENT);
         if syn.accurate_ecn() {
             syn.clear_accurate_ecn();
         }
