@@ -116,7 +116,7 @@ def survey(path):
         def complain(text, frame=frame, connection=connection, who=who, wrong=wrong):
             wrong.append(f"frame {frame['frame.number']} of port {connection['port']}, {who}: {text}")
 
-        if not frame["tcp.seq"] or not frame["tcp.len"]:
+        if not all(frame[name] for name in ("tcp.seq", "tcp.len", "tcp.flags")):
             complain("its header cannot be read")
             spoilt.add(int(frame["frame.number"]))
             continue
