@@ -56,7 +56,15 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
+scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
+scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
+scenario             120  netns-scripts/half-closed.sh
+scenario             120  netns-scripts/resets-at-every-state.sh
+scenario             120  netns-scripts/stops-reading.sh
+scenario             120  netns-scripts/http-courses.sh
+scenario             150  netns-scripts/long-lived.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
+scenario             150  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
 scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
@@ -76,6 +84,8 @@ scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
 scenario             120  env FAMILY=6 netns-scripts/any-segmentation.sh
 scenario             120  env FAMILY=6 netns-scripts/falls-back-to-the-local-server.sh
 scenario             180  env FAMILY=6 netns-scripts/large-transfers.sh
+scenario             120  env FAMILY=6 netns-scripts/half-closed.sh
+scenario             120  env FAMILY=6 netns-scripts/resets-at-every-state.sh
 scenario             150  env FAMILY=6 netns-scripts/stop-drains.sh
 scenario             180  env FAMILY=6 netns-scripts/nothing-untranslated-leaves.sh
 scenario             120  env FAMILY=6 netns-scripts/narrow-route-to-the-client.sh
@@ -95,6 +105,12 @@ long_steps() {
 every-schedule      1200  cargo test --release --test ownership
 many-cases          2400  env PROPTEST_CASES=20000 cargo test --release
 scenario             600  netns-scripts/lossy-network.sh
+large-and-lossy     1500  env SIZE=50M RATES='0 1 5 10' WHERE='to-client from-client client' CONGESTION=the-hosts netns-scripts/loss-each-way.sh
+large-and-impaired  1500  env SIZE=50M KINDS='duplicating reordering jittering losing-in-bursts corrupting corrupting-towards-servers everything' CONGESTION=the-hosts netns-scripts/impaired-network.sh
+scenario             300  netns-scripts/link-sizes.sh
+large-links          300  env SIZE=50M netns-scripts/link-sizes.sh
+scenario             300  env FAMILY=6 netns-scripts/link-sizes.sh
+scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
@@ -105,6 +121,10 @@ every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
 scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh
+idle-for-minutes     900  env LONG=yes netns-scripts/long-lived.sh
+scenario             120  env FAMILY=6 netns-scripts/stops-reading.sh
+scenario             120  env FAMILY=6 netns-scripts/http-courses.sh
+scenario             150  env FAMILY=6 netns-scripts/long-lived.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
 END
 }

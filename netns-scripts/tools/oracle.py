@@ -1,15 +1,20 @@
 """Whether a client could tell: what tshark says about a capture taken at the client, by connection.
 
-  oracle.py read CAPTURE REPORT         reads CAPTURE by tshark, writes what there is about each connection to REPORT (JSON)
+  oracle.py read CAPTURE REPORT         reads CAPTURE by tshark, writes what there is about each connection to REPORT (JSON),
+                                        and segments with a wrong checksum to REPORT.wrong.pcap
   oracle.py flags REPORT [PORT...]      tshark's analysis flags, counted, as one line such as
                                         `client.duplicate_ack=2 server.retransmission=3`; empty if there are none
   oracle.py wrong REPORT [PORT...]      what no network explains, one line each: a wrong or unverified checksum, a timestamp of
                                         the server that goes back, a segment tshark cannot read
   oracle.py story REPORT [PORT...]      the SYN, FIN and RST of each connection in their order, with the number of octets that
                                         its sender had sent before, as `client:SYN@0 server:SYN@0 client:FIN@80 ...`
+  oracle.py mss REPORT [PORT...]        the MSS that the server's SYN-ACK tells; each once
+  oracle.py longest REPORT [PORT...]    the payload of the client's longest segment, and of the server's
   oracle.py chosen REPORT [PORT...]     a report of these connections alone
   oracle.py beyond REPORT OTHER TIMES AND
-                                        the flags of which REPORT has more than TIMES as many as OTHER and AND more
+                                        the classes of flags of which REPORT has more than TIMES as many as OTHER and
+                                        AND more (see CLASSES for those that may vary more)
+  oracle.py classes REPORT [PORT...]    the flags in these classes
   oracle.py spoil CAPTURE OUT KIND      a copy with one thing wrong, for controls: repeated, tcp-checksum, ip-checksum,
                                         timestamp, zero-window, lost
 
@@ -21,6 +26,7 @@ import json
 import struct
 import subprocess
 import sys
+import tempfile
 
 # A window update says nothing about the network or the other end: the reader has read.
 FLAGS = (
@@ -30,7 +36,8 @@ FLAGS = (
 )
 FIELDS = (
     "frame.number", "tcp.stream", "tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq", "tcp.len", "ip.checksum.status",
-    "tcp.checksum.status", "tcp.checksum", "tcp.options.timestamp.tsval", "_ws.malformed", "ip.version", "ipv6.version",
+    "tcp.checksum.status", "tcp.checksum", "tcp.checksum_calculated", "tcp.options.timestamp.tsval", "_ws.malformed",
+    "ip.version", "ipv6.version", "tcp.options.mss_val",
 ) + tuple(f"tcp.analysis.{flag}" for flag in FLAGS)
 FIN, SYN, RST = 1, 2, 4
 GOOD = "1"
@@ -53,30 +60,75 @@ def dissected(path):
         sys.exit(f"tshark failed on {path}: status {tshark.returncode}")
 
 
-def read(path):
-    connections, latest = {}, {}
+def frames_of(octets):
+    """Yields each frame of a capture with the header it has there."""
+    order = "<" if octets[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
+    at = 24
+    while at + 16 <= len(octets):
+        length = struct.unpack(order + "I", octets[at + 8:at + 12])[0]
+        yield octets[at:at + 16], octets[at + 16:at + 16 + length]
+        at += 16 + length
+
+
+def read(path, wrong_to):
+    """What there is about each connection. Segments with a wrong checksum are reported, and then left out as their receiver
+    does: their ports and numbers are anybody's."""
+    connections, spoilt = survey(path)
+    if not spoilt:
+        return connections, 0
+    wrong = [line for connection in connections for line in connection["wrong"]]
+    with open(path, "rb") as file:
+        octets = file.read()
+    with tempfile.NamedTemporaryFile(suffix=".pcap") as rest, open(wrong_to, "wb") as some:
+        rest.write(octets[:24])
+        some.write(octets[:24])
+        for number, (header, frame) in enumerate(frames_of(octets), 1):
+            if number not in spoilt:
+                rest.write(header + frame)
+            elif some.tell() < 100_000:
+                some.write(header + frame)
+        rest.flush()
+        connections, _ = survey(rest.name)
+    if connections:
+        # Of which connection a spoilt segment was, its ports may not tell.
+        for connection in connections:
+            connection["wrong"] = [line for line in wrong if f" of port {connection['port']}, " in line]
+        connections[0]["wrong"] += [line for line in wrong if not any(f" of port {c['port']}, " in line for c in connections)]
+    return connections, len(spoilt)
+
+
+def survey(path):
+    connections, latest, spoilt = {}, {}, set()
     for frame in dissected(path):
         stream = frame["tcp.stream"]
         port = int(frame["tcp.srcport"])
         if stream not in connections:
             connections[stream] = {
                 "port": port, "segments": {"client": 0, "server": 0}, "octets": {"client": 0, "server": 0},
-                "flags": collections.Counter(), "wrong": [], "story": [],
+                "longest": {"client": 0, "server": 0},
+                "mss": {"client": None, "server": None}, "flags": collections.Counter(), "wrong": [], "story": [],
             }
         connection = connections[stream]
         who = "client" if port == connection["port"] else "server"
         connection["segments"][who] += 1
         wrong = connection["wrong"]
 
-        def complain(text, number=frame["frame.number"], who=who, wrong=wrong):
-            wrong.append(f"frame {number}, {who}: {text}")
+        def complain(text, frame=frame, connection=connection, who=who, wrong=wrong):
+            wrong.append(f"frame {frame['frame.number']} of port {connection['port']}, {who}: {text}")
 
+        if not frame["tcp.seq"] or not frame["tcp.len"]:
+            complain("its header cannot be read")
+            spoilt.add(int(frame["frame.number"]))
+            continue
         for layer in ("ip", "tcp"):
             if layer == "ip" and frame["ipv6.version"]:
                 continue
-            # One's complement has two zeros; Linux writes the one, tshark expects the other (RFC 1624, section 3).
-            if frame[f"{layer}.checksum.status"] != GOOD and (layer, frame["tcp.checksum"]) != ("tcp", "0xffff"):
+            # Of the two zeros of one's complement Linux sends the other one than tshark expects (RFC 1624, section 3).
+            zeros = layer == "tcp" and (frame["tcp.checksum"], frame["tcp.checksum_calculated"]) == ("0xffff", "0x0000")
+            if frame[f"{layer}.checksum.status"] != GOOD and not zeros:
                 complain(f"checksum of {layer} is {({'0': 'wrong'}).get(frame[f'{layer}.checksum.status'], 'unverified')}")
+                if frame[f"{layer}.checksum.status"] == "0":
+                    spoilt.add(int(frame["frame.number"]))
         if frame["_ws.malformed"]:
             complain("malformed")
         for flag in FLAGS:
@@ -89,6 +141,9 @@ def read(path):
                 # The SYN is number 0; the FIN comes after the segment's own payload.
                 connection["story"].append(f"{who}:{name}@{0 if bit == SYN else relative - 1 + (length if bit == FIN else 0)}")
         connection["octets"][who] += length
+        connection["longest"][who] = max(connection["longest"][who], length)
+        if frame["tcp.options.mss_val"]:
+            connection["mss"][who] = int(frame["tcp.options.mss_val"])
         tsval = frame["tcp.options.timestamp.tsval"]
         if tsval and who == "server":
             tsval = int(tsval)
@@ -97,7 +152,7 @@ def read(path):
                 complain(f"timestamp goes back from {known} to {tsval}")
             else:
                 latest[stream] = tsval
-    return list(connections.values())
+    return list(connections.values()), spoilt
 
 
 def chosen(path, ports):
@@ -119,9 +174,38 @@ def flags_of(connections):
     return total
 
 
+# What of the flags is compared where chance is at work. tshark tells a retransmission from a segment out of order by the time
+# between them, and a fast retransmission is counted as a retransmission too. How many duplicate acknowledgements follow a
+# loss depends on how much was under way, and whether a window fills on how soon the reader gets its turn: those may vary
+# VARIES times as much, and VARY_PERCENT of the segments more.
+CLASSES = {
+    "repeated": ("retransmission", "out_of_order"),
+    "missing": ("lost_segment", "ack_lost_segment"),
+    "other": ("keep_alive", "keep_alive_ack", "reused_ports"),
+    "duplicate_ack": ("duplicate_ack",),
+    "full": ("window_full", "zero_window", "zero_window_probe", "zero_window_probe_ack"),
+}
+VARYING = ("duplicate_ack", "full")
+VARIES, VARY_PERCENT = 4, 3
+
+
+def classes_of(connections):
+    flags = flags_of(connections)
+    return {
+        f"{who}.{name}": sum(flags[f"{who}.{flag}"] for flag in members)
+        for who in ("client", "server") for name, members in CLASSES.items()
+    }
+
+
 def beyond(more, less, times, slack):
-    with_it, without = flags_of(more), flags_of(less)
-    found = [f"{flag}: {count}, and {without[flag]} without" for flag, count in sorted(with_it.items()) if count > without[flag] * times + slack]
+    with_it, without = classes_of(more), classes_of(less)
+    found = []
+    segments = sum(sum(connection["segments"].values()) for connection in more)
+    for name, count in with_it.items():
+        varies = name.split(".")[1] in VARYING
+        allowed = without[name] * times + slack
+        if count > (allowed * VARIES + segments * VARY_PERCENT / 100 if varies else allowed):
+            found.append(f"{name}: {count}, and {without[name]} without")
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 
@@ -141,12 +225,7 @@ def sum_of(octets):
 def spoil(path, out, kind):
     with open(path, "rb") as file:
         octets = file.read()
-    order = "<" if octets[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
-    frames, at = [], 24
-    while at + 16 <= len(octets):
-        length = struct.unpack(order + "I", octets[at + 8:at + 12])[0]
-        frames.append((octets[at:at + 16], bytearray(octets[at + 16:at + 16 + length])))
-        at += 16 + length
+    frames = [(header, bytearray(frame)) for header, frame in frames_of(octets)]
     four = frames[0][1][12:14] == b"\x08\x00"
     tcp = 14 + (20 if four else 40)
 
@@ -191,19 +270,26 @@ def spoil(path, out, kind):
 def main():
     command, arguments = sys.argv[1], sys.argv[2:]
     if command == "read":
-        connections = read(arguments[0])
+        connections, spoilt = read(arguments[0], f"{arguments[1]}.wrong.pcap")
         if not connections:
             sys.exit("a capture without segments proves nothing")
         with open(arguments[1], "w", encoding="ascii") as file:
             json.dump(connections, file)
         segments = sum(sum(c["segments"].values()) for c in connections)
-        print(f"{len(connections)} connections, {segments} segments")
+        print(f"{len(connections)} connections, {segments} segments" + (f", {spoilt} with a wrong checksum" if spoilt else ""))
     elif command == "flags":
         print(" ".join(f"{flag}={count}" for flag, count in sorted(flags_of(chosen(arguments[0], arguments[1:])).items())))
+    elif command == "classes":
+        print(" ".join(f"{name}={count}" for name, count in sorted(classes_of(chosen(arguments[0], arguments[1:])).items()) if count))
     elif command == "wrong":
         for connection in chosen(arguments[0], arguments[1:]):
             for line in connection["wrong"]:
-                print(f"port {connection['port']}, {line}")
+                print(line)
+    elif command == "mss":
+        print(" ".join(sorted({str(connection["mss"]["server"]) for connection in chosen(arguments[0], arguments[1:])})))
+    elif command == "longest":
+        connections = chosen(arguments[0], arguments[1:])
+        print(*(max(connection["longest"][who] for connection in connections) for who in ("client", "server")))
     elif command == "story":
         for connection in chosen(arguments[0], arguments[1:]):
             print(" ".join(connection["story"]))
