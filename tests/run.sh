@@ -38,7 +38,7 @@ scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
-scenario             120  netns-scripts/lost-and-repeated-handshakes.sh
+alone                120  netns-scripts/lost-and-repeated-handshakes.sh
 scenario             150  netns-scripts/options-that-fall-back.sh
 scenario             150  netns-scripts/settings-of-three-kernels.sh
 scenario             180  netns-scripts/large-transfers.sh
@@ -114,7 +114,7 @@ scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
-scenario             120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
+alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
 scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
 scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
 every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
