@@ -38,6 +38,9 @@ scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
+alone                120  netns-scripts/lost-and-repeated-handshakes.sh
+scenario             150  netns-scripts/options-that-fall-back.sh
+scenario             150  netns-scripts/settings-of-three-kernels.sh
 scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
@@ -110,6 +113,10 @@ scenario             300  env FAMILY=6 netns-scripts/link-sizes.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
+alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
+scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
+scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
+every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
 scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh
