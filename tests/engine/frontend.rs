@@ -530,3 +530,51 @@ fn when_all_peers_have_spoken_nobody_waits_for_an_owner_any_longer() {
         assert_eq!(node.counter("orphans"), orphans);
     }
 }
+
+#[test]
+fn a_peer_is_told_once_a_second_which_commits_cannot_be_repeated_and_only_while_that_is_news() {
+    let mut node = Node::new("a");
+    let settled = |node: &mut Node| {
+        let told = |output: &Output| match output {
+            Output::Message(peer, Message::Settled { below }) => Some((*peer, *below)),
+            _ => None,
+        };
+        node.wait(limits::HOUSEKEEPING_INTERVAL);
+        node.take_all().iter().filter_map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(settled(&mut node), [(B, 1), (C, 1)], "of an earlier session");
+    assert_eq!(settled(&mut node), []);
+    let id = node.handed_off(PORT);
+    assert_eq!(settled(&mut node), [(B, id.serial)]);
+    assert_eq!(settled(&mut node), [(B, id.serial)], "not settled yet");
+    node.hear(B, Message::Delivered { id });
+    assert_eq!(settled(&mut node), [(B, id.serial + 1)]);
+    assert_eq!(settled(&mut node), []);
+    node.handed_off(PORT + 1);
+    node.peer(B, PeerEvent::Down);
+    assert_eq!(settled(&mut node), [], "nobody hears it");
+}
+
+#[test]
+fn a_replay_to_self_takes_along_what_came_beyond_a_hole() {
+    let mut node = Node::new("a");
+    node.handshake_of(PORT);
+    node.wait(limits::HOLD_MAX);
+    let request = get("/");
+    let beyond = octets(PORT, request.len() as u32 + 10, b"beyond");
+    assert_eq!(node.verdict(&beyond), Verdict::Consumed);
+    node.take();
+    node.ask_of(PORT, &request);
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    let alias = segment::<ToServerWire>(&replay).destination();
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Consumed);
+    let [flight] = written(&node.take(), Why::FirstFlight).try_into().expect("one");
+    assert_eq!(segment::<ToServerWire>(&flight).payload(), request);
+    node.socket = SocketState::Open;
+    let acknowledged = SegmentSpec { ack: Seq::new(CLIENT_ISN).plus(1 + request.len() as u32), ..from_kernel(alias) };
+    assert_eq!(node.verdict(&acknowledged), Verdict::Write);
+    let [packet] = written(&node.take(), Why::Overtook).try_into().expect("one");
+    let followed = segment::<ToServerWire>(&packet);
+    assert_eq!((followed.destination(), followed.seq(), followed.payload()), (alias, beyond.seq, &b"beyond"[..]));
+    assert_eq!(node.counter("replays_to_self_total"), 1);
+}
