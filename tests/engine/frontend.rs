@@ -12,11 +12,12 @@ const PORT: u16 = 50_000;
 #[test]
 fn fast_open_and_multipath_are_taken_out_of_a_syn_and_nothing_else_is() {
     let mut node = Node::new("a");
-    // TCP Fast Open, Multipath TCP, an unknown option, end of the word.
-    let mut packet = with_options(&syn(PORT).build().into_inner(), &[34, 2, 30, 4, 1, 2, 253, 3, 7, 1, 1, 1]);
+    // TCP Fast Open, Multipath TCP, Fast Open as an experiment (RFC 6994), another experiment; the end of the word.
+    let options = [34, 2, 30, 4, 1, 2, 254, 4, 0xf9, 0x89, 254, 4, 1, 2, 1, 1];
+    let mut packet = with_options(&syn(PORT).build().into_inner(), &options);
     assert_eq!(node.tun(&mut packet), Verdict::Write);
     let written = segment::<ToServerWire>(&packet);
-    assert_eq!((written.has_option(34), written.has_option(30), written.has_option(253)), (false, false, true));
+    assert_eq!(packet[60..], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 254, 4, 1, 2, 1, 1]);
     assert!(written.checksums_are_right());
     assert_eq!((written.mss(), written.sack_permitted()), (Some(1_460), true));
     assert_eq!(written.seq(), Seq::new(CLIENT_ISN));

@@ -278,6 +278,11 @@ fn what_follows_a_flight_that_the_kernel_waits_for_becomes_part_of_it() {
     node.hear(A, Message::Commit { id: offer.id, more: vec![] });
     node.take();
     assert_eq!(node.overlay(A, &octets(PORT, flight(), b"more")).0, Verdict::Consumed);
+    // Alone: duplicate acknowledgements of what the kernel has already would reach the client.
+    let [packet] = written(&node.take(), Why::FirstFlight).try_into().expect("one");
+    let more = segment::<ToServerLocal>(&packet);
+    assert_eq!((more.seq(), more.payload()), (Seq::new(CLIENT_ISN).plus(1 + flight()), &b"more"[..]));
+    node.wait(limits::DELIVERY_INTERVAL);
     let [packet] = written(&node.take(), Why::FirstFlight).try_into().expect("one");
     assert_eq!(segment::<ToServerLocal>(&packet).payload(), [get("/images/cat"), b"more".to_vec()].concat());
     // Neither what leaves a hole, nor what is corrupt, nor an end.
