@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(flight.insert(&data(ahead + 1, b"x"), ROOM), Arrival::OutOfWindow);
         assert_eq!(flight.insert(&data(ahead, b"x"), ROOM), Arrival::Kept);
         // A keep-alive probe begins one octet early; nothing honest begins two.
-        assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Old);
         assert_eq!(flight.insert(&data(u32::MAX - 1, b""), ROOM), Arrival::OutOfWindow);
         let slack = crate::limits::FIRST_FLIGHT_SLACK_BYTES;
         let mut flight = FirstFlight::new(Seq::new(ISN));
