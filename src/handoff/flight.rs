@@ -373,6 +373,9 @@ mod tests {
         flight.insert(&data(0, b""), ROOM);
         flight.insert(&data(0, b"abc"), ROOM);
         flight.insert(&data(5, b"fgh"), ROOM);
+        let mut bare = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(bare.insert(&data(5, b""), ROOM), Arrival::Kept);
+        assert_eq!(bare.take_segments_beyond(), Vec::<Vec<u8>>::new(), "nothing to forward in it");
         let beyond = flight.take_segments_beyond();
         assert_eq!(beyond, [data(5, b"fgh").packet().to_vec()]);
     }

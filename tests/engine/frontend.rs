@@ -420,6 +420,11 @@ fn a_connection_that_would_be_lost_is_reset_at_both_ends() {
     // The client has acknowledged 1,000 octets of the answer, and sent 7 more of its own.
     let told = SegmentSpec { ack: Seq::new(FRONTEND_ISN).plus(1_001), ..octets(PORT, 50, b"1234567") };
     assert_eq!(node.verdict(&told), Verdict::Forward(B));
+    // Of what resets and begins nothing is believed, nor of what acknowledges nothing.
+    for flags in [Flags::RST.with(Flags::ACK), Flags::SYN.with(Flags::ACK), Flags::PSH] {
+        let other = SegmentSpec { flags, ack: Seq::new(FRONTEND_ISN).plus(3_001), ..octets(PORT, 500, b"x") };
+        assert_eq!(node.verdict(&other), Verdict::Forward(B));
+    }
     assert_eq!(node.engine.live(), 1);
     node.reset_all();
     let said = node.take();
@@ -578,4 +583,42 @@ fn a_replay_to_self_takes_along_what_came_beyond_a_hole() {
     let followed = segment::<ToServerWire>(&packet);
     assert_eq!((followed.destination(), followed.seq(), followed.payload()), (alias, beyond.seq, &b"beyond"[..]));
     assert_eq!(node.counter("replays_to_self_total"), 1);
+}
+
+#[test]
+fn a_syn_ack_that_comes_late_begins_nothing() {
+    let mut node = Node::new("a");
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+    // The client has sent its SYN again meanwhile; the kernel will answer that one, too.
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Consumed);
+    node.ask_of(PORT, &get("/"));
+    assert_eq!(node.counter("released_local_total"), 1);
+    let (verdict, packet) = node.read(&syn_ack(PORT));
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).mss()), (Verdict::Write, Some(1_460)));
+    assert_eq!((node.states(), node.counter("syns_pending")), (vec![], 0));
+}
+
+#[test]
+fn a_front_end_address_that_is_removed_takes_its_syns_with_it_and_no_others() {
+    for (change, states) in [(("[fd77::1]:80", "[fd77::2]:80"), 1), (("10.77.0.1:80", "10.77.0.1:81"), 0)] {
+        let mut node = Node::new("a");
+        assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+        node.replace_policy("a", &[change]);
+        assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+        assert_eq!(node.states().len(), states, "{change:?}");
+    }
+}
+
+#[test]
+fn a_client_that_says_no_mss_has_the_least() {
+    let mut node = Node::new("a");
+    assert_eq!(node.verdict(&SegmentSpec { mss: None, ..syn(PORT) }), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Consumed);
+    node.ask_of(PORT, &get("/images/cat"));
+    let said = node.take();
+    let [Output::Message(B, Message::Offer(offer))] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(offer.client_mss, 536);
 }

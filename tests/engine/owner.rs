@@ -506,3 +506,24 @@ fn an_owner_that_ends_resets_both_ends_of_what_it_serves() {
     assert!(said.contains(&Output::DestroySocket { local: alias, remote: client(PORT) }));
     assert_eq!(node.engine.live(), 0);
 }
+
+#[test]
+fn when_all_aliases_linger_the_one_that_has_been_over_longest_is_taken_again() {
+    let mut node = Node::new("b");
+    let mut used = Vec::new();
+    for serial in 0..limits::ALIASES_PER_FRONTEND as u64 {
+        let mut offer = offer(PORT);
+        offer.id.serial = serial;
+        node.socket = SocketState::SynReceived;
+        used.push(node.established(&offer));
+        node.socket = SocketState::TimeWait;
+        assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::SynKept));
+        assert_eq!(messages(&node.take()), [Message::Closed { id: offer.id }]);
+        node.wait(milliseconds(1));
+    }
+    let different: std::collections::BTreeSet<_> = used.iter().map(|alias| alias.address).collect();
+    assert_eq!(different.len(), limits::ALIASES_PER_FRONTEND);
+    node.hear(A, Message::Offer(Box::new(offer(PORT))));
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    assert_eq!(segment::<ToServerLocal>(&replay).destination(), used[0]);
+}
