@@ -103,6 +103,7 @@ END
 long_steps() {
     cat <<'END'
 every-schedule      1200  cargo test --release --test ownership
+wrong-rules         3600  tests/wrong-rules.sh
 many-cases          2400  env PROPTEST_CASES=20000 cargo test --release
 scenario             600  netns-scripts/lossy-network.sh
 large-and-lossy     1500  env SIZE=50M RATES='0 1 5 10' WHERE='to-client from-client client' CONGESTION=the-hosts netns-scripts/loss-each-way.sh

@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(flight.insert(&data(ahead + 1, b"x"), ROOM), Arrival::OutOfWindow);
         assert_eq!(flight.insert(&data(ahead, b"x"), ROOM), Arrival::Kept);
         // A keep-alive probe begins one octet early; nothing honest begins two.
-        assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Old);
         assert_eq!(flight.insert(&data(u32::MAX - 1, b""), ROOM), Arrival::OutOfWindow);
         let slack = crate::limits::FIRST_FLIGHT_SLACK_BYTES;
         let mut flight = FirstFlight::new(Seq::new(ISN));
@@ -373,6 +373,9 @@ mod tests {
         flight.insert(&data(0, b""), ROOM);
         flight.insert(&data(0, b"abc"), ROOM);
         flight.insert(&data(5, b"fgh"), ROOM);
+        let mut bare = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(bare.insert(&data(5, b""), ROOM), Arrival::Kept);
+        assert_eq!(bare.take_segments_beyond(), Vec::<Vec<u8>>::new(), "nothing to forward in it");
         let beyond = flight.take_segments_beyond();
         assert_eq!(beyond, [data(5, b"fgh").packet().to_vec()]);
     }

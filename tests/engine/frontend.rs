@@ -12,11 +12,12 @@ const PORT: u16 = 50_000;
 #[test]
 fn fast_open_and_multipath_are_taken_out_of_a_syn_and_nothing_else_is() {
     let mut node = Node::new("a");
-    // TCP Fast Open, Multipath TCP, an unknown option, end of the word.
-    let mut packet = with_options(&syn(PORT).build().into_inner(), &[34, 2, 30, 4, 1, 2, 253, 3, 7, 1, 1, 1]);
+    // TCP Fast Open, Multipath TCP, Fast Open as an experiment (RFC 6994), another experiment; the end of the word.
+    let options = [34, 2, 30, 4, 1, 2, 254, 4, 0xf9, 0x89, 254, 4, 1, 2, 1, 1];
+    let mut packet = with_options(&syn(PORT).build().into_inner(), &options);
     assert_eq!(node.tun(&mut packet), Verdict::Write);
     let written = segment::<ToServerWire>(&packet);
-    assert_eq!((written.has_option(34), written.has_option(30), written.has_option(253)), (false, false, true));
+    assert_eq!(packet[60..], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 254, 4, 1, 2, 1, 1]);
     assert!(written.checksums_are_right());
     assert_eq!((written.mss(), written.sack_permitted()), (Some(1_460), true));
     assert_eq!(written.seq(), Seq::new(CLIENT_ISN));
@@ -419,6 +420,11 @@ fn a_connection_that_would_be_lost_is_reset_at_both_ends() {
     // The client has acknowledged 1,000 octets of the answer, and sent 7 more of its own.
     let told = SegmentSpec { ack: Seq::new(FRONTEND_ISN).plus(1_001), ..octets(PORT, 50, b"1234567") };
     assert_eq!(node.verdict(&told), Verdict::Forward(B));
+    // Of what resets and begins nothing is believed, nor of what acknowledges nothing.
+    for flags in [Flags::RST.with(Flags::ACK), Flags::SYN.with(Flags::ACK), Flags::PSH] {
+        let other = SegmentSpec { flags, ack: Seq::new(FRONTEND_ISN).plus(3_001), ..octets(PORT, 500, b"x") };
+        assert_eq!(node.verdict(&other), Verdict::Forward(B));
+    }
     assert_eq!(node.engine.live(), 1);
     node.reset_all();
     let said = node.take();
@@ -529,4 +535,90 @@ fn when_all_peers_have_spoken_nobody_waits_for_an_owner_any_longer() {
         node.hear(peer, Message::OwnedEnd);
         assert_eq!(node.counter("orphans"), orphans);
     }
+}
+
+#[test]
+fn a_peer_is_told_once_a_second_which_commits_cannot_be_repeated_and_only_while_that_is_news() {
+    let mut node = Node::new("a");
+    let settled = |node: &mut Node| {
+        let told = |output: &Output| match output {
+            Output::Message(peer, Message::Settled { below }) => Some((*peer, *below)),
+            _ => None,
+        };
+        node.wait(limits::HOUSEKEEPING_INTERVAL);
+        node.take_all().iter().filter_map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(settled(&mut node), [(B, 1), (C, 1)], "of an earlier session");
+    assert_eq!(settled(&mut node), []);
+    let id = node.handed_off(PORT);
+    assert_eq!(settled(&mut node), [(B, id.serial)]);
+    assert_eq!(settled(&mut node), [(B, id.serial)], "not settled yet");
+    node.hear(B, Message::Delivered { id });
+    assert_eq!(settled(&mut node), [(B, id.serial + 1)]);
+    assert_eq!(settled(&mut node), []);
+    node.handed_off(PORT + 1);
+    node.peer(B, PeerEvent::Down);
+    assert_eq!(settled(&mut node), [], "nobody hears it");
+}
+
+#[test]
+fn a_replay_to_self_takes_along_what_came_beyond_a_hole() {
+    let mut node = Node::new("a");
+    node.handshake_of(PORT);
+    node.wait(limits::HOLD_MAX);
+    let request = get("/");
+    let beyond = octets(PORT, request.len() as u32 + 10, b"beyond");
+    assert_eq!(node.verdict(&beyond), Verdict::Consumed);
+    node.take();
+    node.ask_of(PORT, &request);
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    let alias = segment::<ToServerWire>(&replay).destination();
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Consumed);
+    let [flight] = written(&node.take(), Why::FirstFlight).try_into().expect("one");
+    assert_eq!(segment::<ToServerWire>(&flight).payload(), request);
+    node.socket = SocketState::Open;
+    let acknowledged = SegmentSpec { ack: Seq::new(CLIENT_ISN).plus(1 + request.len() as u32), ..from_kernel(alias) };
+    assert_eq!(node.verdict(&acknowledged), Verdict::Write);
+    let [packet] = written(&node.take(), Why::Overtook).try_into().expect("one");
+    let followed = segment::<ToServerWire>(&packet);
+    assert_eq!((followed.destination(), followed.seq(), followed.payload()), (alias, beyond.seq, &b"beyond"[..]));
+    assert_eq!(node.counter("replays_to_self_total"), 1);
+}
+
+#[test]
+fn a_syn_ack_that_comes_late_begins_nothing() {
+    let mut node = Node::new("a");
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+    // The client has sent its SYN again meanwhile; the kernel will answer that one, too.
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Consumed);
+    node.ask_of(PORT, &get("/"));
+    assert_eq!(node.counter("released_local_total"), 1);
+    let (verdict, packet) = node.read(&syn_ack(PORT));
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).mss()), (Verdict::Write, Some(1_460)));
+    assert_eq!((node.states(), node.counter("syns_pending")), (vec![], 0));
+}
+
+#[test]
+fn a_front_end_address_that_is_removed_takes_its_syns_with_it_and_no_others() {
+    for (change, states) in [(("[fd77::1]:80", "[fd77::2]:80"), 1), (("10.77.0.1:80", "10.77.0.1:81"), 0)] {
+        let mut node = Node::new("a");
+        assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+        node.replace_policy("a", &[change]);
+        assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+        assert_eq!(node.states().len(), states, "{change:?}");
+    }
+}
+
+#[test]
+fn a_client_that_says_no_mss_has_the_least() {
+    let mut node = Node::new("a");
+    assert_eq!(node.verdict(&SegmentSpec { mss: None, ..syn(PORT) }), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Consumed);
+    node.ask_of(PORT, &get("/images/cat"));
+    let said = node.take();
+    let [Output::Message(B, Message::Offer(offer))] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(offer.client_mss, 536);
 }

@@ -93,22 +93,22 @@ fn every_connection_is_counted_once_in_the_state_it_is_in() {
     assert_eq!(gauges(&node), [2, 2, 0, 0, 0, 0, 4]);
     node.wait(limits::HOLD_MAX);
     assert_eq!(gauges(&node), [2, 0, 2, 0, 0, 0, 4]);
-    for port in [7, 8] {
+    for port in [7, 8, 13] {
         node.offered(port);
     }
-    assert_eq!(gauges(&node), [2, 0, 2, 2, 0, 0, 6]);
+    assert_eq!(gauges(&node), [2, 0, 2, 3, 0, 0, 7]);
     let first = node.handed_off(9);
     let second = node.handed_off(10);
     node.handed_off(11);
     node.handed_off(12);
-    assert_eq!(gauges(&node), [2, 0, 2, 2, 4, 0, 10]);
+    assert_eq!(gauges(&node), [2, 0, 2, 3, 4, 0, 11]);
     for id in [first, second] {
         node.hear(B, baton::control::message::Message::Closed { id });
     }
-    assert_eq!(gauges(&node), [2, 0, 2, 2, 2, 2, 8]);
-    assert_eq!(node.engine.live(), 6, "what would be cut: not what the kernel knows, nor what is over");
+    assert_eq!(gauges(&node), [2, 0, 2, 3, 2, 2, 9]);
+    assert_eq!(node.engine.live(), 7, "what would be cut: not what the kernel knows, nor what is over");
     let states: Vec<_> = node.states().into_iter().map(|(state, _)| state).collect();
-    for (state, count) in [("handshake", 2), ("parked", 2), ("offered", 2), ("handed-off", 2), ("lingering", 2)] {
+    for (state, count) in [("handshake", 2), ("parked", 2), ("offered", 3), ("handed-off", 2), ("lingering", 2)] {
         assert_eq!(states.iter().filter(|shown| **shown == state).count(), count, "{state}");
     }
 }
@@ -147,4 +147,40 @@ fn decisions_are_counted_by_rule() {
     assert_eq!(node.verdict(&SegmentSpec { flags: Flags::SYN.with(Flags::ACK), ..syn_ack }), Verdict::Consumed);
     assert_eq!((node.counter("released_local_total"), node.counter("replays_to_self_total")), (2, 1));
     assert_eq!(node.counter("decisions_local_total"), 3);
+}
+
+#[test]
+fn what_is_being_released_is_still_undecided() {
+    let mut node = Node::new("a");
+    for port in [1, 2] {
+        node.handshake_of(port);
+        node.wait(limits::HOLD_TIMED_MAX + milliseconds(1));
+        node.ask_of(port, &get("/"));
+        assert_eq!(written(&node.take(), Why::RepeatedSyn).len(), 1);
+        assert_eq!((node.states().last(), node.counter("connections_undecided")), (Some(&("releasing", "inspect")), 1));
+        assert_eq!(node.verdict(&syn_ack(port)), Verdict::Drop(DropReason::SynAckAbsorbed));
+        assert_eq!(written(&node.take(), Why::ReleasedWithEcho).len(), 2);
+    }
+    for port in [3, 4] {
+        node.handshake_of(port);
+    }
+    node.wait(limits::HOLD_TIMED_MAX + milliseconds(1));
+    for port in [3, 4] {
+        node.ask_of(port, &get("/"));
+    }
+    assert_eq!(node.counter("connections_undecided"), 2);
+    assert_eq!(node.counter("connections_front_end"), 2);
+}
+
+#[test]
+fn a_kernel_that_holds_fewer_again_parks_nobody() {
+    let mut node = Node::new("a");
+    node.engine.handle_backlog(frontend(), 8);
+    for port in 1..=6 {
+        node.handshake_of(port);
+        node.handshake_of(port + 100);
+        node.ask_of(port, &get("/"));
+        node.ask_of(port + 100, &get("/"));
+    }
+    assert_eq!((node.counter("parked_total"), node.counter("released_local_total")), (0, 12));
 }

@@ -5,4 +5,5 @@ mod driver;
 mod frontend;
 mod limits;
 mod noise;
+mod notes;
 mod owner;

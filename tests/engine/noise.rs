@@ -107,3 +107,17 @@ fn segments_of_the_local_servers_own_connections_pass() {
     let (verdict, packet) = node.read(&answer);
     assert_eq!((verdict, packet), (Verdict::Write, answer.build().into_inner()));
 }
+
+#[test]
+fn other_packets_over_ipv6_are_the_local_stacks_if_they_are_for_it() {
+    let mut node = Node::new("a");
+    let echo = |last: u8| {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 8, 58, 64];
+        packet.extend_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        packet.extend_from_slice(&[0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        packet.extend_from_slice(&[128, 0, 0, 0, 0, 1, 0, 1]);
+        packet
+    };
+    assert_eq!(node.tun(&mut echo(1)), Verdict::Write);
+    assert_eq!(node.tun(&mut echo(2)), Verdict::Drop(DropReason::NotOurs));
+}

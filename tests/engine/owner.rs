@@ -278,6 +278,11 @@ fn what_follows_a_flight_that_the_kernel_waits_for_becomes_part_of_it() {
     node.hear(A, Message::Commit { id: offer.id, more: vec![] });
     node.take();
     assert_eq!(node.overlay(A, &octets(PORT, flight(), b"more")).0, Verdict::Consumed);
+    // Alone: duplicate acknowledgements of what the kernel has already would reach the client.
+    let [packet] = written(&node.take(), Why::FirstFlight).try_into().expect("one");
+    let more = segment::<ToServerLocal>(&packet);
+    assert_eq!((more.seq(), more.payload()), (Seq::new(CLIENT_ISN).plus(1 + flight()), &b"more"[..]));
+    node.wait(limits::DELIVERY_INTERVAL);
     let [packet] = written(&node.take(), Why::FirstFlight).try_into().expect("one");
     assert_eq!(segment::<ToServerLocal>(&packet).payload(), [get("/images/cat"), b"more".to_vec()].concat());
     // Neither what leaves a hole, nor what is corrupt, nor an end.
@@ -500,4 +505,25 @@ fn an_owner_that_ends_resets_both_ends_of_what_it_serves() {
     assert_eq!(segment::<ToClientWire>(&reset).seq(), Seq::new(FRONTEND_ISN).plus(601), "exact for the client");
     assert!(said.contains(&Output::DestroySocket { local: alias, remote: client(PORT) }));
     assert_eq!(node.engine.live(), 0);
+}
+
+#[test]
+fn when_all_aliases_linger_the_one_that_has_been_over_longest_is_taken_again() {
+    let mut node = Node::new("b");
+    let mut used = Vec::new();
+    for serial in 0..limits::ALIASES_PER_FRONTEND as u64 {
+        let mut offer = offer(PORT);
+        offer.id.serial = serial;
+        node.socket = SocketState::SynReceived;
+        used.push(node.established(&offer));
+        node.socket = SocketState::TimeWait;
+        assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::SynKept));
+        assert_eq!(messages(&node.take()), [Message::Closed { id: offer.id }]);
+        node.wait(milliseconds(1));
+    }
+    let different: std::collections::BTreeSet<_> = used.iter().map(|alias| alias.address).collect();
+    assert_eq!(different.len(), limits::ALIASES_PER_FRONTEND);
+    node.hear(A, Message::Offer(Box::new(offer(PORT))));
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    assert_eq!(segment::<ToServerLocal>(&replay).destination(), used[0]);
 }

@@ -114,9 +114,16 @@ enum Event {
     ToClient(Vec<u8>),
     ToNode(usize, Vec<u8>, Offload),
     /// Sealed.
-    Overlay { to: usize, datagram: Vec<u8> },
+    Overlay {
+        to: usize,
+        datagram: Vec<u8>,
+    },
     /// A frame.
-    Control { from: usize, to: usize, octets: Vec<u8> },
+    Control {
+        from: usize,
+        to: usize,
+        octets: Vec<u8>,
+    },
 }
 
 pub struct Node {

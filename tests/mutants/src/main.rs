@@ -39,6 +39,8 @@ enum Edit {
     ArmGuard(usize),
     /// Around the guard that a match arm has already.
     FurtherGuard(usize),
+    /// Around an iterator that is returned.
+    Empty(usize),
 }
 
 struct Node {
@@ -72,14 +74,26 @@ impl File<'_> {
         let Some(first) = block.stmts.first() else { return };
         let mutants = self.taken("FnValue", first.span().start());
         if matches!(&signature.output, syn::ReturnType::Type(_, output) if matches!(**output, syn::Type::ImplTrait(_))) {
-            // One function cannot return values of two types.
-            self.impossible.extend(mutants.iter().map(|mutant| (mutant.number, "returns `impl Trait`")));
-            return;
+            return self.take_iterator(mutants, block);
         }
         let at = first.span().byte_range().start;
         if !mutants.is_empty() {
             let returns = mutants.into_iter().map(|mutant| (mutant.number, mutant.replacement)).collect();
             self.nodes.push(Node { range: at..at, edit: Edit::Return(returns) });
+        }
+    }
+
+    /// One function cannot return values of two types, but an iterator may end before it has begun.
+    fn take_iterator(&mut self, mutants: Vec<Mutant>, block: &syn::Block) {
+        for mutant in mutants {
+            match block.stmts.last() {
+                Some(syn::Stmt::Expr(last, None)) if mutant.replacement.contains("iter::empty()") => {
+                    self.nodes.push(Node { range: last.span().byte_range(), edit: Edit::Empty(mutant.number) });
+                }
+                _ => {
+                    self.impossible.insert(mutant.number, "returns `impl Trait`");
+                }
+            }
         }
     }
 
@@ -107,6 +121,10 @@ impl File<'_> {
                     write!(out, "if crate::mutation::is({number}) {{ /*<{number}*/ return {text}; /*>{number}*/ }} ")
                 }),
                 Edit::ArmGuard(number) => write!(out, " /*<{number}*/ if !crate::mutation::is({number}) /*>{number}*/ "),
+                Edit::Empty(number) => write!(
+                    out,
+                    "::std::iter::Iterator::take({kept}, if crate::mutation::is({number}) {{ /*<{number}*/ 0 /*>{number}*/ }} else {{ usize::MAX }})"
+                ),
                 Edit::FurtherGuard(number) => write!(out, "!crate::mutation::is({number}) && ({kept})"),
             };
             written.expect("a string takes everything");

@@ -34,7 +34,8 @@ pub fn read(plan: &Plan, variant: usize) -> ClusterFile {
 
 pub fn text(plan: &Plan, variant: usize) -> String {
     let count = plan.nodes.len();
-    let mut text = "cluster: swarm\noverlay: { port: 7400, aliases: [\"198.18.0.0/16\", \"fd00:ba70::/64\"] }\nnodes:\n".to_owned();
+    let mut text =
+        "cluster: swarm\noverlay: { port: 7400, aliases: [\"198.18.0.0/16\", \"fd00:ba70::/64\"] }\nnodes:\n".to_owned();
     for node in 0..count {
         let key = public_key_to_text(&[node as u8 + 1; 32]);
         let _ = writeln!(text, "  {}: {{ address: {}, public_key: \"{key}\" }}", NAMES[node], node_address(node, false));
@@ -56,11 +57,19 @@ pub fn text(plan: &Plan, variant: usize) -> String {
     for node in 0..count {
         let to = if variant == 1 { (node + 1) % count } else { node };
         if Some(to) != absent {
-            let _ = writeln!(text, "      - name: to-{0}\n        when: {{ path: \"/to/{0}/*\" }}\n        send_to: {1}", NAMES[node], NAMES[to]);
+            let _ = writeln!(
+                text,
+                "      - name: to-{0}\n        when: {{ path: \"/to/{0}/*\" }}\n        send_to: {1}",
+                NAMES[node], NAMES[to]
+            );
         }
     }
     let several: Vec<&str> = (0..count).rev().filter(|node| Some(*node) != absent).map(|node| NAMES[node]).collect();
-    let _ = writeln!(text, "      - name: any\n        when: {{ path: \"/any/*\" }}\n        send_to: [{}, local]", several.join(", "));
+    let _ = writeln!(
+        text,
+        "      - name: any\n        when: {{ path: \"/any/*\" }}\n        send_to: [{}, local]",
+        several.join(", ")
+    );
     let _ = writeln!(
         text,
         "    default: local\nlimits: {{ connections: {}, linger: {}s }}",

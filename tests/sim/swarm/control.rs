@@ -63,8 +63,7 @@ pub struct Sessions {
 impl Sessions {
     pub fn dial(&mut self, a: usize, b: usize) -> u64 {
         self.next += 1;
-        let session =
-            Session { ends: [a.min(b), a.max(b)], is_alive: true, received: Default::default(), last_arrival: [0, 0] };
+        let session = Session { ends: [a.min(b), a.max(b)], is_alive: true, received: Default::default(), last_arrival: [0, 0] };
         self.by_number.insert(self.next, session);
         self.next
     }

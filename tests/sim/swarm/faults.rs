@@ -226,7 +226,8 @@ impl World {
                 _ => (Flags::ACK, &[][..]),
             };
             // Far from any window: a stranger guesses one in ten thousands.
-            let far = |seq: u32, random: &mut Random| Seq::new(seq.wrapping_add(0x2000_0000).wrapping_add(random.next() as u32 >> 2));
+            let far =
+                |seq: u32, random: &mut Random| Seq::new(seq.wrapping_add(0x2000_0000).wrapping_add(random.next() as u32 >> 2));
             if forgery == Forgery::Syn && !self.is_served(node, model.destination(), model.source()) {
                 return;
             }
@@ -261,7 +262,8 @@ impl World {
     fn is_served(&self, node: usize, frontend: Endpoint, client: Endpoint) -> bool {
         let now = self.instant();
         let kernel = &self.nodes[node].kernel;
-        let is_live = |state: &str| matches!(state, "handshake" | "undecided" | "parked" | "offered" | "releasing" | "handed-off");
+        let is_live =
+            |state: &str| matches!(state, "handshake" | "undecided" | "parked" | "offered" | "releasing" | "handed-off");
         let mut flows = self.nodes[node].life.iter().flat_map(|life| Engine::flows(&life.engine, now));
         let is_known = flows.any(|view| (view.flow.client, view.flow.frontend) == (client, frontend) && is_live(view.state));
         let has_connection = |index| matches!(kernel.state(index), State::Established | State::CloseWait);

@@ -244,8 +244,7 @@ impl Kernel {
                 }
                 let next = segment.seq_end();
                 let next = known.said.map_or(next, |said| if said.next.is_before(&next) { next } else { said.next });
-                known.said =
-                    Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps: segment.timestamps() });
+                known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps: segment.timestamps() });
             }
             if is_syn_ack {
                 self.requests.hear(&packet, now);

@@ -49,19 +49,61 @@ kinds! {
 /// Something that happens to somebody.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    PartClient { client: usize, up: bool, down: bool, lasts: u64 },
-    PartOverlay { from: usize, to: usize, lasts: u64 },
-    StallControl { a: usize, b: usize, lasts: u64 },
+    PartClient {
+        client: usize,
+        up: bool,
+        down: bool,
+        lasts: u64,
+    },
+    PartOverlay {
+        from: usize,
+        to: usize,
+        lasts: u64,
+    },
+    StallControl {
+        a: usize,
+        b: usize,
+        lasts: u64,
+    },
     /// Each side notices after its own time.
-    BreakControl { a: usize, b: usize, noticed: [u64; 2] },
-    Crash { node: usize, lasts: u64, is_silent: bool },
-    Hang { node: usize, lasts: u64 },
-    StopApplication { node: usize, lasts: u64 },
-    Drain { node: usize, lasts: u64 },
-    Reload { node: usize, variant: usize },
-    FailGuards { node: usize, lasts: u64 },
-    FillQueue { node: usize, lasts: u64 },
-    Forge { forgery: Forgery, pick: u64 },
+    BreakControl {
+        a: usize,
+        b: usize,
+        noticed: [u64; 2],
+    },
+    Crash {
+        node: usize,
+        lasts: u64,
+        is_silent: bool,
+    },
+    Hang {
+        node: usize,
+        lasts: u64,
+    },
+    StopApplication {
+        node: usize,
+        lasts: u64,
+    },
+    Drain {
+        node: usize,
+        lasts: u64,
+    },
+    Reload {
+        node: usize,
+        variant: usize,
+    },
+    FailGuards {
+        node: usize,
+        lasts: u64,
+    },
+    FillQueue {
+        node: usize,
+        lasts: u64,
+    },
+    Forge {
+        forgery: Forgery,
+        pick: u64,
+    },
 }
 
 /// What somebody sends who is not on the path.
@@ -325,9 +367,9 @@ fn plan_errands(client: usize, nodes: &[NodePlan], errands: &mut Vec<Errand>, ra
             }
             _ => port = 40_000 + 100 * client as u16 + number as u16,
         }
-        let taken = errands.iter().any(|other| {
-            (other.client, other.port, other.frontend) == (client, port, frontend) && after != Some(other.number)
-        });
+        let taken = errands
+            .iter()
+            .any(|other| (other.client, other.port, other.frontend) == (client, port, frontend) && after != Some(other.number));
         if taken {
             port = 40_000 + 100 * client as u16 + 50 + number as u16;
             after = None;
@@ -434,7 +476,9 @@ fn plan_faults(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize, clients: usize) 
                     let client = random.below(clients as u64) as usize;
                     Fault::PartClient { client, up: ways != 0, down: ways != 1, lasts: random.between(50, 6_000) * MILLISECOND }
                 }
-                Kind::OverlayPartition => Fault::PartOverlay { from: node, to: other, lasts: random.between(20, 5_000) * MILLISECOND },
+                Kind::OverlayPartition => {
+                    Fault::PartOverlay { from: node, to: other, lasts: random.between(20, 5_000) * MILLISECOND }
+                }
                 Kind::ControlStall => Fault::StallControl { a: node, b: other, lasts: random.between(5, 1_900) * MILLISECOND },
                 Kind::ControlBreak => {
                     let mut notices = || *random.pick(&[0, 300, 40 * MILLISECOND, 1_900 * MILLISECOND]);

@@ -134,7 +134,9 @@ impl World {
         its.poll_at = [its.kernel.poll_at(now), its.application.poll_at()].into_iter().flatten().min();
         for event in events {
             self.trace.say(now, || match &event {
-                ApplicationEvent::Read { serial, octets, .. } => format!("application {}: {serial} reads {}", NAMES[node], octets.len()),
+                ApplicationEvent::Read { serial, octets, .. } => {
+                    format!("application {}: {serial} reads {}", NAMES[node], octets.len())
+                }
                 event => format!("application {}: {event:?}", NAMES[node]),
             });
             self.see(&Seen::Application { node, event: &event });
@@ -161,8 +163,11 @@ impl World {
             }
         }
         let has_offload = self.facts.plan.has_offload;
-        let captured =
-            if has_offload { offload::joined(captured) } else { captured.into_iter().map(|packet| (packet, Offload::NONE)).collect() };
+        let captured = if has_offload {
+            offload::joined(captured)
+        } else {
+            captured.into_iter().map(|packet| (packet, Offload::NONE)).collect()
+        };
         for (packet, offload) in captured {
             // Without a process there is a blackhole.
             self.give(node, Input::Tun(packet, offload));
@@ -176,12 +181,14 @@ impl World {
         let frontend = self.nodes[node].frontend_of(ends.0);
         let now = self.now;
         let Some(relabel) = &mut self.relabel else { return };
-        if is_syn_ack && !relabel[node].knows(ends)
+        if is_syn_ack
+            && !relabel[node].knows(ends)
             && let Some(frontend) = frontend
         {
             let flow = FlowKey { client: ends.1, frontend };
             let own = self.syn_acks.get(&flow).map(|(isn, tsval, at)| (*isn, tsval.wrapping_add(((now - at) / 1_000) as u32)));
-            let is_own = self.facts.frontends.iter().position(|known| *known == frontend).is_some() && self.node_of(frontend.address) == Some(node);
+            let is_own = self.facts.frontends.iter().position(|known| *known == frontend).is_some()
+                && self.node_of(frontend.address) == Some(node);
             let promised = if is_own { own } else { self.offered.get(&flow).copied() };
             if let (Some(promised), Some(relabel)) = (promised, &mut self.relabel) {
                 relabel[node].learn(ends, kernel, promised);
@@ -374,7 +381,10 @@ impl World {
             self.offered.insert(offer.flow, (offer.frontend_isn.raw(), tsval));
         }
         if let (Message::Accept(accept), true) = (message, self.relabel.is_some()) {
-            let is_zero = self.offered.values().any(|(isn, tsval)| *isn == accept.backend_isn && accept.tsval.is_none_or(|its| its == *tsval));
+            let is_zero = self
+                .offered
+                .values()
+                .any(|(isn, tsval)| *isn == accept.backend_isn && accept.tsval.is_none_or(|its| its == *tsval));
             if is_zero {
                 self.zero_shifts += 1;
             } else {
@@ -387,7 +397,8 @@ impl World {
 
     pub fn dial(&mut self, a: usize, b: usize) {
         let (a, b) = (a.min(b), a.max(b));
-        if self.sessions.between(a, b).is_some() || self.nodes[a].life.as_ref().is_none_or(|life| life.sessions.contains_key(&b)) {
+        if self.sessions.between(a, b).is_some() || self.nodes[a].life.as_ref().is_none_or(|life| life.sessions.contains_key(&b))
+        {
             return;
         }
         if !(self.nodes[a].is_awake() && self.nodes[b].is_awake()) {

@@ -11,9 +11,9 @@ impl Random {
 
     /// A stream of its own for one purpose, so that taking one purpose away leaves all others as they were.
     pub fn of(seed: u64, purpose: &str) -> Self {
-        let mixed = purpose.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |sum, octet| {
-            (sum ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let mixed = purpose
+            .bytes()
+            .fold(seed ^ 0xcbf2_9ce4_8422_2325, |sum, octet| (sum ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3));
         let mut random = Self(mixed);
         random.next();
         random

@@ -45,7 +45,8 @@ fn without() -> Without {
 }
 
 fn command(seed: u64, without: &Without) -> String {
-    let list = |name: &str, items: Vec<String>| if items.is_empty() { String::new() } else { format!("{name}={} ", items.join(",")) };
+    let list =
+        |name: &str, items: Vec<String>| if items.is_empty() { String::new() } else { format!("{name}={} ", items.join(",")) };
     let kinds = list("BATON_WITHOUT", without.kinds.iter().map(|kind| kind.name().to_owned()).collect());
     let errands = list("BATON_WITHOUT_ERRANDS", without.errands.iter().map(usize::to_string).collect());
     let faults = list("BATON_WITHOUT_FAULTS", without.faults.iter().map(usize::to_string).collect());

@@ -74,8 +74,7 @@ impl Trace {
                 Place::Client(client) => *client,
                 Place::Kernel(node) => clients + node,
             };
-            let record =
-                Record { interface: interface as u32, time: time * 1_000, direction: *direction, packet, comment: "" };
+            let record = Record { interface: interface as u32, time: time * 1_000, direction: *direction, packet, comment: "" };
             pcapng::packet(&mut out, &record);
         }
         std::fs::write(path, out)

@@ -97,9 +97,8 @@ impl World {
     pub fn new(plan: Plan, is_kept: bool, is_relabelled: bool) -> Self {
         set_virtual_clock(0);
         let frontends = (0..plan.nodes.len()).filter(|node| plan.nodes[*node].has_frontend);
-        let frontends = frontends.flat_map(|node| {
-            [false, true].map(|is_v6| Endpoint::new(node_address(node, is_v6), FRONTEND_PORT))
-        });
+        let frontends =
+            frontends.flat_map(|node| [false, true].map(|is_v6| Endpoint::new(node_address(node, is_v6), FRONTEND_PORT)));
         let facts = Facts { frontends: frontends.collect(), plan };
         let plan = &facts.plan;
         let count = plan.nodes.len();
@@ -210,7 +209,9 @@ impl World {
         host.poll_at = host.peer.poll_at(now);
         for event in events {
             self.trace.say(now, || match &event {
-                super::client::Event::Read { errand, octets } => format!("client {client}: errand {errand} reads {}", octets.len()),
+                super::client::Event::Read { errand, octets } => {
+                    format!("client {client}: errand {errand} reads {}", octets.len())
+                }
                 event => format!("client {client}: {event:?}"),
             });
             if let super::client::Event::Ended { .. } = event {
@@ -337,7 +338,10 @@ impl World {
     /// A client's address and index, for packets on their way to it.
     pub fn client_of(&self, address: IpAddr) -> Option<usize> {
         let clients = self.facts.plan.clients.iter().enumerate();
-        clients.map(|(index, client)| (index, client_address(index, client.is_v6))).find(|(_, its)| *its == address).map(|(index, _)| index)
+        clients
+            .map(|(index, client)| (index, client_address(index, client.is_v6)))
+            .find(|(_, its)| *its == address)
+            .map(|(index, _)| index)
     }
 
     fn finish(mut self, is_over: bool) -> Outcome {
@@ -355,7 +359,13 @@ impl World {
         if self.broken.is_none() && is_over {
             self.broken = self.remains();
         }
-        Outcome { broken: self.broken, trace: self.trace, steps: self.steps, counters: self.counters, zero_shifts: self.zero_shifts }
+        Outcome {
+            broken: self.broken,
+            trace: self.trace,
+            steps: self.steps,
+            counters: self.counters,
+            zero_shifts: self.zero_shifts,
+        }
     }
 
     /// Counters of a life that is over.
@@ -373,11 +383,16 @@ impl World {
         for (node, its) in self.nodes.iter().enumerate() {
             let Some(life) = &its.life else { continue };
             let name = NAMES[node];
-            for gauge in ["connections_front_end", "connections_back_end", "connections_lingering", "first_flight_bytes", "orphans"] {
+            for gauge in
+                ["connections_front_end", "connections_back_end", "connections_lingering", "first_flight_bytes", "orphans"]
+            {
                 let counters = life.engine.counters();
                 let value = counters.iter().find(|(counter, _)| counter == gauge).map_or(0, |(_, value)| *value);
                 if value > 0 {
-                    return Some(format!("at the end, {gauge} of node {name} is {value}: {:?}", life.engine.flows(self.instant())));
+                    return Some(format!(
+                        "at the end, {gauge} of node {name} is {value}: {:?}",
+                        life.engine.flows(self.instant())
+                    ));
                 }
             }
             if !its.guards.is_empty() {

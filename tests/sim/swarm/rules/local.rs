@@ -21,7 +21,8 @@ impl Rule for LocalSurvives {
     }
 
     fn see(&mut self, _: u64, seen: &Seen<'_>, facts: &Facts) -> Result<(), String> {
-        let errand_of = |number: &usize| facts.plan.errands.iter().find(|errand| errand.number == *number).expect("a known errand");
+        let errand_of =
+            |number: &usize| facts.plan.errands.iter().find(|errand| errand.number == *number).expect("a known errand");
         match seen {
             Seen::Fault { fault: Fault::StopApplication { node, .. } } => {
                 self.stopped.insert(*node);

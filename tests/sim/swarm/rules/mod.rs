@@ -23,24 +23,55 @@ use std::time::Instant;
 /// Something that happened.
 pub enum Seen<'a> {
     /// A client gave a packet to the network.
-    ClientSent { segment: &'a Segment<&'a [u8], ToServerWire> },
+    ClientSent {
+        segment: &'a Segment<&'a [u8], ToServerWire>,
+    },
     /// Something at a client.
-    Client { event: &'a ClientEvent },
+    Client {
+        event: &'a ClientEvent,
+    },
     /// A packet left a node; straight from its kernel, or through the process.
-    Left { node: usize, packet: &'a [u8], is_direct: bool, is_guarded: bool },
+    Left {
+        node: usize,
+        packet: &'a [u8],
+        is_direct: bool,
+        is_guarded: bool,
+    },
     /// A kernel is given a packet, by the process or past it.
-    Written { node: usize, packet: &'a [u8], is_guarded: bool },
+    Written {
+        node: usize,
+        packet: &'a [u8],
+        is_guarded: bool,
+    },
     /// Something at an application.
-    Application { node: usize, event: &'a ApplicationEvent },
+    Application {
+        node: usize,
+        event: &'a ApplicationEvent,
+    },
     /// An engine has seen a packet.
-    Verdict { node: usize, verdict: Verdict },
+    Verdict {
+        node: usize,
+        verdict: Verdict,
+    },
     /// An engine took an input and has said everything.
-    Step { node: usize, engine: &'a Engine, now: Instant },
+    Step {
+        node: usize,
+        engine: &'a Engine,
+        now: Instant,
+    },
     /// A process is gone, or was born anew.
-    Life { node: usize },
+    Life {
+        node: usize,
+    },
     /// Somebody's packet is about to reach an engine, or has: what the engine showed of its connections before and after.
-    Forged { node: usize, before: &'a str, after: &'a str },
-    Fault { fault: &'a Fault },
+    Forged {
+        node: usize,
+        before: &'a str,
+        after: &'a str,
+    },
+    Fault {
+        fault: &'a Fault,
+    },
 }
 
 /// What does not change.
@@ -52,7 +83,10 @@ pub struct Facts {
 impl Facts {
     pub fn client_of(&self, address: IpAddr) -> Option<usize> {
         let clients = self.plan.clients.iter().enumerate();
-        clients.map(|(index, client)| (index, super::cluster::client_address(index, client.is_v6))).find(|(_, its)| *its == address).map(|(index, _)| index)
+        clients
+            .map(|(index, client)| (index, super::cluster::client_address(index, client.is_v6)))
+            .find(|(_, its)| *its == address)
+            .map(|(index, _)| index)
     }
 
     /// Client's and front-end's end of an errand.

@@ -173,7 +173,10 @@ impl Connection {
             sack: segment.sack_permitted(),
             timestamps: segment.timestamps().is_some(),
         };
-        if promise.sack && !said.has_sack || promise.timestamps && !said.has_timestamps || promise.scale.is_some() && !said.has_scale {
+        if promise.sack && !said.has_sack
+            || promise.timestamps && !said.has_timestamps
+            || promise.scale.is_some() && !said.has_scale
+        {
             return Err("it grants what was not asked for");
         }
         if segment.ack() != said.isn.plus(1) {

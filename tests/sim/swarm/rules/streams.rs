@@ -29,7 +29,14 @@ impl Streams {
         Self { written, answers: BTreeMap::new(), requests: BTreeMap::new() }
     }
 
-    fn application_reads(&mut self, node: usize, serial: u64, remote: Endpoint, octets: &[u8], facts: &Facts) -> Result<(), String> {
+    fn application_reads(
+        &mut self,
+        node: usize,
+        serial: u64,
+        remote: Endpoint,
+        octets: &[u8],
+        facts: &Facts,
+    ) -> Result<(), String> {
         let (read, errands) = self.requests.entry((node, serial)).or_insert_with(|| {
             let errands = facts.plan.errands.iter().filter(|errand| facts.flow_of(errand).client == remote);
             (0, errands.map(|errand| errand.number).collect())

@@ -13,10 +13,13 @@ impl Rule for Untranslated {
     fn see(&mut self, _: u64, seen: &Seen<'_>, facts: &Facts) -> Result<(), String> {
         match seen {
             Seen::Left { node, packet, is_direct, is_guarded } => {
-                let segment = Segment::<_, ToClientWire>::parse(*packet).map_err(|error| format!("no TCP leaves node {node}: {error}"))?;
+                let segment =
+                    Segment::<_, ToClientWire>::parse(*packet).map_err(|error| format!("no TCP leaves node {node}: {error}"))?;
                 let (source, client) = (segment.source(), segment.destination());
                 if !facts.frontends.contains(&source) {
-                    return Err(format!("{source} is no front-end address: an untranslated packet leaves node {node}: {segment}"));
+                    return Err(format!(
+                        "{source} is no front-end address: an untranslated packet leaves node {node}: {segment}"
+                    ));
                 }
                 if facts.client_of(client.address).is_none() {
                     return Err(format!("a packet for nobody leaves node {node}: {segment}"));
