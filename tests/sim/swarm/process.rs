@@ -40,7 +40,7 @@ impl World {
         if its.policy.is_own_frontend(flow.frontend) && self.captures(node) {
             return self.give(node, Input::Tun(packet, Offload::NONE));
         }
-        self.into_kernel(node, packet);
+        self.write_to_kernel(node, packet);
     }
 
     fn give_if_captured(&mut self, node: usize, packet: Vec<u8>) {
@@ -55,7 +55,7 @@ impl World {
         self.nodes[node].life.as_ref().is_some_and(|life| life.hung.as_ref().is_none_or(|(since, _)| now < since + ALIVE))
     }
 
-    fn into_kernel(&mut self, node: usize, mut packet: Vec<u8>) {
+    fn write_to_kernel(&mut self, node: usize, mut packet: Vec<u8>) {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) {
             let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
             let ends = (segment.destination(), segment.source());
@@ -78,7 +78,7 @@ impl World {
             return self.leave(node, packet, false);
         }
         if self.node_of(to) == Some(node) || is_alias(to) {
-            return self.into_kernel(node, packet);
+            return self.write_to_kernel(node, packet);
         }
         // Somebody flipped a bit of an address: no route.
         if !self.facts.plan.kinds.contains(&super::plan::Kind::Corruption) {
@@ -150,9 +150,9 @@ impl World {
                 self.relabel_outward(node, ends, &mut packet);
             }
             self.trace.packet(now, Place::Kernel(node), true, &packet);
-            if is_alias(source.address) && self.sabotage != Some(Sabotage::AliasLeaves) {
-                captured.push(packet);
-            } else if is_syn_ack && self.nodes[node].policy.is_own_frontend(source) && self.captures(node) {
+            let is_of_replay = is_alias(source.address) && self.sabotage != Some(Sabotage::AliasLeaves);
+            let is_of_frontend = is_syn_ack && self.nodes[node].policy.is_own_frontend(source) && self.captures(node);
+            if is_of_replay || is_of_frontend {
                 captured.push(packet);
             } else {
                 self.leave(node, packet, true);

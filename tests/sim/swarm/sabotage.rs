@@ -40,7 +40,7 @@ impl Sabotage {
         match self {
             Self::OtherOctet if payload > 30 => {
                 // Two octets of one word apart change places with what balances them.
-                let at = packet.len() - payload + (payload / 2 & !1);
+                let at = packet.len() - payload + ((payload / 2) & !1);
                 let (first, second) = (packet[at], packet[at + 2]);
                 if first < 255 && second > 0 {
                     (packet[at], packet[at + 2]) = (first + 1, second - 1);
