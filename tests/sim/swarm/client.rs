@@ -3,12 +3,15 @@
 use super::super::host::Host;
 use super::bytes::answer_length;
 use super::cluster::{FRONTEND_PORT, client_address, node_address};
+use super::kernel::advance_bare;
 use super::plan::{ClientPlan, Errand};
-use baton::rewrite::{Flags, Segment, ToClientWire};
+use baton::flow::Endpoint;
+use baton::rewrite::{Client, Flags, Segment, Seq, ToClientWire, ToServerWire};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Duration;
 use smoltcp::wire::IpAddress;
+use std::collections::BTreeMap;
 
 /// A client that waits asks now and then whether anybody is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(7);
@@ -78,6 +81,8 @@ pub struct Stack {
     /// Sockets that are over for the errand; some are in TIME-WAIT.
     old: Vec<(SocketHandle, u16, usize)>,
     events: Vec<Event>,
+    /// The end of what each connection has sent.
+    next: BTreeMap<(Endpoint, Endpoint), Seq<Client>>,
 }
 
 impl Stack {
@@ -85,7 +90,7 @@ impl Stack {
         let address = client_address(client, plan.is_v6);
         let host = Host::with(&[address], seed, plan.mtu, plan.clock);
         let errands = errands.into_iter().map(|errand| (errand, Stage::Waiting)).collect();
-        Self { plan: plan.clone(), host, errands, old: Vec::new(), events: Vec::new() }
+        Self { plan: plan.clone(), host, errands, old: Vec::new(), events: Vec::new(), next: BTreeMap::new() }
     }
 
     fn starts(&self, errand: &Errand) -> Option<u64> {
@@ -179,7 +184,18 @@ impl Peer for Stack {
             }
             !is_closed
         });
-        std::mem::take(&mut self.host.wire.outgoing)
+        let mut sent = std::mem::take(&mut self.host.wire.outgoing);
+        for packet in &mut sent {
+            let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { continue };
+            let (ends, end) = ((segment.source(), segment.destination()), segment.seq_end());
+            let is_ahead = segment.flags().contains(Flags::SYN) || self.next.get(&ends).is_none_or(|next| next.is_before(&end));
+            if is_ahead {
+                self.next.insert(ends, end);
+            } else {
+                advance_bare::<ToServerWire>(packet, self.next[&ends]);
+            }
+        }
+        sent
     }
 
     fn poll_at(&mut self, now: u64) -> Option<u64> {
