@@ -18,6 +18,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(7);
 /// How long a client may be silent behind its last answer before it closes.
 const LINGERING: u64 = 20_000;
 
+/// How long the other end may take to close.
+const CLOSING_MAX: u64 = 60_000_000;
+
 /// One end of client connections. A hand-driven TCP fits here as well as a whole stack.
 pub trait Peer {
     fn receive(&mut self, packet: Vec<u8>, now: u64);
@@ -188,6 +191,9 @@ impl Peer for Stack {
         for packet in &mut sent {
             let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { continue };
             let (ends, end) = ((segment.source(), segment.destination()), segment.seq_end());
+            if segment.flags().contains(Flags::RST) {
+                continue;
+            }
             let is_ahead = segment.flags().contains(Flags::SYN) || self.next.get(&ends).is_none_or(|next| next.is_before(&end));
             if is_ahead {
                 self.next.insert(ends, end);
@@ -238,9 +244,17 @@ impl Open {
             return Some(Ending::Aborted);
         }
         self.write(errand, socket, now);
+        if self.close_at.is_some_and(|at| now >= at + CLOSING_MAX) {
+            // It has what it wanted, and is not interested in how the other end closes.
+            socket.abort();
+            return Some(Ending::Complete);
+        }
         let is_complete = self.answers == self.requests.len();
+        if is_complete {
+            self.close_at.get_or_insert(now + LINGERING);
+        }
         if is_complete && !self.has_closed && socket.state() == State::Established {
-            let close_at = *self.close_at.get_or_insert(now + LINGERING);
+            let close_at = self.close_at.unwrap_or(now);
             let server_closes = errand.requests.last().is_some_and(|request| request.is_last);
             if !server_closes && close_at <= now {
                 self.has_closed = true;
@@ -325,7 +339,7 @@ impl Open {
         let write = (self.is_connected && self.next_write > now).then_some(self.next_write);
         let abort = errand.aborts.map(|(_, patience)| self.since + patience);
         let pause = self.paused_until.filter(|until| *until > now);
-        let close = self.close_at.filter(|at| *at > now);
+        let close = self.close_at.map(|at| if at > now { at } else { at + CLOSING_MAX });
         [write, abort, pause, close].into_iter().flatten().filter(|at| *at > now).min()
     }
 }
