@@ -112,12 +112,16 @@ impl Connection {
             }
             return;
         }
+        // A reset answers what may be nobody's.
+        if flags.contains(Flags::RST) {
+            return;
+        }
         let Some(said) = self.said.iter_mut().min_by_key(|said| segment.seq().raw().wrapping_sub(said.isn.raw())) else { return };
         if said.next.is_before(&segment.seq_end()) {
             said.next = segment.seq_end();
         }
         said.hear_clock(tsval);
-        if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) {
+        if flags.contains(Flags::ACK) {
             let edge = segment.ack().plus(u32::from(segment.window()) << said.scale.shift());
             if said.right_edge.is_none_or(|before| before.is_before(&edge)) {
                 said.right_edge = Some(edge);
