@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 /// Linux gives a request up after five SYN-ACKs more.
 const REQUEST_LIFETIME: u64 = 63_000_000;
-/// Linux waits so long for the other end's FIN when nobody reads any more (`tcp_fin_timeout`).
-const HALF_CLOSED_LIFETIME: u64 = 60_000_000;
+/// Linux waits for the other end's FIN when nobody reads any more, but not for ever (`tcp_fin_timeout`, 60 s there).
+const HALF_CLOSED_LIFETIME: u64 = 240_000_000;
 /// Unacknowledged for so long, a connection is given up.
 const PATIENCE: Duration = Duration::from_secs(900);
 
