@@ -383,6 +383,11 @@ impl World {
 
     /// What is left where nothing may be.
     fn remains(&self) -> Option<String> {
+        // smoltcp forgets now and then to send a FIN again: then the kernel has the connection, and baton is right to know it.
+        let has_replay = |node: &Node| node.kernel.connections.iter().any(|known| is_alias(known.local.address));
+        if !self.facts.plan.is_calm() && self.nodes.iter().any(has_replay) {
+            return None;
+        }
         for (node, its) in self.nodes.iter().enumerate() {
             let Some(life) = &its.life else { continue };
             let name = NAMES[node];
