@@ -527,3 +527,23 @@ fn when_all_aliases_linger_the_one_that_has_been_over_longest_is_taken_again() {
     let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
     assert_eq!(segment::<ToServerLocal>(&replay).destination(), used[0]);
 }
+
+#[test]
+fn a_connection_that_is_forgotten_takes_nothing_of_the_next_one_with_it() {
+    let mut node = Node::new("b");
+    node.established(&offer(PORT));
+    node.socket = SocketState::TimeWait;
+    assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::SynKept));
+    let mut next = offer(PORT);
+    next.id.serial += 1;
+    node.socket = SocketState::SynReceived;
+    node.take();
+    let alias = node.established(&next);
+    node.wait(limits::LINGER);
+    assert_eq!(node.states(), [("established", "translate")]);
+    let (verdict, packet) = node.overlay(A, &ack(PORT));
+    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
+    node.socket = SocketState::Absent;
+    node.wait(limits::IDLE_CHECK_INTERVAL + limits::LINGER);
+    assert_eq!(node.overlay(A, &ack(PORT)).0, Verdict::Drop(DropReason::NoConnection));
+}
