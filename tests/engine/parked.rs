@@ -133,3 +133,22 @@ fn a_kernel_that_went_on_is_not_parked() {
     assert_eq!(written(&said, Why::Released).len(), 1);
     assert_eq!(node.states(), []);
 }
+
+#[test]
+fn a_replay_to_self_has_nowhere_else_to_go_and_is_delivered_with_patience() {
+    let mut node = Node::new("a");
+    parked(&mut node, PORT);
+    node.ask_of(PORT, &get("/"));
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    let alias = segment::<ToServerWire>(&replay).destination();
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Consumed);
+    node.wait(limits::DELIVERY_PATIENCE - milliseconds(1));
+    assert_eq!((node.counter("resets_total"), node.counter("handoffs_returned_total")), (0, 0));
+    assert!(written(&node.take(), Why::FirstFlight).len() > 20);
+    // Then it is over, for the client, too.
+    node.wait(milliseconds(500));
+    node.socket = SocketState::Absent;
+    node.wait(milliseconds(500));
+    assert_eq!(node.counter("resets_total"), 1);
+    assert_eq!(node.counter("first_flight_bytes"), 0);
+}
