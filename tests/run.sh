@@ -38,6 +38,9 @@ scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
+alone                120  netns-scripts/lost-and-repeated-handshakes.sh
+scenario             150  netns-scripts/options-that-fall-back.sh
+scenario             150  netns-scripts/settings-of-three-kernels.sh
 scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
@@ -53,15 +56,15 @@ scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/silent-clients.sh
-scenario             150  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
-scenario             150  env WAYS='without handed-off' netns-scripts/impaired-network.sh
+scenario             300  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
+scenario             300  env WAYS='without handed-off' netns-scripts/impaired-network.sh
 scenario             120  netns-scripts/half-closed.sh
 scenario             120  netns-scripts/resets-at-every-state.sh
 scenario             120  netns-scripts/stops-reading.sh
 scenario             120  netns-scripts/http-courses.sh
 scenario             150  netns-scripts/long-lived.sh
 scenario             120  netns-scripts/narrow-route-to-the-client.sh
-scenario             150  netns-scripts/path-narrows.sh
+scenario             300  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
 scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
@@ -108,10 +111,13 @@ large-and-impaired  1500  env SIZE=50M KINDS='duplicating reordering jittering l
 scenario             300  netns-scripts/link-sizes.sh
 large-links          300  env SIZE=50M netns-scripts/link-sizes.sh
 scenario             300  env FAMILY=6 netns-scripts/link-sizes.sh
-scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
+alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
+scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
+scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
+every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
 scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh

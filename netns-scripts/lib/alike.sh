@@ -70,7 +70,7 @@ assert_alike() {
     ok "every course looks the same each way"
 }
 compare_courses() { "$PYTHON" "$scripts_dir/tools/alike.py" compare "$run_dir/oracle-courses.json" "$courses" "$@" \
-    ${BEYOND:+--beyond} --few "${FEW:-3}" server.spurious_retransmission server.retransmission server:FIN client.{duplicate_ack,retransmission,spurious_retransmission}; }
+    ${BEYOND:+--beyond} --few "${FEW:-6}" server.spurious_retransmission server.retransmission server:FIN client.{duplicate_ack,retransmission,spurious_retransmission}; }
 
 # lose_once KIND PORT...: the first segment of that kind of the connections with these ports of the client, and no other. See
 # tools/echoes.py for the kinds.

@@ -198,7 +198,8 @@ oracle_controls() {
             *checksum | timestamp) must_fail "$kind is wrong in one segment" assert_clean spoilt ;;
             *)
                 must_fail "one segment: $kind" assert_as_transparent_as spoilt "$1"
-                must_fail "one segment: $kind" assert_no_worse_than spoilt "$1" 1 0
+                # How often a window is full varies with the reader; see CLASSES in tools/oracle.py.
+                [[ $kind == zero-window ]] || must_fail "one segment: $kind" assert_no_worse_than spoilt "$1" 1 0
                 ;;
         esac
     done

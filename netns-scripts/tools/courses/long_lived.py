@@ -11,7 +11,7 @@ import time
 from ends import name_of
 from table import CUT, course
 
-LONG = float(os.environ.get("IDLE_FOR", "15"))
+LONG = float(os.environ.get("IDLE_FOR", "12"))
 
 
 def two_answers(client, name, wait):
