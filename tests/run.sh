@@ -23,7 +23,7 @@ log_dir=$target_dir/tests
 # Each line: name, bound in seconds, command. A scenario's name is that of its script, with its family if that is IPv6.
 core_steps() {
     cat <<'END'
-format               120  cargo fmt --all --check -- --color=never
+format               120  check_format
 lints                900  cargo clippy --all-targets -- -D warnings
 documentation        600  check_documentation
 tests                900  cargo test
@@ -103,7 +103,13 @@ check_documentation() {
     RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --no-deps --document-private-items
 }
 
-check_scripts() { shellcheck -x -a netns-scripts/*.sh tests/*.sh .ci/run; }
+# The fuzz targets are a package of their own, which only a nightly toolchain builds; its sources are formatted like all.
+check_format() {
+    cargo fmt --all --check -- --color=never
+    cargo fmt --manifest-path fuzz/Cargo.toml --check -- --color=never
+}
+
+check_scripts() { shellcheck -x -a netns-scripts/*.sh tests/*.sh fuzz/*.sh .ci/run; }
 
 # --- the arguments ------------------------------------------------------------------------------------------------
 

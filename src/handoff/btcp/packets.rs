@@ -27,6 +27,10 @@ impl Btcp {
             {
                 ctx.drop(DropReason::Checksum)
             }
+            // It would end what is remembered of a connection that is over, and lift its guard.
+            State::HandedOff(_) | State::Lingering(_) | State::Lost if is_syn && !segment.checksums_are_right() => {
+                ctx.drop(DropReason::Checksum)
+            }
             State::Handshake(_) => self.in_handshake(slot, segment, ctx, now),
             State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_) => {
                 self.while_undecided(slot, &segment, ctx, now)
