@@ -68,6 +68,7 @@ scenario             300  netns-scripts/many-connections.sh
 scenario             600  netns-scripts/every-direction-at-once.sh
 scenario             120  netns-scripts/both-families.sh
 scenario             120  netns-scripts/unusual-packets.sh
+scenario             150  netns-scripts/packet-scripts.sh
 scenario             120  netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh

@@ -131,11 +131,17 @@ pub fn all(scripts: Vec<Script>, options: Options) -> Result<bool, String> {
             let traces = options.traces.as_ref().map(|to| to.join(format!("{}-{}", script.name, way.name)));
             let (device, sender) = (device.clone(), sender.clone());
             thread::spawn(move || {
-                let mut player =
-                    Player { device, receiver, application: way.application, server: None, client, began: Instant::now() };
+                let mut player = Player {
+                    device,
+                    receiver,
+                    application: way.application.clone(),
+                    server: None,
+                    client,
+                    began: Instant::now(),
+                };
                 let mut peer = Peer::new(script.clone(), setup);
                 let played = player.play(&mut peer);
-                let result = as_wanted(&script, played);
+                let result = as_wanted(&script, &way, played);
                 if let Some(traces) = traces {
                     let _ = std::fs::write(traces, peer.trace().join("\n") + "\n");
                 }
@@ -166,13 +172,15 @@ fn first_line(outcome: &Outcome) -> &str {
     outcome.result.as_ref().err().and_then(|failure| failure.lines().next()).unwrap_or_default()
 }
 
-/// A control passes when it fails as it must.
-fn as_wanted(script: &Script, result: Result<(), String>) -> Result<(), String> {
-    let Some((line, what)) = &script.settings.must_fail else { return result };
-    let Err(failure) = result else { return Err(format!("{}: this control must fail, and did not\n", script.file)) };
+/// A control passes when it fails as it must, and so does a way in which a difference is known.
+fn as_wanted(script: &Script, way: &Way, result: Result<(), String>) -> Result<(), String> {
+    let differs = script.settings.differs.as_ref().filter(|(name, ..)| way.name.starts_with(name.as_str()));
+    let wanted = script.settings.must_fail.as_ref().map(|(line, what)| (line, what));
+    let Some((line, what)) = differs.map(|(_, line, what)| (line, what)).or(wanted) else { return result };
+    let Err(failure) = result else { return Err(format!("{}: this must fail in line {line}, and did not\n", script.file)) };
     let first = failure.lines().next().unwrap_or_default();
     let is_wanted = first.starts_with(&format!("{}:{line}: ", script.file)) && first.contains(what.as_str());
-    if is_wanted { Ok(()) } else { Err(format!("this control must fail in line {line} with '{what}':\n{failure}")) }
+    if is_wanted { Ok(()) } else { Err(format!("this must fail in line {line} with '{what}':\n{failure}")) }
 }
 
 /// 10.79.WAY.SCRIPT or fd79::WAY:SCRIPT: what a kernel remembers about a client's address (RFC 9040) is of one script only.
@@ -224,6 +232,9 @@ fn say(options: &Options, scripts: &[Arc<Script>], outcomes: Vec<(usize, Outcome
             continue;
         }
         passed += 1;
+        if settings.must_fail.is_some() || settings.differs.is_some() {
+            continue;
+        }
         match outlines.entry((script, options.ways[way].family())) {
             Entry::Vacant(first) => {
                 first.insert((way, outcome.outline));
