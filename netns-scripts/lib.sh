@@ -324,14 +324,23 @@ END
 
 mend_control_port() { in_ns switch nft delete table bridge "cut_$1"; }
 
-# lose_packets PERCENT: of everything that passes the switch.
+# lose_packets PERCENT [WHERE]: of TCP and UDP that passes the switch: `anywhere`, `to-client`, `from-client`, `client` (both),
+# or `between-servers`.
 lose_packets() {
+    local -A passes=([anywhere]='' [to-client]='oifname "client"' [from-client]='iifname "client"'
+        [between-servers]='iifname != "client" oifname != "client"')
+    local where=${2:-anywhere} rules='' place
+    [[ $where != client ]] || where='to-client from-client'
+    for place in $where; do
+        [[ -v passes[$place] ]] || fail "nothing passes '$place'"
+        rules+="    ${passes[$place]} meta l4proto { tcp, udp } numgen random mod 100 < $1 counter name lost drop"$'\n'
+    done
     in_ns switch nft -f - <<END
 table bridge lossy {
   counter lost { }
   chain passes {
     type filter hook forward priority 10;
-    meta l4proto { tcp, udp } numgen random mod 100 < $1 counter name lost drop
+$rules
   }
 }
 END

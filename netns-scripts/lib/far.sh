@@ -2,25 +2,30 @@
 # A client that is far away: tools/shaper.py takes the place of the client's wire. Source after lib.sh, and call after
 # `topology_up`.
 
-# move_client_away MILLISECONDS: of round trip. May be called again. The addresses, the hardware address and the name of
+far_mac='' far_addresses=() shaper=''
+
+# move_client_away MILLISECONDS [OPTION...]: of round trip, and further options of tools/shaper.py, whose near end is the client.
+# May be called again. The addresses, the hardware address and the name of
 # the switch port stay what they were, so that nothing else on the stage notices.
 move_client_away() {
-    local name switch mac line
+    local name switch line
     name=$(namespace client)
     switch=$(namespace switch)
-    mac=$(ip -n "$name" -br link show dev eth0 | awk '{ print $3 }')
-    local addresses=()
-    while read -r line; do addresses+=("$line"); done < <(ip -n "$name" -o address show dev eth0 scope global | awk '{ print $4 }')
-    if [[ -n ${shaper:-} ]]; then end_shaper; else ip -n "$name" link delete eth0; fi
+    if [[ ${#far_addresses[@]} -eq 0 ]]; then
+        far_mac=$(ip -n "$name" -br link show dev eth0 | awk '{ print $3 }')
+        while read -r line; do far_addresses+=("$line"); done < <(ip -n "$name" -o address show dev eth0 scope global | awk '{ print $4 }')
+        ip -n "$name" link delete eth0
+    fi
+    [[ -z $shaper ]] || end_shaper
     rm -f "$run_dir/log/shaper.log"
     spawn switch "$run_dir/log/shaper.log" "$PYTHON" "$scripts_dir/tools/shaper.py" "$name/eth0" "$switch/client" \
-        --delay "$("$PYTHON" -c "print($1 / 2)")"
+        --delay "$("$PYTHON" -c "print($1 / 2)")" "${@:2}"
     shaper=$spawned
     wait_until 10 grep -q ready "$run_dir/log/shaper.log"
     # A window's worth of segments arrives at once; the queue of a TAP, 1,000 frames, would lose some.
     ip -n "$switch" link set dev client txqueuelen 100000 master br0 up
-    ip -n "$name" link set dev eth0 address "$mac" txqueuelen 100000
-    for line in "${addresses[@]}"; do ip -n "$name" address add "$line" dev eth0; done
+    ip -n "$name" link set dev eth0 address "$far_mac" txqueuelen 100000
+    for line in "${far_addresses[@]}"; do ip -n "$name" address add "$line" dev eth0; done
     ip -n "$name" link set dev eth0 up
     # What was learned at another distance: neighbours, and round trips of former connections.
     local node
@@ -37,6 +42,9 @@ end_shaper() {
     shaper=
     grep -q '"refused": 0' "$run_dir/log/shaper.log" || fail "the shaper lost frames: $(tail -n 1 "$run_dir/log/shaper.log")"
 }
+
+# shaper_did WHAT: of the last one that ended: `[from the client, to the client]`, such as `[12, 7]`.
+shaper_did() { tail -n 1 "$run_dir/log/shaper.log" | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 # forget_round_trips NODE: a kernel keeps what it measured of a client, for the client's next connections (tcp_metrics).
 forget_round_trips() { in_ns "$1" ip tcp_metrics flush all >/dev/null; }

@@ -213,8 +213,8 @@ stop_baton() {
     local pid
     pid=$(baton_pid "$1")
     timeout 60 "$BATON" stop --socket "$run_dir/$1/baton.sock" || fail "baton stop on $1 gave status $?"
-    # The command returns when the process is gone; the shell may need a moment to have reaped it.
-    wait_until 1 process_gone "$pid"
+    # The command returns when the process has said its last word; on a machine at work it may need a moment to be gone.
+    wait_until 5 process_gone "$pid"
 }
 
 kill_baton() {

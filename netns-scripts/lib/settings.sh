@@ -4,7 +4,7 @@
 # set_at NODE:NAME=VALUE...: settings of net.ipv4.
 set_at() {
     local setting name node commands
-    for node in a b client; do
+    for node in a b c client; do
         commands=
         for setting in "$@"; do
             [[ $setting == "$node":* ]] || continue

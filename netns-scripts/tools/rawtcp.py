@@ -3,7 +3,8 @@
   rawtcp.py request ADDRESS PATH --source-port PORT --order ORDER
       One HTTP request. ORDER is `octets` (one octet per segment) or the order in which three segments leave, such as
       `3,1,2`; a number may come twice. Prints one JSON object.
-      --from ADDRESS sends from that one. --clad KIND: the segments of the request come in packets with extension headers
+      --mss NUMBER or `none` is what its SYN says; --syn-options HEX and --options HEX are more options in the SYN and in every
+      other segment. --from ADDRESS sends from that one. --clad KIND: the segments of the request come in packets with extension headers
       of IPv6 (`hop-by-hop`, `destination`, `routing`, `whole` for a fragment header around all of the packet, `all` for
       four of them), or, of either family, in two `fragments` each.
   rawtcp.py forge ADDRESS --source-port PORT --count N KIND
@@ -49,7 +50,7 @@ class Segment:
         self.source_port, self.destination_port, self.seq, self.ack, offset, self.flags, self.window = struct.unpack("!HHIIBBH", tcp[:16])
         self.payload = tcp[(offset >> 4) * 4:]
         self.tsval = self.tsecr = None
-        options = tcp[20:(offset >> 4) * 4]
+        options = self.options = tcp[20:(offset >> 4) * 4]
         while options and options[0] != 0:
             if options[0] == 1:
                 options = options[1:]
@@ -152,8 +153,9 @@ class Wire:
 class Client:
     """Enough of TCP for one request: collects the answer in order, acknowledges, repeats what was not acknowledged."""
 
-    def __init__(self, wire):
+    def __init__(self, wire, mss=1460, syn_options=b"", more_options=b""):
         self.wire = wire
+        self.mss, self.syn_options, self.more_options = mss, syn_options, more_options
         self.isn = random.getrandbits(32)
         self.clock_offset = random.getrandbits(31)
         self.tsecr = 0
@@ -161,14 +163,16 @@ class Client:
         self.waiting = {}
         self.acknowledged = 0
         self.finished = self.reset = False
-        self.outside = 0
+        self.outside = self.largest = 0
 
     def options(self):
         tsval = (int(time.monotonic() * 1000) + self.clock_offset) & 0xFFFFFFFF
-        return struct.pack("!BBBBII", 1, 1, 8, 10, tsval, self.tsecr)
+        return struct.pack("!BBBBII", 1, 1, 8, 10, tsval, self.tsecr) + self.more_options
 
     def connect(self):
-        syn_options = struct.pack("!BBHBB", 2, 4, 1460, 4, 2) + self.options()[2:] + struct.pack("!BBBB", 1, 3, 3, 7)
+        syn_options = struct.pack("!BBH", 2, 4, self.mss) if self.mss is not None else b""
+        syn_options += struct.pack("!BB", 4, 2) + self.options()[2:12] + struct.pack("!BBBB", 1, 3, 3, 7) + self.syn_options
+        syn_options += b"\1" * (-len(syn_options) % 4)
         for _ in range(5):
             self.wire.send(self.isn, 0, SYN, options=syn_options)
             answer = self.wire.receive(1.0)
@@ -177,7 +181,7 @@ class Client:
             if answer.flags & RST:
                 raise ConnectionRefusedError
             if answer.flags & (SYN | ACK) == SYN | ACK and answer.ack == (self.isn + 1) & 0xFFFFFFFF:
-                self.server_isn = answer.seq
+                self.server_isn, self.syn_ack_options = answer.seq, answer.options
                 self.tsecr = answer.tsval or 0
                 self.send_acknowledgement()
                 return
@@ -207,6 +211,7 @@ class Client:
             self.acknowledged = max(self.acknowledged, (segment.ack - self.isn - 1) & 0x7FFFFFFF)
         if segment.tsval is not None:
             self.tsecr = segment.tsval
+        self.largest = max(self.largest, len(segment.payload))
         if segment.payload or segment.flags & FIN:
             self.waiting[offset] = (segment.payload, bool(segment.flags & FIN))
             for start in sorted(self.waiting):
@@ -248,7 +253,9 @@ def request(options):
     else:
         edges = [0, 9, 30, len(text)]
         pieces = [(edges[int(number) - 1], edges[int(number)]) for number in options.order.split(",")]
-    client = Client(Wire(options.address, options.source_port, own_address=options.own_address, clad=options.clad))
+    wire = Wire(options.address, options.source_port, own_address=options.own_address, clad=options.clad)
+    more_options = options.more_options + b"\1" * (-len(options.more_options) % 4)
+    client = Client(wire, None if options.mss == "none" else int(options.mss), options.syn_options, more_options)
     client.connect()
     repeated = client.request(text, pieces)
     head, _, body = bytes(client.stream).partition(b"\r\n\r\n")
@@ -263,6 +270,8 @@ def request(options):
         "finished": client.finished,
         "reset": client.reset,
         "outside_window": client.outside,
+        "syn_ack_options": client.syn_ack_options.hex(),
+        "largest": client.largest,
     }))
 
 
@@ -300,6 +309,9 @@ def main():
     command.add_argument("--order", required=True)
     command.add_argument("--from", dest="own_address")
     command.add_argument("--clad")
+    command.add_argument("--mss", default="1460")
+    command.add_argument("--syn-options", type=bytes.fromhex, default=b"")
+    command.add_argument("--options", dest="more_options", type=bytes.fromhex, default=b"")
     command = commands.add_parser("forge")
     command.set_defaults(run=forge)
     command.add_argument("address")

@@ -1,11 +1,20 @@
-"""A wire that is long: carries frames between two devices that it makes, each frame later by a fixed time.
+"""A wire that is long and not good: carries frames between two devices that it makes, each frame later, and not each as it was.
 
-  shaper.py NAMESPACE/DEVICE NAMESPACE/DEVICE --delay MILLISECONDS
+  shaper.py NEAR_NAMESPACE/DEVICE FAR_NAMESPACE/DEVICE --delay MILLISECONDS [OPTION...]
 
-Both devices are TAPs; they live as long as this process. `--delay` is for one direction, so that a round trip takes twice
-as long. A netem for kernels without one: each direction has a queue of its own, ordered by the moment at which a frame is
-due, so that whatever changes that moment (jitter), the frame's number in the queue (reordering, duplicates) or whether it
-enters it (loss) has its place in `Direction.take`. Prints `ready`, and on TERM or INT what it carried.
+  --delay MS         of every frame; for one direction, so that a round trip takes twice as long
+  --jitter MS        up to this much more, which changes from frame to frame; frames stay in order
+  --loss PERCENT     of the frames with TCP, as all of the following
+  --burst FRAMES     they are lost in runs of this many on average (1)
+  --duplicate PERCENT  arrive twice
+  --reorder PERCENT  arrive later by --reorder-by MS (2): behind those that were sent after them
+  --corrupt PERCENT  have one bit of the TCP header or payload changed, and so a wrong checksum
+  --seed N           of the chances (1)
+
+Each option has one value for both directions or two, as in `--loss 5,0`: first what leaves the near device.
+
+Both devices are TAPs; they live as long as this process. A netem for kernels without one: each direction has a queue of its
+own, ordered by the moment at which a frame is due. Prints `ready`, and on TERM or INT what it did, by direction.
 """
 
 import argparse
@@ -15,6 +24,7 @@ import fcntl
 import heapq
 import json
 import os
+import random
 import select
 import signal
 import struct
@@ -45,23 +55,68 @@ def open_tap(place):
     return descriptor
 
 
+def is_tcp(frame):
+    return (frame[12:14] == b"\x08\x00" and frame[23] == 6) or (frame[12:14] == b"\x86\xdd" and frame[20] == 6)
+
+
 class Direction:
     """Frames on their way from one device to the other."""
 
-    def __init__(self, source, sink, delay):
-        self.source, self.sink, self.delay = source, sink, delay
-        self.queue, self.number = [], 0
-        self.carried = self.refused = 0
+    def __init__(self, source, sink, options, seed):
+        self.source, self.sink = source, sink
+        self.delay, self.jitter, self.reorder_by = options["delay"] / 1000, options["jitter"] / 1000, options["reorder_by"] / 1000
+        self.duplicate, self.reorder, self.corrupt = (options[name] / 100 for name in ("duplicate", "reorder", "corrupt"))
+        # Two states (Gilbert): a run of losses ends with `leaves` and begins with `enters`, so that `loss` of all are lost.
+        loss = options["loss"] / 100
+        self.leaves = 1 / max(1, options["burst"])
+        self.enters = self.leaves * loss / (1 - loss)
+        self.in_burst = False
+        self.random = random.Random(seed)
+        self.queue, self.number, self.last_due = [], 0, 0
+        self.refused = 0
+        self.did = {"carried": 0, "lost": 0, "duplicated": 0, "reordered": 0, "corrupted": 0}
+
+    def is_lost(self):
+        if self.leaves == 1:
+            # Runs of one: each frame for itself.
+            return self.enters > 0 and self.random.random() < self.enters / (1 + self.enters)
+        self.in_burst = self.random.random() < (1 - self.leaves if self.in_burst else self.enters)
+        return self.in_burst
 
     def take(self):
-        """Takes in what the source has; False when there was nothing."""
+        """Takes in what the source has; nothing may be there."""
         for _ in range(BURST):
             try:
                 frame = os.read(self.source, FRAME_MAX)
             except BlockingIOError:
                 return
-            self.number += 1
-            heapq.heappush(self.queue, (time.monotonic() + self.delay, self.number, frame))
+            due = time.monotonic() + self.delay
+            if self.jitter:
+                due = self.last_due = max(self.last_due, due + self.random.random() * self.jitter)
+            if not is_tcp(frame):
+                self.put(due, frame)
+                continue
+            if self.is_lost():
+                self.did["lost"] += 1
+                continue
+            if self.corrupt and self.random.random() < self.corrupt:
+                self.did["corrupted"] += 1
+                frame = bytearray(frame)
+                first = 34 if frame[12] == 8 else 54
+                # Padding of a short frame is nobody's.
+                end = 14 + (frame[16] << 8 | frame[17]) if frame[12] == 8 else 54 + (frame[18] << 8 | frame[19])
+                frame[self.random.randrange(first, end)] ^= 1 << self.random.randrange(8)
+            if self.reorder and self.random.random() < self.reorder:
+                self.did["reordered"] += 1
+                due += self.reorder_by
+            self.put(due, frame)
+            if self.duplicate and self.random.random() < self.duplicate:
+                self.did["duplicated"] += 1
+                self.put(due, frame)
+
+    def put(self, due, frame):
+        self.number += 1
+        heapq.heappush(self.queue, (due, self.number, frame))
 
     def give(self):
         """Lets go of what is due."""
@@ -70,7 +125,7 @@ class Direction:
             _, _, frame = heapq.heappop(queue)
             try:
                 os.write(self.sink, frame)
-                self.carried += 1
+                self.did["carried"] += 1
             except OSError as error:
                 # A device that is not up yet refuses with EIO. Anything else is a loss that nobody asked for.
                 self.refused += error.errno != errno.EIO
@@ -80,14 +135,24 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("near")
     parser.add_argument("far")
-    parser.add_argument("--delay", type=float, required=True)
+    defaults = {"delay": "0", "jitter": "0", "loss": "0", "burst": "1", "duplicate": "0", "reorder": "0", "reorder-by": "2", "corrupt": "0"}
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", default=value)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    one, other = open_tap(options.near), open_tap(options.far)
-    delay = options.delay / 1000
-    directions = [Direction(one, other, delay), Direction(other, one, delay)]
+    near, far = open_tap(options.near), open_tap(options.far)
+    directions = []
+    for index, (source, sink) in enumerate(((near, far), (far, near))):
+        values = {}
+        for name in defaults:
+            name = name.replace("-", "_")
+            both = getattr(options, name).split(",")
+            values[name] = float(both[index % len(both)])
+        directions.append(Direction(source, sink, values, options.seed * 2 + index))
 
     def end(*_):
-        print(json.dumps({"carried": [d.carried for d in directions], "refused": sum(d.refused for d in directions)}), flush=True)
+        did = {what: [d.did[what] for d in directions] for what in directions[0].did}
+        print(json.dumps({**did, "refused": sum(d.refused for d in directions)}), flush=True)
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
@@ -97,7 +162,7 @@ def main():
         due = min((d.queue[0][0] for d in directions if d.queue), default=None)
         wait = None if due is None else max(0, due - time.monotonic())
         # Not epoll, nor poll: their time-outs are whole milliseconds.
-        readable, _, _ = select.select([one, other], [], [], wait)
+        readable, _, _ = select.select([near, far], [], [], wait)
         for direction in directions:
             if direction.source in readable:
                 direction.take()

@@ -55,6 +55,19 @@ mod tests {
     }
 
     #[test]
+    fn waits_of_one_length_are_spread_over_its_upper_half_and_seldom_the_same() {
+        let mut backoff = Backoff::new(7);
+        let waits: Vec<_> = (0..1_000).map(|_| backoff.next_delay()).skip(10).collect();
+        let different: std::collections::BTreeSet<_> = waits.iter().collect();
+        assert!(different.len() > 900, "{}", different.len());
+        for tenth in 5..10 {
+            let within = RECONNECT_DELAY_MAX * tenth / 10..RECONNECT_DELAY_MAX * (tenth + 1) / 10;
+            let count = waits.iter().filter(|wait| within.contains(wait)).count();
+            assert!((100..300).contains(&count), "{count} of {} in {within:?}", waits.len());
+        }
+    }
+
+    #[test]
     fn the_same_seed_waits_the_same_times_and_another_does_not() {
         let waits = |seed| {
             let mut backoff = Backoff::new(seed);

@@ -202,3 +202,38 @@ fn said(goodbye: &Goodbye) -> String {
         _ => format!("refused by the peer: {}", goodbye.text.escape_debug()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn goodbye(reason: Parting) -> Ending {
+        Ending::Goodbye(Goodbye { reason, text: "bye\nfalse line".into() })
+    }
+
+    #[test]
+    fn a_peer_that_stops_is_no_refusal_and_any_other_goodbye_is() {
+        assert!(!goodbye(Parting::Stopping).is_refusal() && !goodbye(Parting::Stopping).needs_attention());
+        for reason in [Parting::Cluster, Parting::Name, Parting::Version, Parting::Direction, Parting::Protocol] {
+            assert!(goodbye(reason).is_refusal() && goodbye(reason).needs_attention(), "{reason:?}");
+        }
+        assert!(!Ending::Closed.is_refusal() && !Ending::Closed.needs_attention());
+    }
+
+    #[test]
+    fn what_a_peer_says_is_never_a_log_line_of_its_own() {
+        assert_eq!(goodbye(Parting::Stopping).to_string(), "peer stops");
+        assert_eq!(goodbye(Parting::Name).to_string(), "refused by the peer: bye\\nfalse line");
+    }
+
+    #[test]
+    fn only_a_side_that_does_not_know_yet_is_told() {
+        let told = |ending: Ending| ending.goodbye().map(|goodbye| goodbye.reason);
+        assert_eq!(told(Ending::Replaced), Some(Parting::Replaced));
+        assert_eq!(told(Ending::OutOfTurn("x")), Some(Parting::Protocol));
+        assert_eq!(told(Ending::Closed), None);
+        assert_eq!(told(goodbye(Parting::Stopping)), None);
+        let refused = Refusing::Direction { peer: "a".into(), us: "b".into() };
+        assert_eq!(told(Ending::Refused(refused)), Some(Parting::Direction));
+    }
+}

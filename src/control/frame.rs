@@ -159,6 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_may_be_as_long_as_it_may_be_read_and_no_longer() {
+        let body = |octets: usize| {
+            let mut out = b"before".to_vec();
+            let written = framed(1, &mut out, |out| {
+                out.resize(out.len() + octets, 0);
+                Ok(())
+            });
+            (written, out.len())
+        };
+        // The type counts.
+        assert_eq!(body(MESSAGE_BYTES_MAX - 1), (Ok(()), 6 + LENGTH_OCTETS + MESSAGE_BYTES_MAX));
+        assert_eq!(body(MESSAGE_BYTES_MAX), (Err(EncodeError::MessageTooLong(MESSAGE_BYTES_MAX + 1)), 6));
+        let mut buffer = FrameBuffer::default();
+        buffer.push(&(MESSAGE_BYTES_MAX as u32).to_be_bytes());
+        assert_eq!(buffer.next_frame(), Ok(None), "the rest may come");
+    }
+
+    #[test]
     fn a_message_that_cannot_be_written_leaves_no_trace() {
         let mut out = b"before".to_vec();
         let id = HandoffId { epoch: Epoch(1), serial: 1 };

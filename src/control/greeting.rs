@@ -298,6 +298,17 @@ mod tests {
     }
 
     #[test]
+    fn each_setting_is_read_as_it_was_written() {
+        for set in 0..8 {
+            let (sack, timestamps, window_scaling) = (set & 1 != 0, set & 2 != 0, set & 4 != 0);
+            let settings = Settings { sack, timestamps, window_scaling, ..Settings::USUAL };
+            let mut octets = Vec::new();
+            settings.encode(&mut octets);
+            assert_eq!(Settings::decode_changed(&octets), Ok(settings));
+        }
+    }
+
+    #[test]
     fn hello_of_another_protocol_is_refused() {
         assert_eq!(Hello::decode(b"GET / HTTP/1.1"), Err(DecodeError::Magic));
         let mut octets = Vec::new();

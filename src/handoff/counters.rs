@@ -171,6 +171,10 @@ impl Counters {
     pub fn drop(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;
     }
+    /// Packets dropped for this reason.
+    pub const fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
     /// Counts a candidate passed over.
     pub fn fall_back(&mut self, reason: Fallback) {
         self.fallbacks[reason as usize] += 1;

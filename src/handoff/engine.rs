@@ -431,6 +431,11 @@ impl Engine {
         list
     }
 
+    /// Packets dropped for this reason.
+    pub const fn dropped(&self, reason: DropReason) -> u64 {
+        self.ctx.counters.dropped(reason)
+    }
+
     /// All connections, for `baton flows`.
     pub fn flows(&self, now: Instant) -> Vec<FlowView> {
         self.btcp.flows(now).chain(self.utcp.flows(now)).collect()

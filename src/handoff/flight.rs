@@ -23,6 +23,8 @@ pub struct FirstFlight {
     held_bytes: usize,
     /// Sequence number after the FIN, once one was seen.
     fin: Option<Seq<Client>>,
+    /// A segment said that octets are urgent.
+    urgent: bool,
     /// How much of `bytes` the client knows has arrived.
     acknowledged: usize,
     /// Segments with payload since the last acknowledgement.
@@ -55,6 +57,7 @@ impl FirstFlight {
             payload_bytes: 0,
             held_bytes: 0,
             fin: None,
+            urgent: false,
             acknowledged: 0,
             unacknowledged_segments: 0,
         }
@@ -89,6 +92,13 @@ impl FirstFlight {
         if !carries {
             return Arrival::Kept;
         }
+        if segment.flags().contains(Flags::URG) {
+            // An urgent octet is out of the stream for most applications (RFC 6093, section 2): it reaches a kernel only in
+            // the client's own segment, and what follows it likewise.
+            self.urgent = true;
+            self.beyond_hole.push(self.segments.len() - 1);
+            return Arrival::Progress;
+        }
         if !segment.payload().is_empty() {
             self.unacknowledged_segments += 1;
         }
@@ -106,6 +116,9 @@ impl FirstFlight {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(self.segments[index].as_slice()) else {
             return true;
         };
+        if segment.flags().contains(Flags::URG) {
+            return false;
+        }
         let known = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
         let offset = i64::from(segment.seq().since(&self.origin));
         if offset > known {
@@ -141,9 +154,14 @@ impl FirstFlight {
         self.origin.plus(self.bytes.len() as u32)
     }
 
-    /// Whether the client has finished sending and all of it is here.
-    pub fn is_finished(&self) -> bool {
-        self.fin.is_some()
+    /// Whether there is more that can be inspected: no FIN, and nothing urgent.
+    pub fn may_grow(&self) -> bool {
+        self.fin.is_none() && !self.urgent
+    }
+
+    /// Whether this is exactly where a RST has to be (RFC 5961, section 3.2), or where the client was told it would have to be.
+    pub fn is_exact_reset(&self, seq: Seq<Client>) -> bool {
+        seq == self.fin.unwrap_or_else(|| self.next()) || seq == self.next() || seq == self.acknowledged()
     }
 
     /// Octets of memory kept.
@@ -209,7 +227,7 @@ mod tests {
         SegmentSpec {
             source: Endpoint::new([192, 0, 2, 1].into(), 50_000),
             destination: Endpoint::new([192, 0, 2, 2].into(), 80),
-            seq: Seq::new(ISN).plus(1 + offset),
+            seq: Seq::new(ISN).plus(1).plus(offset),
             ack: Seq::new(1),
             flags: flags.with(Flags::ACK),
             window: 1_000,
@@ -249,10 +267,35 @@ mod tests {
     fn a_fin_finishes_the_flight_only_when_everything_before_it_is_here() {
         let mut flight = FirstFlight::new(Seq::new(ISN));
         assert_eq!(flight.insert(&segment(3, b"def", Flags::FIN), ROOM), Arrival::Kept);
-        assert!(!flight.is_finished());
+        assert!(flight.may_grow());
         assert_eq!(flight.insert(&data(0, b"abc"), ROOM), Arrival::Progress);
-        assert!(flight.is_finished());
+        assert!(!flight.may_grow());
         assert_eq!(flight.insert(&segment(3, b"def", Flags::FIN), ROOM), Arrival::Old, "a FIN sent again says nothing new");
+    }
+
+    #[test]
+    fn urgent_octets_are_no_bytes_to_inspect_and_go_on_in_the_clients_own_segments() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(0, b"abc"), ROOM), Arrival::Progress);
+        assert!(flight.may_grow());
+        let urgent = segment(3, b"!", Flags::URG);
+        assert_eq!(flight.insert(&urgent, ROOM), Arrival::Progress);
+        assert_eq!(flight.insert(&data(4, b"def"), ROOM), Arrival::Kept);
+        assert_eq!(flight.bytes(), b"abc");
+        assert!(!flight.may_grow());
+        assert_eq!(flight.take_segments_beyond(), [urgent.packet().to_vec(), data(4, b"def").packet().to_vec()]);
+    }
+
+    #[test]
+    fn a_reset_is_exact_after_the_last_octet_and_after_the_fin() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b"abc"), ROOM);
+        let after = |offset: u32| Seq::new(ISN).plus(1 + offset);
+        assert!(flight.is_exact_reset(after(3)) && !flight.is_exact_reset(after(4)) && !flight.is_exact_reset(after(2)));
+        flight.insert(&segment(3, b"", Flags::FIN), ROOM);
+        assert!(flight.is_exact_reset(after(4)) && !flight.is_exact_reset(after(5)));
+        flight.acknowledge_all();
+        assert!(flight.is_exact_reset(after(3)) && !flight.is_exact_reset(after(0)));
     }
 
     #[test]
@@ -267,6 +310,50 @@ mod tests {
         let mut flight = FirstFlight::new(Seq::new(ISN));
         assert_eq!(flight.insert(&data(0, &[0; 40_000]), 0), Arrival::Progress);
         assert_eq!(flight.insert(&data(40_000, &[0; 40_000]), 0), Arrival::Full);
+    }
+
+    #[test]
+    fn the_farthest_and_the_most_that_is_taken() {
+        let ahead = crate::limits::OCTETS_AHEAD_MAX as u32;
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(ahead + 1, b"x"), ROOM), Arrival::OutOfWindow);
+        assert_eq!(flight.insert(&data(ahead, b"x"), ROOM), Arrival::Kept);
+        // A keep-alive probe begins one octet early; nothing honest begins two.
+        assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Old);
+        assert_eq!(flight.insert(&data(u32::MAX - 1, b""), ROOM), Arrival::OutOfWindow);
+        let slack = crate::limits::FIRST_FLIGHT_SLACK_BYTES;
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&data(0, &vec![0; slack / 2]), 10), Arrival::Progress);
+        assert_eq!(flight.insert(&data((slack / 2) as u32, &vec![0; slack / 2 + 11]), 10), Arrival::Full);
+        assert_eq!(flight.insert(&data((slack / 2) as u32, &vec![0; slack / 2 + 10]), 10), Arrival::Progress);
+    }
+
+    #[test]
+    fn memory_is_counted_twice_for_octets_that_may_be_in_order_and_as_segments() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b""), ROOM);
+        assert_eq!(flight.held_bytes(), 40);
+        flight.insert(&data(0, b"abc"), ROOM);
+        flight.insert(&data(10, b"klmno"), ROOM);
+        assert_eq!(flight.held_bytes(), 40 + (40 + 3 + 3) + (40 + 5 + 5));
+        flight.insert(&data(0, b"abc"), ROOM);
+        assert_eq!(flight.held_bytes(), 136, "what is old is not kept");
+    }
+
+    #[test]
+    fn only_octets_use_up_the_initial_window() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b""), ROOM);
+        for offset in 0..crate::limits::INITIAL_WINDOW_SEGMENTS as u32 - 2 {
+            assert!(!flight.initial_window_is_used_up(), "after {offset}");
+            flight.insert(&data(offset, b"x"), ROOM);
+        }
+        assert!(flight.initial_window_is_used_up());
+        flight.acknowledge_all();
+        assert!(!flight.initial_window_is_used_up());
+        let mut ended = FirstFlight::new(Seq::new(ISN));
+        ended.insert(&segment(0, b"", Flags::FIN), ROOM);
+        assert_eq!(ended.unacknowledged_segments, 0);
     }
 
     #[test]
@@ -286,6 +373,9 @@ mod tests {
         flight.insert(&data(0, b""), ROOM);
         flight.insert(&data(0, b"abc"), ROOM);
         flight.insert(&data(5, b"fgh"), ROOM);
+        let mut bare = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(bare.insert(&data(5, b""), ROOM), Arrival::Kept);
+        assert_eq!(bare.take_segments_beyond(), Vec::<Vec<u8>>::new(), "nothing to forward in it");
         let beyond = flight.take_segments_beyond();
         assert_eq!(beyond, [data(5, b"fgh").packet().to_vec()]);
     }

@@ -374,6 +374,11 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_says_no_mss_has_the_least_of_its_family() {
+        assert_eq!((default_mss([192, 0, 2, 1].into()), default_mss([0xfd77, 0, 0, 0, 0, 0, 0, 1].into())), (536, 1_220));
+    }
+
+    #[test]
     fn a_syn_is_taken_only_by_the_syn_ack_that_answers_it() {
         let now = Instant::now();
         let mut table = SynTable::new(1);
@@ -394,6 +399,8 @@ mod tests {
             evicted += table.insert(FlowKey { client, ..flow(1) }, record);
         }
         assert_eq!((evicted, table.count()), (10, limits::SYNS_MAX));
+        let last = SynRecord { at: now + limits::SYN_LIFETIME, ..record };
+        assert_eq!(table.insert(flow(8), last), 1, "none has expired yet");
         let later = SynRecord { at: now + limits::SYN_LIFETIME * 2, ..record };
         assert_eq!(table.insert(flow(9), later), 0, "what had expired was not evicted");
         assert_eq!(table.count(), 1);

@@ -95,6 +95,10 @@ mod tests {
         heard.hear(tsval(50), later);
         assert_eq!(heard.echo(milliseconds(51), later), tsval(0), "a tick more than there was");
         assert_eq!(heard.echo(milliseconds(20), later + milliseconds(15)), tsval(45));
+        let mut heard = SynAcks::new(tsval(0), origin);
+        let later = origin + milliseconds(15_000);
+        heard.hear(tsval(limits::MILLISECONDS_BETWEEN_SYN_ACKS_MAX), later);
+        assert_eq!(heard.echo(milliseconds(100), later), tsval(14_900), "still a clock of milliseconds");
     }
 
     #[test]

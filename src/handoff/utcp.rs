@@ -328,19 +328,19 @@ impl Delivering {
         let end = client_isn.plus(1 + self.offer.first_flight.len() as u32);
         segment.seq() == end
             && !segment.payload().is_empty()
-            && !segment.flags().intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST))
+            && !segment.flags().intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST).with(Flags::URG))
             && segment.checksums_are_right()
             && self.offer.first_flight.len() < limits::OVERTAKING_BYTES_MAX
     }
 
-    /// The rest of the first flight, as segments of the client. All are built, none translated: until the kernel leaves
+    /// The first flight from this octet on, as segments of the client. All are built, none translated: until the kernel leaves
     /// SYN-RECV it wants its own SYN-ACK's TSval echoed, or nothing.
-    fn segments(&self, client: Endpoint, alias: Endpoint) -> Vec<Vec<u8>> {
-        let rest = self.offer.first_flight.get(self.acknowledged..).unwrap_or_default();
+    fn segments(&self, client: Endpoint, alias: Endpoint, from: usize) -> Vec<Vec<u8>> {
+        let rest = self.offer.first_flight.get(from..).unwrap_or_default();
         let timestamps = self.offer.timestamps.zip(self.learned.echo).map(|(offered, echo)| (offered.client, echo));
         let options = if timestamps.is_some() { 12 } else { 0 };
         let segment_bytes = usize::from(self.learned.mss.min(self.offer.client_mss.max(536)).saturating_sub(options).max(256));
-        let first = self.offer.client_isn.plus(1 + self.acknowledged as u32);
+        let first = self.offer.client_isn.plus(1 + from as u32);
         let spec = SegmentSpec::<ToServerLocal> {
             source: client,
             destination: alias,

@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn a_shift_says_what_is_added_towards_the_client() {
+        let forward = SeqShift::between(Seq::new(5), Seq::new(0xffff_fff0));
+        let back = TimestampShift::between(Timestamp::new(0xffff_fff0), Timestamp::new(5));
+        assert_eq!((forward.amount(), back.amount()), (21, -21));
+    }
+
+    #[test]
     fn a_sequence_number_is_not_before_itself() {
         let seq = Seq::<Wire>::new(7);
         assert!(!seq.is_before(&seq));

@@ -52,3 +52,15 @@ impl fmt::Display for Flags {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_a_set() {
+        let both = Flags::SYN.with(Flags::ACK);
+        assert_eq!(both.with(Flags::SYN), both);
+        assert_eq!(both.without(Flags::SYN).without(Flags::SYN), Flags::ACK);
+    }
+}

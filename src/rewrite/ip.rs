@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn first_and_later_ipv6_fragments_are_fragments() {
-        for field in [0x0001_u16, 0x0008, 0x0009] {
+        for field in [0x0001_u16, 0x0008, 0x0009, 0x2000, 0xfff8] {
             let [high, low] = field.to_be_bytes();
             let fragment = extended(44, &[6, 0, high, low, 0, 0, 0, 1]);
             assert_eq!(parse(&fragment).unwrap_err(), Malformed::Fragment);

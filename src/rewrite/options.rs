@@ -24,6 +24,9 @@ pub mod kind {
     pub const EXPERIMENT: u8 = 254;
 }
 
+/// What the value of an experiment's option begins with if it is TCP Fast Open (RFC 7413, section 8; RFC 6994).
+pub const FAST_OPEN_EXPERIMENT: [u8; 2] = [0xf9, 0x89];
+
 /// Octets of each option of fixed length, kind and length octet included.
 pub mod length {
     /// RFC 9293, section 3.7.1.

@@ -3,7 +3,7 @@
 use baton::handoff::SocketState;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use std::cell::Cell;
@@ -12,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 thread_local! {
     static VIRTUAL_MILLISECONDS: Cell<u32> = const { Cell::new(0) };
+    /// How far the clock of the host that is at work is ahead.
+    static AHEAD: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The clock behind every simulated host's timestamps.
@@ -29,11 +31,15 @@ fn timestamp_of_client() -> u32 {
     VIRTUAL_MILLISECONDS.with(Cell::get).wrapping_add(5_000)
 }
 
+fn timestamp_of_host() -> u32 {
+    VIRTUAL_MILLISECONDS.with(Cell::get).wrapping_add(AHEAD.with(Cell::get))
+}
+
 /// A wire with two ends in memory.
-#[derive(Default)]
 pub struct Wire {
     pub incoming: VecDeque<Vec<u8>>,
     pub outgoing: Vec<Vec<u8>>,
+    mtu: usize,
 }
 
 pub struct Received(Vec<u8>);
@@ -64,7 +70,7 @@ impl Device for Wire {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = 1_500;
+        capabilities.max_transmission_unit = self.mtu;
         // Both ways: a segment with a wrong checksum is dropped, as by a real kernel.
         capabilities.checksum = ChecksumCapabilities::default();
         capabilities
@@ -76,30 +82,39 @@ pub struct Host {
     pub wire: Wire,
     pub interface: Interface,
     pub sockets: SocketSet<'static>,
+    ahead: u32,
 }
 
 impl Host {
     pub fn new(address: IpAddr, seed: u64) -> Self {
-        let mut wire = Wire::default();
+        Self::with(&[address], seed, 1_500, 0)
+    }
+
+    /// With at most one address of each family, and a clock that is so many milliseconds ahead.
+    pub fn with(addresses: &[IpAddr], seed: u64, mtu: usize, ahead: u32) -> Self {
+        let mut wire = Wire { incoming: VecDeque::new(), outgoing: Vec::new(), mtu };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut wire, Moment::from_micros(0));
-        interface.update_ip_addrs(|addresses| {
-            let length = if address.is_ipv4() { 24 } else { 64 };
-            addresses.push(IpCidr::new(IpAddress::from(address), length)).expect("room for one address");
-        });
-        let routes = interface.routes_mut();
-        let former = match address {
-            IpAddr::V4(address) => routes.add_default_ipv4_route(address),
-            IpAddr::V6(address) => routes.add_default_ipv6_route(address),
-        };
-        assert!(former.expect("room for one route").is_none());
+        for &address in addresses {
+            interface.update_ip_addrs(|addresses| {
+                let length = if address.is_ipv4() { 24 } else { 64 };
+                addresses.push(IpCidr::new(IpAddress::from(address), length)).expect("room for an address of each family");
+            });
+            let routes = interface.routes_mut();
+            let former = match address {
+                IpAddr::V4(address) => routes.add_default_ipv4_route(address),
+                IpAddr::V6(address) => routes.add_default_ipv6_route(address),
+            };
+            assert!(former.expect("room for a route of each family").is_none());
+        }
         // Aliases are local too.
         interface.set_any_ip(true);
-        Self { wire, interface, sockets: SocketSet::new(Vec::new()) }
+        Self { wire, interface, sockets: SocketSet::new(Vec::new()), ahead }
     }
 
     pub fn poll(&mut self, now: u64) {
+        AHEAD.with(|ahead| ahead.set(self.ahead));
         self.interface.poll(Moment::from_micros(now as i64), &mut self.wire, &mut self.sockets);
     }
 
@@ -109,11 +124,21 @@ impl Host {
     }
 
     fn add_socket(&mut self, clock: fn() -> u32) -> SocketHandle {
-        let mut socket = Socket::new(SocketBuffer::new(vec![0; 65_535]), SocketBuffer::new(vec![0; 65_535]));
-        socket.set_tsval_generator(Some(clock));
-        socket.set_ack_delay(None);
-        self.sockets.add(socket)
+        self.sockets.add(socket(clock, 65_535))
     }
+
+    /// A socket whose timestamps are this host's clock. It must be polled at the same time as the host.
+    pub fn add_own_socket(&mut self, receive_bytes: usize) -> SocketHandle {
+        self.sockets.add(socket(timestamp_of_host, receive_bytes))
+    }
+}
+
+fn socket(clock: fn() -> u32, receive_bytes: usize) -> Socket<'static> {
+    let mut socket = Socket::new(SocketBuffer::new(vec![0; receive_bytes]), SocketBuffer::new(vec![0; 65_535]));
+    socket.set_tsval_generator(Some(clock));
+    socket.set_ack_delay(None);
+    socket.set_congestion_control(CongestionControl::Cubic);
+    socket
 }
 
 /// The application of a server: answers every request with its name and a body, then closes.
@@ -278,7 +303,7 @@ pub fn destroy_socket(host: &mut Host, local: SocketAddr, remote: SocketAddr) {
     }
 }
 
-fn find_socket(host: &Host, local: SocketAddr, remote: SocketAddr) -> Option<SocketHandle> {
+pub fn find_socket(host: &Host, local: SocketAddr, remote: SocketAddr) -> Option<SocketHandle> {
     let is = |end: Option<smoltcp::wire::IpEndpoint>, address: SocketAddr| {
         end.is_some_and(|end| (IpAddr::from(end.addr), end.port) == (address.ip(), address.port()))
     };

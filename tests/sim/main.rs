@@ -6,6 +6,7 @@ mod offload;
 mod ports;
 mod reload;
 mod requests;
+mod swarm;
 mod timing;
 mod world;
 

@@ -57,6 +57,20 @@ impl Requests {
         Some(packet)
     }
 
+    /// Whether Linux would take this for an answer to its SYN-ACK: it drops an echo of what it never sent.
+    pub fn believes<B: AsRef<[u8]>>(&self, segment: &Segment<B, ToServerWire>, is_cookie: bool) -> bool {
+        let Some(request) = self.by_ends.get(&(segment.destination(), segment.source())) else { return true };
+        let Some((echo, first)) = segment.timestamps().map(|(_, tsecr)| tsecr).zip(request.first) else { return true };
+        let newest = request.newest.expect("like the first");
+        let is_believed = echo.since(&first) >= 0 && newest.since(&echo) >= 0;
+        if is_cookie { echo == first } else { is_believed || echo.raw() == 0 }
+    }
+
+    /// Nothing is kept of these ends any more.
+    pub fn forget(&mut self, local: Endpoint, remote: Endpoint) {
+        self.by_ends.remove(&(local, remote));
+    }
+
     /// A segment completes the handshake: the round trip that Linux takes from it (`tcp_check_req`, `tcp_synack_rtt_meas`).
     pub fn complete<B: AsRef<[u8]>>(
         &mut self,

@@ -11,7 +11,10 @@
 use super::host::{Client, Host, Server, answer, destroy_socket, set_virtual_clock, socket_state};
 use super::offload;
 use super::requests::Requests;
+use super::swarm::control;
+use baton::control::frame::{Frame, FrameBuffer};
 use baton::control::message::{Epoch, Message};
+use baton::control::seal::{HEADER_BYTES, Keyring, TAG_BYTES};
 use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
 use baton::policy::ClusterFile;
@@ -118,13 +121,23 @@ impl Network {
 enum Event {
     ToClient(Vec<u8>),
     ToNode(usize, Vec<u8>, Offload),
-    Overlay { from: usize, to: usize, packet: Vec<u8> },
-    Control { from: usize, to: usize, message: Message },
+    /// Sealed.
+    Overlay {
+        to: usize,
+        datagram: Vec<u8>,
+    },
+    /// A frame.
+    Control {
+        from: usize,
+        to: usize,
+        octets: Vec<u8>,
+    },
 }
 
 pub struct Node {
     pub engine: Engine,
     epoch: Epoch,
+    keyring: Keyring,
     pub kernel: Host,
     pub server: Server,
     pub guards: BTreeSet<FlowKey>,
@@ -206,6 +219,8 @@ pub struct World {
     control_is_up: bool,
     /// In place of the client's kernel, and with its address.
     pub by_hand: Option<Box<dyn ByHand>>,
+    /// So many there have been.
+    sessions: u64,
     /// Messages of these kinds are not delivered.
     pub swallow: Option<fn(&Message) -> bool>,
 }
@@ -234,6 +249,7 @@ impl World {
                 Node {
                     engine: engine(&files[index], index, epoch, Vec::new(), origin),
                     epoch,
+                    keyring: Keyring::default(),
                     kernel,
                     server,
                     guards: BTreeSet::new(),
@@ -269,6 +285,7 @@ impl World {
             lacks: [None; 2],
             control_is_up: false,
             by_hand: None,
+            sessions: 0,
             swallow: None,
         };
         set_virtual_clock(0);
@@ -282,6 +299,7 @@ impl World {
         let epoch = Epoch(self.nodes[node].epoch.0 + 1_000);
         let orphans = self.nodes[node].guards.iter().copied().collect();
         self.nodes[node].epoch = epoch;
+        self.nodes[node].keyring = Keyring::default();
         self.nodes[node].engine = engine(&self.files[node], node, epoch, orphans, self.instant());
     }
 
@@ -319,6 +337,12 @@ impl World {
 
     pub fn connect_control(&mut self) {
         self.control_is_up = true;
+        self.sessions += 1;
+        for index in 0..2 {
+            let peer = 1 - index;
+            let keys = control::keys(self.sessions, 0, index == 0);
+            self.nodes[index].keyring.set_keys(NodeId(peer as u16), &keys);
+        }
         for index in 0..2 {
             let peer = 1 - index;
             let up = PeerEvent::Up(self.nodes[peer].epoch);
@@ -425,8 +449,10 @@ impl World {
     }
 
     fn send_overlay(&mut self, from: usize, to: usize, packet: Vec<u8>) {
-        if !self.is_lost() {
-            self.post(self.network.node_delay, Event::Overlay { from, to, packet });
+        let mut datagram = vec![0; HEADER_BYTES + packet.len() + TAG_BYTES];
+        let sealed = self.nodes[from].keyring.seal(NodeId(to as u16), &packet, &mut datagram);
+        if sealed.is_ok() && !self.is_lost() {
+            self.post(self.network.node_delay, Event::Overlay { to, datagram });
         }
     }
 
@@ -447,7 +473,8 @@ impl World {
                     let is_swallowed = self.swallow.is_some_and(|swallow| swallow(&message));
                     if self.control_is_up && !is_swallowed {
                         let delay = self.network.node_delay;
-                        self.post(delay, Event::Control { from: node, to: usize::from(to.0), message });
+                        let octets = control::message(&message);
+                        self.post(delay, Event::Control { from: node, to: usize::from(to.0), octets });
                     }
                 }
                 Output::Guard(flow) => {
@@ -686,12 +713,18 @@ impl World {
                 }
             }
             Event::ToNode(node, packet, offload) => self.tun_to_engine(node, packet, offload),
-            Event::Overlay { from, to, mut packet } => {
-                let verdict = self.nodes[to].engine.handle_overlay(NodeId(from as u16), &mut packet, now);
+            Event::Overlay { to, mut datagram } => {
+                // Sealed for an earlier life, it is lost.
+                let Ok((from, range)) = self.nodes[to].keyring.open(&mut datagram) else { return };
+                let mut packet = datagram[range].to_vec();
+                let verdict = self.nodes[to].engine.handle_overlay(from, &mut packet, now);
                 self.obey(to, verdict, packet, Offload::NONE);
                 self.drain(to);
             }
-            Event::Control { from, to, message } => {
+            Event::Control { from, to, octets } => {
+                let mut frames = FrameBuffer::default();
+                frames.push(&octets);
+                let Ok(Some(Frame::Message(message))) = frames.next_frame() else { panic!("what was said cannot be read") };
                 self.nodes[to].engine.handle_message(NodeId(from as u16), message, now);
                 self.drain(to);
             }

@@ -12,7 +12,7 @@ impl Btcp {
         match service.examine(undecided.flight.bytes(), flow.client) {
             Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
             Examination::NeedMore => {
-                let is_all = undecided.flight.is_finished() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
+                let is_all = !undecided.flight.may_grow() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
                 if is_all {
                     return self.decide_by_default(slot, ctx, now);
                 }

@@ -1,6 +1,7 @@
 //! Packets: the handshake as it is watched, and the client's segments while nobody serves it.
 
 use super::*;
+use crate::rewrite::options;
 
 impl Btcp {
     /// A client's packet to one of this node's front-end addresses.
@@ -94,6 +95,9 @@ impl Btcp {
         for kind in OPTIONS_TAKEN_OUT {
             syn.blank_option(kind);
         }
+        // Fast Open as it began: Linux clients ask so when the RFC's option is not answered, and Linux servers open a connection
+        // for such a cookie, even without data: the application would have it before anything is decided.
+        syn.blank_options(options::kind::EXPERIMENT, &options::FAST_OPEN_EXPERIMENT);
         if syn.accurate_ecn() {
             syn.clear_accurate_ecn();
         }
@@ -172,7 +176,7 @@ impl Btcp {
         // First, check RST (RFC 5961, section 3.2). A client that was sent a challenge resets at what that acknowledged.
         if flags.contains(Flags::RST) {
             let seq = segment.seq();
-            if seq == undecided.flight.next() || seq == undecided.flight.acknowledged() {
+            if undecided.flight.is_exact_reset(seq) {
                 ctx.counters.reset_by_client += 1;
                 self.abandon(slot, ctx);
                 return Verdict::Consumed;
@@ -220,9 +224,12 @@ impl Btcp {
             }
             Arrival::Kept => Verdict::Consumed,
             Arrival::Old => {
-                // Parked, there is no kernel to acknowledge what is sent again, or to answer a keep-alive probe.
                 if undecided.kernel == KernelHalf::Purged && segment.seq().is_before(&undecided.flight.next()) {
+                    // Parked, there is no kernel to acknowledge what is sent again, or to answer a keep-alive probe.
                     undecided.flight.acknowledge_all();
+                    ctx.write(undecided.acknowledgement(&flow), Why::Repeated);
+                } else if segment.seq().is_before(&undecided.flight.acknowledged()) {
+                    // A keep-alive probe (RFC 1122, section 4.2.3.6), which a kernel in SYN-RECV would not get to see.
                     ctx.write(undecided.acknowledgement(&flow), Why::Repeated);
                 }
                 Verdict::Consumed

@@ -74,12 +74,20 @@ impl Utcp {
         self.write_flight(slot, ctx, now);
     }
 
+    /// What the client has added to the flight, alone: a kernel answers what it has already with duplicate acknowledgements,
+    /// which reach the client (RFC 2883), and a client takes three of them for a loss (RFC 5681, section 3.2).
+    pub(super) fn deliver_more(&self, slot: usize, from: usize, ctx: &mut Context) {
+        let connection = &self.connections[slot];
+        let State::Delivering(delivering) = &connection.state else { return };
+        for packet in delivering.segments(connection.flow.client, connection.alias, from) {
+            ctx.write(packet, Why::FirstFlight);
+        }
+    }
+
     fn write_flight(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let connection = &self.connections[slot];
         let State::Delivering(delivering) = &connection.state else { return };
-        for packet in delivering.segments(connection.flow.client, connection.alias) {
-            ctx.write(packet, Why::FirstFlight);
-        }
+        self.deliver_more(slot, delivering.acknowledged, ctx);
         // Ever more slowly. A kernel that has the connection, but no room yet, takes the rest when it has; one that has
         // taken nothing waits for a place in the accept queue, which others want too.
         let slowest =

@@ -104,8 +104,9 @@ impl Utcp {
             }
             State::Delivering(delivering) if delivering.takes_as_flight(connection.client_isn, &segment) => {
                 // More of the flight: a listener that defers (TCP_DEFER_ACCEPT) completes the handshake only on data.
+                let before = delivering.offer.first_flight.len();
                 delivering.offer.first_flight.extend_from_slice(segment.payload());
-                self.deliver(slot, ctx, now);
+                self.deliver_more(slot, before, ctx);
                 return Verdict::Consumed;
             }
             State::Delivering(delivering) => &mut delivering.overtaking,

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::control::message::{OfferedTimestamps, WindowScales};
+use crate::handoff::engine::EngineConfig;
+use crate::policy::ClusterFile;
 
 fn end(last: u8, port: u16) -> Endpoint {
     Endpoint::new([192, 0, 2, last].into(), port)
@@ -136,7 +138,7 @@ fn a_unit_that_the_kernel_counts_in_itself_is_kept_whatever_the_window() {
 #[test]
 fn the_first_flight_echoes_exactly_the_kernels_own_timestamp() {
     let began = a_moment();
-    let packets = delivering(offer(), 0, began).segments(end(1, 50_000), alias());
+    let packets = delivering(offer(), 0, began).segments(end(1, 50_000), alias(), 0);
     assert_eq!(packets.len(), 3, "3,000 octets in segments of 1,448");
     let mut next = Seq::new(1_001);
     for (index, packet) in packets.iter().enumerate() {
@@ -153,14 +155,72 @@ fn the_first_flight_echoes_exactly_the_kernels_own_timestamp() {
 
 #[test]
 fn a_redelivery_begins_where_the_kernel_stopped_acknowledging() {
-    let packets = delivering(offer(), 2_900, a_moment()).segments(end(1, 50_000), alias());
+    let packets = delivering(offer(), 2_900, a_moment()).segments(end(1, 50_000), alias(), 2_900);
     let segment = Segment::<_, ToServerLocal>::parse(packets[0].as_slice()).expect("a whole segment");
     assert_eq!((packets.len(), segment.seq(), segment.payload().len()), (1, Seq::new(1_001 + 2_900), 100));
 }
 
 #[test]
+fn what_a_client_adds_to_the_flight_is_delivered_alone() {
+    const TEXT: &str = "
+cluster: test
+overlay: { port: 7400, aliases: 198.18.0.0/16 }
+nodes:
+  a: { address: 192.0.2.2, public_key: bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U= }
+  b: { address: 192.0.2.3, public_key: jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8= }
+services:
+  web: { frontends: { a: '192.0.2.2:80', b: '192.0.2.3:80' }, default: local }
+";
+    let now = a_moment();
+    let config = EngineConfig { node: NodeId(1), epoch: Epoch(2), overlay_overhead: 60, mtu: 1_500, orphans: Vec::new() };
+    let policy = ClusterFile::parse("test.yaml", TEXT).expect("valid").compile("b").expect("node b");
+    let mut ctx = Context::new(&config, policy.into(), now);
+    let mut utcp = Utcp::new(1);
+    let slot = utcp.connections.insert(Connection {
+        id: offer().id,
+        flow: offer().flow,
+        ingress: NodeId(0),
+        alias: alias(),
+        client_isn: offer().client_isn,
+        serial: 1,
+        since: now,
+        alarm: Alarm::default(),
+        state: State::Delivering(Box::new(delivering(offer(), 0, now))),
+    });
+    utcp.by_flow.insert(offer().flow, slot);
+
+    let mut add = |payload: &[u8], after: u32| {
+        let mut packet = SegmentSpec::<ToServerWire> {
+            source: end(1, 50_000),
+            destination: end(2, 80),
+            seq: Seq::new(1_001 + after),
+            ack: Seq::new(7_000_001),
+            flags: Flags::ACK,
+            window: 502,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            traffic_class: 0,
+            payload,
+        }
+        .build()
+        .into_inner();
+        let verdict =
+            utcp.handle_client(NodeId(0), Segment::parse(packet.as_mut_slice()).expect("a whole segment"), &mut ctx, now);
+        assert_eq!(verdict, Verdict::Consumed);
+        let Some(Output::Packet(packet, Why::FirstFlight)) = ctx.outputs.pop_front() else { panic!("nothing delivered") };
+        assert_eq!(ctx.outputs.len(), 0, "nothing but what is new");
+        let segment = Segment::<_, ToServerLocal>::parse(packet).expect("a whole segment");
+        (segment.seq().raw(), segment.payload().to_vec())
+    };
+    assert_eq!(add(b"more", 3_000), (4_001, b"more".to_vec()));
+    assert_eq!(add(b"and more", 3_004), (4_005, b"and more".to_vec()));
+}
+
+#[test]
 fn an_empty_flight_is_one_bare_acknowledgement() {
-    let packets = delivering(Offer { first_flight: Vec::new(), ..offer() }, 0, a_moment()).segments(end(1, 50_000), alias());
+    let packets = delivering(Offer { first_flight: Vec::new(), ..offer() }, 0, a_moment()).segments(end(1, 50_000), alias(), 0);
     let segment = Segment::<_, ToServerLocal>::parse(packets[0].as_slice()).expect("a whole segment");
     assert_eq!((packets.len(), segment.flags(), segment.seq_len()), (1, Flags::ACK, 0));
 }

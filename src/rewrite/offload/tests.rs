@@ -280,3 +280,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_completed_super_segment_is_whole() {
+    for v6 in [false, true] {
+        let (source, destination) = ends(v6);
+        let payload = [7; 5_000];
+        let spec = SegmentSpec { payload: &payload, ..spec::<ToServerWire>(source, destination) };
+        let (packet, offload) = left_to_device(spec.build().into_inner());
+        let offload = Offload { segment_bytes: std::num::NonZeroU16::new(1_000), ..offload };
+        let segment = Segment::<_, ToServerWire>::parse_offloaded(packet, offload).unwrap();
+        assert!(segment.is_super_segment());
+        assert_eq!(segment.completed(), spec.build().into_inner());
+    }
+}
+
+#[test]
+fn what_has_no_whole_tcp_header_is_not_cut() {
+    for v6 in [false, true] {
+        let (source, destination) = ends(v6);
+        let whole = SegmentSpec { payload: &[], ..spec::<ToServerWire>(source, destination) }.build().into_inner();
+        for data_offset in [0, 4, 6, 15] {
+            let mut packet = whole.clone();
+            packet[tcp_at(&whole) + field::DATA_OFFSET] = data_offset << 4;
+            assert_eq!(Pieces::of(&packet, &Offload::NONE, 1_500).err(), Some(Malformed::Truncated), "{data_offset}");
+        }
+        assert!(Pieces::of(&whole, &Offload::NONE, 1_500).is_ok());
+    }
+}

@@ -81,9 +81,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, L: Leg> Segment<B, L> {
 
     /// Overwrites every option of this kind with no-operation bytes; whether there was one.
     pub fn blank_option(&mut self, kind: u8) -> bool {
+        self.blank_options(kind, &[])
+    }
+
+    /// The same for the options of this kind whose value begins with `prefix`, such as an experiment's identifier (RFC 6994).
+    pub fn blank_options(&mut self, kind: u8, prefix: &[u8]) -> bool {
         let mut found = false;
         self.for_each_option(|segment, option| {
-            if option.kind == kind {
+            if option.kind == kind && segment.options()[option.body()].starts_with(prefix) {
                 found = true;
                 for at in option.start..option.end {
                     segment.write(field::OPTIONS + at, [options::kind::NO_OPERATION]);
@@ -262,6 +267,17 @@ mod tests {
         assert!(!segment.blank_option(kind::FAST_OPEN));
         assert_eq!(segment.mss(), Some(1_460));
         assert_eq!(segment.window_scale().map(|scale| scale.shift()), Some(7));
+        assert!(segment.checksums_are_right());
+    }
+
+    #[test]
+    fn of_the_experiments_only_the_one_that_is_meant_is_blanked() {
+        let options = [254, 6, 0xe2, 0xd4, 0xc3, 0xd9, 254, 4, 0xf9, 0x89, 254, 2, 254, 8, 0xf9, 0x89, 1, 2, 3, 4, 3, 3, 7, 0];
+        let mut segment = parse(with_options(&options));
+        assert!(segment.blank_options(kind::EXPERIMENT, &options::FAST_OPEN_EXPERIMENT));
+        let blanked = [254, 6, 0xe2, 0xd4, 0xc3, 0xd9, 1, 1, 1, 1, 254, 2, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 7, 0];
+        assert_eq!(segment.options(), blanked);
+        assert!(!segment.blank_options(kind::EXPERIMENT, &options::FAST_OPEN_EXPERIMENT));
         assert!(segment.checksums_are_right());
     }
 

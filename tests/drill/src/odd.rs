@@ -84,6 +84,9 @@ pub struct OddClient {
     over_at: Option<Duration>,
     was_reset: bool,
     outgoing: Vec<Vec<u8>>,
+    says_urgent: bool,
+    /// Some of the request was urgent.
+    pub said_urgent: bool,
     /// What the server did that no server may do.
     pub complaint: Option<String>,
     /// What it did, one line each.
@@ -121,6 +124,8 @@ impl OddClient {
             over_at: None,
             was_reset: false,
             outgoing: Vec::new(),
+            says_urgent: random.one_in(3),
+            said_urgent: false,
             complaint: None,
             trace: Vec::new(),
             random,
@@ -310,7 +315,8 @@ impl OddClient {
             if self.random.one_in(2) {
                 flags |= flag::PSH;
             }
-            if self.random.one_in(6) {
+            if self.says_urgent && self.random.one_in(6) {
+                self.said_urgent = true;
                 flags |= flag::URG;
             }
             if end == length && self.sends_fin {

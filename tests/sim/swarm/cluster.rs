@@ -1,0 +1,79 @@
+//! The cluster file of a plan, and how it is changed while nodes run.
+
+use super::bytes::NAMES;
+use super::plan::Plan;
+use baton::control::key::public_key_to_text;
+use baton::policy::ClusterFile;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Versions of a cluster file: as planned; each request to the next node; without the first front-end; without the second server.
+pub const VARIANTS: usize = 4;
+pub const FRONTEND_PORT: u16 = 80;
+
+pub fn node_address(node: usize, is_v6: bool) -> IpAddr {
+    if is_v6 {
+        Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, node as u16 + 1).into()
+    } else {
+        Ipv4Addr::new(10, 77, 0, node as u8 + 1).into()
+    }
+}
+
+pub fn client_address(client: usize, is_v6: bool) -> IpAddr {
+    if is_v6 {
+        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, client as u16 + 1).into()
+    } else {
+        Ipv4Addr::new(10, 99, 0, client as u8 + 1).into()
+    }
+}
+
+pub fn read(plan: &Plan, variant: usize) -> ClusterFile {
+    let text = text(plan, variant);
+    ClusterFile::parse("cluster.yaml", &text).unwrap_or_else(|report| panic!("{report}\n{text}"))
+}
+
+pub fn text(plan: &Plan, variant: usize) -> String {
+    let count = plan.nodes.len();
+    let mut text =
+        "cluster: swarm\noverlay: { port: 7400, aliases: [\"198.18.0.0/16\", \"fd00:ba70::/64\"] }\nnodes:\n".to_owned();
+    for node in 0..count {
+        let key = public_key_to_text(&[node as u8 + 1; 32]);
+        let _ = writeln!(text, "  {}: {{ address: {}, public_key: \"{key}\" }}", NAMES[node], node_address(node, false));
+    }
+    text.push_str("services:\n  web:\n    frontends:\n");
+    let frontends: Vec<usize> = (0..count).filter(|node| plan.nodes[*node].has_frontend).collect();
+    let skipped = if variant == 2 && frontends.len() > 1 { Some(frontends[0]) } else { None };
+    for node in frontends.iter().copied().filter(|node| Some(*node) != skipped) {
+        let (v4, v6) = (node_address(node, false), node_address(node, true));
+        let _ = writeln!(text, "      {}: [\"{v4}:{FRONTEND_PORT}\", \"[{v6}]:{FRONTEND_PORT}\"]", NAMES[node]);
+    }
+    text.push_str("    servers:\n");
+    // A server that has a front-end answers there in any case.
+    let absent = if variant == 3 && !plan.nodes[count - 1].has_frontend { Some(count - 1) } else { None };
+    for node in (0..count).filter(|node| Some(*node) != absent) {
+        let _ = writeln!(text, "      {}: {{ port: {} }}", NAMES[node], plan.nodes[node].server_port);
+    }
+    text.push_str("    rules:\n");
+    for node in 0..count {
+        let to = if variant == 1 { (node + 1) % count } else { node };
+        if Some(to) != absent {
+            let _ = writeln!(
+                text,
+                "      - name: to-{0}\n        when: {{ path: \"/to/{0}/*\" }}\n        send_to: {1}",
+                NAMES[node], NAMES[to]
+            );
+        }
+    }
+    let several: Vec<&str> = (0..count).rev().filter(|node| Some(*node) != absent).map(|node| NAMES[node]).collect();
+    let _ = writeln!(
+        text,
+        "      - name: any\n        when: {{ path: \"/any/*\" }}\n        send_to: [{}, local]",
+        several.join(", ")
+    );
+    let _ = writeln!(
+        text,
+        "    default: local\nlimits: {{ connections: {}, linger: {}s }}",
+        plan.connections_max, plan.linger_seconds
+    );
+    text
+}

@@ -1,0 +1,281 @@
+//! A node's kernel: smoltcp, and around it what Linux does otherwise. Sockets for connections come into being with a SYN, so
+//! that none is in the way of another; RST and SYN are judged as RFC 5961 asks; requests are kept, or are cookies.
+
+use super::super::host::{Host, find_socket, socket_state};
+use super::super::requests::Requests;
+use baton::flow::Endpoint;
+use baton::handoff::SocketState;
+use baton::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp::{Socket, State};
+use smoltcp::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Linux gives a request up after five SYN-ACKs more.
+const REQUEST_LIFETIME: u64 = 63_000_000;
+/// Unacknowledged for so long, a connection is given up.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A connection, or a request, of a kernel.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub handle: SocketHandle,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    /// Counts the connections of this kernel.
+    pub serial: u64,
+    began: u64,
+    /// What was sent last: the next sequence number, what is acknowledged, the window, and timestamps.
+    said: Option<Said>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    next: Seq<Wire>,
+    ack: Seq<Client>,
+    window: u16,
+    timestamps: Option<(Timestamp<Wire>, Timestamp<Client>)>,
+}
+
+pub struct Kernel {
+    pub host: Host,
+    pub connections: Vec<Connection>,
+    pub listening: BTreeSet<u16>,
+    pub queue_is_full: bool,
+    pub gives_cookies: bool,
+    /// Packets dropped for a reason that a kernel counts itself.
+    pub dropped: BTreeMap<&'static str, u64>,
+    requests: Requests,
+    receive_bytes: usize,
+    serial: u64,
+    /// Challenge acknowledgements.
+    own: Vec<Vec<u8>>,
+}
+
+impl Kernel {
+    pub fn new(addresses: &[IpAddr], seed: u64, receive_bytes: usize, clock: u32, gives_cookies: bool) -> Self {
+        Self {
+            host: Host::with(addresses, seed, 1_500, clock),
+            connections: Vec::new(),
+            listening: BTreeSet::new(),
+            queue_is_full: false,
+            gives_cookies,
+            dropped: BTreeMap::new(),
+            requests: Requests::default(),
+            receive_bytes,
+            serial: 0,
+            own: Vec::new(),
+        }
+    }
+
+    fn drop(&mut self, reason: &'static str) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+
+    /// A packet for this host's TCP.
+    pub fn receive(&mut self, packet: Vec<u8>, now: u64) {
+        let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { return self.drop("malformed") };
+        if !segment.checksums_are_right() {
+            return self.drop("checksum");
+        }
+        let (local, remote) = (segment.destination(), segment.source());
+        let index = self.connections.iter().position(|known| (known.local, known.remote) == (local, remote));
+        let state = index.map(|index| self.state(index));
+        let flags = segment.flags();
+        if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
+            return self.receive_syn(index.zip(state), &segment, packet.clone(), now);
+        }
+        match index.zip(state) {
+            Some((index, State::SynReceived)) => {
+                if flags.contains(Flags::RST) {
+                    // A cookie is nothing that could be purged.
+                    if self.gives_cookies {
+                        return self.drop("reset of a cookie");
+                    }
+                    if self.connections[index].said.is_some_and(|said| said.ack != segment.seq()) {
+                        return self.challenge(index, "reset not exact");
+                    }
+                    self.requests.forget(local, remote);
+                    return self.feed(packet, now);
+                }
+                if !self.requests.believes(&segment, self.gives_cookies) {
+                    return self.drop("echo of nothing");
+                }
+                let is_exact = self.connections[index].said.is_none_or(|said| said.next == segment.ack());
+                if is_exact && flags.contains(Flags::ACK) && self.queue_is_full {
+                    return self.drop("accept queue full");
+                }
+                self.feed(packet, now);
+                if self.find(local, remote).is_some_and(|index| self.state(index) != State::SynReceived) {
+                    self.requests.forget(local, remote);
+                }
+            }
+            Some((index, _)) if flags.contains(Flags::RST) => {
+                if self.connections[index].said.is_some_and(|said| said.ack != segment.seq()) {
+                    return self.challenge(index, "reset not exact");
+                }
+                self.feed(packet, now);
+            }
+            _ => self.feed(packet, now),
+        }
+    }
+
+    fn receive_syn<B: AsRef<[u8]>>(
+        &mut self,
+        known: Option<(usize, State)>,
+        syn: &Segment<B, ToServerWire>,
+        packet: Vec<u8>,
+        now: u64,
+    ) {
+        let (local, remote) = (syn.destination(), syn.source());
+        match known {
+            Some((index, State::SynReceived)) if !self.gives_cookies => {
+                if self.connections[index].said.is_some_and(|said| said.ack == syn.seq().plus(1)) {
+                    self.own.extend(self.requests.answer_again(syn, now));
+                } else {
+                    self.challenge(index, "other SYN for a request");
+                }
+                return;
+            }
+            // A request that is a cookie is none, and TIME-WAIT gives way to a newer connection (RFC 6191).
+            Some((index, State::SynReceived | State::TimeWait)) => self.remove(index),
+            Some((index, _)) => return self.challenge(index, "SYN on a connection"),
+            None => {}
+        }
+        if !self.listening.contains(&local.port) {
+            return self.feed(packet, now);
+        }
+        if self.queue_is_full {
+            return self.drop("accept queue full");
+        }
+        let handle = self.host.add_own_socket(self.receive_bytes);
+        let socket = self.host.sockets.get_mut::<Socket>(handle);
+        socket.set_timeout(Some(PATIENCE));
+        socket.set_nagle_enabled(false);
+        socket.listen(local.port).expect("a fresh socket listens");
+        self.serial += 1;
+        self.connections.push(Connection { handle, local, remote, serial: self.serial, began: now, said: None });
+        self.feed(packet, now);
+    }
+
+    fn feed(&mut self, packet: Vec<u8>, now: u64) {
+        self.host.wire.incoming.push_back(packet);
+        self.poll(now);
+    }
+
+    /// Says where the connection stands (RFC 5961, sections 3.2 and 4.2).
+    fn challenge(&mut self, index: usize, reason: &'static str) {
+        self.drop(reason);
+        let Connection { local, remote, said: Some(said), .. } = self.connections[index] else { return };
+        let challenge = SegmentSpec::<ToClientWire> {
+            source: local,
+            destination: remote,
+            seq: said.next,
+            ack: said.ack,
+            flags: Flags::ACK,
+            window: said.window,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: said.timestamps,
+            traffic_class: 0,
+            payload: &[],
+        };
+        self.own.push(challenge.build().into_inner());
+    }
+
+    pub fn state(&self, index: usize) -> State {
+        self.host.sockets.get::<Socket>(self.connections[index].handle).state()
+    }
+
+    pub fn find(&self, local: Endpoint, remote: Endpoint) -> Option<usize> {
+        self.connections.iter().position(|known| (known.local, known.remote) == (local, remote))
+    }
+
+    fn remove(&mut self, index: usize) {
+        let connection = self.connections.remove(index);
+        self.requests.forget(connection.local, connection.remote);
+        self.host.sockets.remove(connection.handle);
+    }
+
+    /// Lets TCP work, and forgets what is over.
+    pub fn poll(&mut self, now: u64) {
+        self.host.poll(now);
+        let mut index = 0;
+        while index < self.connections.len() {
+            let is_old = now.saturating_sub(self.connections[index].began) > REQUEST_LIFETIME;
+            match self.state(index) {
+                State::Listen => self.remove(index),
+                State::SynReceived if is_old => self.remove(index),
+                // The application has its own look first.
+                _ => index += 1,
+            }
+        }
+    }
+
+    /// Forgets connections that are closed; the application has seen it.
+    pub fn sweep(&mut self) {
+        let mut index = 0;
+        while index < self.connections.len() {
+            if self.state(index) == State::Closed { self.remove(index) } else { index += 1 }
+        }
+    }
+
+    pub fn poll_at(&mut self, now: u64) -> Option<u64> {
+        let is_request = |kernel: &Self, index| kernel.state(index) == State::SynReceived;
+        let oldest = (0..self.connections.len()).filter(|index| is_request(self, *index));
+        let request = oldest.map(|index| self.connections[index].began + REQUEST_LIFETIME + 1).min();
+        [self.host.poll_at(now), request].into_iter().flatten().min()
+    }
+
+    /// What it has to send.
+    pub fn outgoing(&mut self, now: u64) -> Vec<Vec<u8>> {
+        let mut sent = std::mem::take(&mut self.own);
+        for packet in std::mem::take(&mut self.host.wire.outgoing) {
+            let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("smoltcp sends TCP only here");
+            let (local, remote) = (segment.source(), segment.destination());
+            let is_syn_ack = segment.flags().contains(Flags::SYN);
+            if let Some(known) = self.connections.iter_mut().find(|known| (known.local, known.remote) == (local, remote)) {
+                let is_repeated = known.said.is_some();
+                if is_syn_ack && is_repeated && self.gives_cookies {
+                    // Who remembers nothing repeats nothing.
+                    continue;
+                }
+                let next = segment.seq_end();
+                let next = known.said.map_or(next, |said| if said.next.is_before(&next) { next } else { said.next });
+                known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps: segment.timestamps() });
+            }
+            if is_syn_ack {
+                self.requests.hear(&packet, now);
+            }
+            sent.push(packet);
+        }
+        sent
+    }
+
+    /// What `sock_diag` says.
+    pub fn socket_state(&mut self, local: Endpoint, remote: Endpoint, now: u64) -> SocketState {
+        self.poll(now);
+        match socket_state(&self.host, local.into(), remote.into()) {
+            SocketState::SynReceived if self.gives_cookies => SocketState::Absent,
+            state => state,
+        }
+    }
+
+    /// What `sock_diag` destroys. The RST goes the way of all packets.
+    pub fn destroy(&mut self, local: Endpoint, remote: Endpoint) {
+        if let Some(handle) = find_socket(&self.host, local.into(), remote.into()) {
+            self.host.sockets.get_mut::<Socket>(handle).abort();
+        }
+    }
+
+    /// Connections with a local end that satisfies this are gone without a word.
+    pub fn destroy_all(&mut self, is_meant: impl Fn(Endpoint) -> bool) {
+        for index in (0..self.connections.len()).rev() {
+            if is_meant(self.connections[index].local) {
+                self.remove(index);
+            }
+        }
+    }
+}

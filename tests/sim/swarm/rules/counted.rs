@@ -1,0 +1,55 @@
+//! 6. Every dropped packet has a counted reason, and every table its limit.
+
+use super::{Facts, Rule, Seen};
+use baton::handoff::Verdict;
+use baton::handoff::counters::DropReason;
+use baton::limits;
+
+/// What each engine has dropped, by reason, in this life.
+#[derive(Default)]
+pub struct Counted {
+    dropped: Vec<[u64; DropReason::ALL.len()]>,
+    steps: u64,
+}
+
+impl Rule for Counted {
+    fn name(&self) -> &'static str {
+        "6 all drops are counted"
+    }
+
+    fn see(&mut self, _: u64, seen: &Seen<'_>, facts: &Facts) -> Result<(), String> {
+        self.dropped.resize(facts.plan.nodes.len(), [0; DropReason::ALL.len()]);
+        match seen {
+            Seen::Life { node } => self.dropped[*node] = [0; DropReason::ALL.len()],
+            Seen::Verdict { node, verdict: Verdict::Drop(reason) } => self.dropped[*node][*reason as usize] += 1,
+            Seen::Step { node, engine, .. } => {
+                for (reason, seen) in DropReason::ALL.iter().zip(&self.dropped[*node]) {
+                    let counted = engine.dropped(*reason);
+                    if counted != *seen {
+                        return Err(format!("node {node} dropped {seen} packets as {}, and counts {counted}", reason.label()));
+                    }
+                }
+                self.steps += 1;
+                if self.steps.is_multiple_of(32) {
+                    return check_tables(*node, &engine.counters(), facts);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn check_tables(node: usize, counters: &[(String, u64)], facts: &Facts) -> Result<(), String> {
+    let value = |name: &str| counters.iter().find(|(counter, _)| counter == name).map_or(0, |(_, value)| *value);
+    let connections = value("connections_front_end") + value("connections_back_end");
+    let bounds = [
+        ("connections", connections, facts.plan.connections_max),
+        ("first_flight_bytes", value("first_flight_bytes"), limits::FIRST_FLIGHT_BYTES_DEFAULT as u64),
+        ("syns_pending", value("syns_pending"), limits::SYNS_MAX as u64),
+    ];
+    match bounds.iter().find(|(_, value, bound)| value > bound) {
+        Some((name, value, bound)) => Err(format!("node {node}: {name} is {value}, more than {bound}")),
+        None => Ok(()),
+    }
+}

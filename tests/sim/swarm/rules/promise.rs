@@ -1,0 +1,199 @@
+//! 4. The client never sees a sequence number, acknowledgement or option outside what it was promised.
+
+use super::{Facts, Rule, Seen};
+use baton::flow::FlowKey;
+use baton::rewrite::{Client, Flags, Segment, Seq, Timestamp, ToClientWire, ToServerWire, WindowScale, Wire};
+use std::collections::BTreeMap;
+
+/// What the client has said of a connection.
+struct Said {
+    isn: Seq<Client>,
+    next: Seq<Client>,
+    /// Units of its windows; known with its SYN.
+    scale: WindowScale,
+    /// Beyond that it has never allowed anything.
+    right_edge: Option<Seq<Wire>>,
+    tsvals: Option<(Timestamp<Client>, Timestamp<Client>)>,
+    has_timestamps: bool,
+    has_sack: bool,
+    has_scale: bool,
+}
+
+/// What the client was promised with a SYN-ACK.
+#[derive(Clone, PartialEq, Debug)]
+struct Promised {
+    isn: Seq<Wire>,
+    mss: Option<u16>,
+    scale: Option<WindowScale>,
+    sack: bool,
+    timestamps: bool,
+}
+
+#[derive(Default)]
+struct Connection {
+    said: Option<Said>,
+    promised: Vec<Promised>,
+    newest: Option<Timestamp<Wire>>,
+}
+
+#[derive(Default)]
+pub struct Promise {
+    connections: BTreeMap<FlowKey, Connection>,
+}
+
+impl Rule for Promise {
+    fn name(&self) -> &'static str {
+        "4 what was promised"
+    }
+
+    fn see(&mut self, _: u64, seen: &Seen<'_>, _: &Facts) -> Result<(), String> {
+        match seen {
+            Seen::ClientSent { segment, .. } => {
+                let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+                self.connections.entry(flow).or_default().hear_client(segment);
+                Ok(())
+            }
+            Seen::Left { packet, .. } => {
+                let Ok(segment) = Segment::<_, ToClientWire>::parse(*packet) else { return Ok(()) };
+                let flow = FlowKey { client: segment.destination(), frontend: segment.source() };
+                let Some(connection) = self.connections.get_mut(&flow) else {
+                    return Err(format!("a packet of a connection that nobody made: {segment}"));
+                };
+                connection.check(&segment).map_err(|what| format!("{what}: {segment}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Connection {
+    fn hear_client(&mut self, segment: &Segment<&[u8], ToServerWire>) {
+        let flags = segment.flags();
+        let tsval = segment.timestamps().map(|(tsval, _)| tsval);
+        if flags.contains(Flags::SYN) {
+            if self.said.as_ref().is_none_or(|said| said.isn != segment.seq()) {
+                *self = Self {
+                    said: Some(Said {
+                        isn: segment.seq(),
+                        next: segment.seq_end(),
+                        scale: segment.window_scale().unwrap_or(WindowScale::NONE),
+                        right_edge: None,
+                        tsvals: tsval.map(|tsval| (tsval, tsval)),
+                        has_timestamps: tsval.is_some(),
+                        has_sack: segment.sack_permitted(),
+                        has_scale: segment.window_scale().is_some(),
+                    }),
+                    promised: Vec::new(),
+                    newest: None,
+                };
+            }
+            return;
+        }
+        let Some(said) = &mut self.said else { return };
+        if said.next.is_before(&segment.seq_end()) {
+            said.next = segment.seq_end();
+        }
+        if let (Some((_, newest)), Some(tsval)) = (&mut said.tsvals, tsval)
+            && tsval.since(newest) > 0
+        {
+            *newest = tsval;
+        }
+        if flags.contains(Flags::ACK) {
+            let edge = segment.ack().plus(u32::from(segment.window()) << said.scale.shift());
+            if said.right_edge.is_none_or(|before| before.is_before(&edge)) {
+                said.right_edge = Some(edge);
+            }
+        }
+    }
+
+    fn check(&mut self, segment: &Segment<&[u8], ToClientWire>) -> Result<(), &'static str> {
+        let Some(said) = &self.said else { return Err("before any SYN") };
+        let flags = segment.flags();
+        if flags.contains(Flags::ACK) {
+            let acknowledged = segment.ack().since(&said.isn);
+            // Answers to what an earlier connection of these ends sent late carry its numbers.
+            let is_of_this = (0..=said.next.since(&said.isn)).contains(&acknowledged);
+            if !is_of_this && self.promised.is_empty() {
+                return Ok(());
+            }
+            if !is_of_this && !flags.contains(Flags::RST) {
+                return Err("it acknowledges what was never sent");
+            }
+        }
+        if flags.contains(Flags::SYN) {
+            return self.check_syn_ack(segment);
+        }
+        // The nearest promise below is the one it must keep.
+        let seq = segment.seq();
+        let nearest = self.promised.iter().min_by_key(|promised| seq.raw().wrapping_sub(promised.isn.raw()));
+        let Some(promised) = nearest else { return Ok(()) };
+        if segment.mss().is_some() || segment.window_scale().is_some() || segment.sack_permitted() {
+            return Err("an option of SYNs");
+        }
+        if flags.contains(Flags::RST) {
+            // What was never sent may be what a stranger's packet asked for.
+            return Ok(());
+        }
+        let end = said.right_edge.map_or(65_535, |edge| edge.since(&promised.isn)) + 1;
+        if !(0..=end).contains(&segment.seq_end().since(&promised.isn)) || !(0..=end).contains(&seq.since(&promised.isn)) {
+            return Err("outside the client's window");
+        }
+        match segment.timestamps() {
+            Some(_) if !promised.timestamps => return Err("timestamps that were not agreed on"),
+            None if promised.timestamps => return Err("timestamps were agreed on, and it has none"),
+            Some((tsval, tsecr)) => {
+                if self.newest.is_some_and(|newest| tsval.since(&newest) < 0) {
+                    return Err("its timestamp goes back (RFC 7323, section 5)");
+                }
+                self.newest = Some(tsval);
+                let is_echo = |(first, newest): (Timestamp<Client>, Timestamp<Client>)| {
+                    tsecr.since(&first) >= 0 && newest.since(&tsecr) >= 0
+                };
+                if !said.tsvals.is_some_and(is_echo) {
+                    return Err("it echoes what the client never sent");
+                }
+            }
+            None => {}
+        }
+        for (left, right) in segment.sack_blocks() {
+            let is_sent = |edge: Seq<Client>| (1..=said.next.since(&said.isn)).contains(&edge.since(&said.isn));
+            if !promised.sack || !is_sent(left) || !is_sent(right) || !left.is_before(&right) {
+                return Err("a SACK block of what was never sent, or without leave");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_syn_ack(&mut self, segment: &Segment<&[u8], ToClientWire>) -> Result<(), &'static str> {
+        let Some(said) = &self.said else { return Err("before any SYN") };
+        let promise = Promised {
+            isn: segment.seq(),
+            mss: segment.mss(),
+            scale: segment.window_scale(),
+            sack: segment.sack_permitted(),
+            timestamps: segment.timestamps().is_some(),
+        };
+        if promise.sack && !said.has_sack
+            || promise.timestamps && !said.has_timestamps
+            || promise.scale.is_some() && !said.has_scale
+        {
+            return Err("it grants what was not asked for");
+        }
+        if segment.ack() != said.isn.plus(1) {
+            return Err("it answers another SYN");
+        }
+        let former = self.promised.iter().find(|former| former.isn == promise.isn);
+        match former {
+            // The process may have died between two of one connection: then only the first was lowered.
+            Some(former) if Promised { mss: None, ..former.clone() } != Promised { mss: None, ..promise.clone() } => {
+                Err("another promise than before")
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.newest = segment.timestamps().map(|(tsval, _)| tsval);
+                self.promised.push(promise);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Running seeds, and telling how to run one of them again.
+
+use super::plan::{Kind, Plan, Without};
+use super::world::{Outcome, World};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+/// Seeds of one run, where nobody says how many.
+const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 2_000 };
+
+/// One seed, from its first packet to its last. A panic is a failure like any other.
+fn run(seed: u64, without: &Without, is_kept: bool, is_relabelled: bool) -> Outcome {
+    let run = || World::new(Plan::of(seed, without), is_kept, is_relabelled).run();
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        Outcome {
+            broken: Some(format!("panic: {text}")),
+            trace: Default::default(),
+            steps: 0,
+            counters: Default::default(),
+            zero_shifts: 0,
+        }
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// What the environment says is to be left out.
+fn without() -> Without {
+    let list = |name: &str| {
+        let text = std::env::var(name).unwrap_or_default();
+        text.split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let kind = |name: &String| *Kind::ALL.iter().find(|kind| kind.name() == name).unwrap_or_else(|| panic!("no kind {name}"));
+    let numbers = |name| list(name).iter().map(|item| item.parse().expect("numbers")).collect();
+    Without {
+        kinds: list("BATON_WITHOUT").iter().map(kind).collect(),
+        errands: numbers("BATON_WITHOUT_ERRANDS"),
+        faults: numbers("BATON_WITHOUT_FAULTS"),
+    }
+}
+
+fn command(seed: u64, without: &Without) -> String {
+    let list =
+        |name: &str, items: Vec<String>| if items.is_empty() { String::new() } else { format!("{name}={} ", items.join(",")) };
+    let kinds = list("BATON_WITHOUT", without.kinds.iter().map(|kind| kind.name().to_owned()).collect());
+    let errands = list("BATON_WITHOUT_ERRANDS", without.errands.iter().map(usize::to_string).collect());
+    let faults = list("BATON_WITHOUT_FAULTS", without.faults.iter().map(usize::to_string).collect());
+    let release = if cfg!(debug_assertions) { "" } else { "--release " };
+    format!("BATON_SEED={seed} {kinds}{errands}{faults}cargo test {release}--test sim swarm -- --nocapture")
+}
+
+/// Leaves out one thing after the other for as long as the seed still fails in the same way.
+fn shrink(seed: u64, start: &Without, is_relabelled: bool) -> Without {
+    let rule = |without: &Without| failure(seed, without, is_relabelled).map(|what| what.split(':').next().map(str::to_owned));
+    let (mut smallest, failure) = (start.clone(), rule(start));
+    let plan = Plan::of(seed, start);
+    let mut attempt = |change: &dyn Fn(&mut Without)| {
+        let mut smaller = smallest.clone();
+        change(&mut smaller);
+        if rule(&smaller) == failure {
+            smallest = smaller;
+        }
+    };
+    for kind in &plan.kinds {
+        attempt(&|without| drop(without.kinds.insert(*kind)));
+    }
+    for errand in &plan.errands {
+        attempt(&|without| drop(without.errands.insert(errand.number)));
+    }
+    for fault in 0..plan.faults.len() {
+        attempt(&|without| drop(without.faults.insert(fault)));
+    }
+    smallest
+}
+
+/// Why a seed fails, if it does.
+fn failure(seed: u64, without: &Without, is_relabelled: bool) -> Option<String> {
+    let outcome = run(seed, without, false, false);
+    if outcome.broken.is_some() || !is_relabelled || !Plan::of(seed, without).has_equal_buffers() {
+        return outcome.broken;
+    }
+    let relabelled = run(seed, without, false, true);
+    relabelled.broken.clone().or_else(|| difference(&outcome, &relabelled))
+}
+
+/// Where two runs differ for clients.
+fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
+    let (one, other) = (&one.trace.to_clients, &other.trace.to_clients);
+    let at = one.iter().zip(other).position(|(one, other)| one != other);
+    let at = at.or_else(|| (one.len() != other.len()).then(|| one.len().min(other.len())))?;
+    Some(format!("identity shifts: packet {at} for a client differs:\n  {:02x?}\n  {:02x?}", one.get(at), other.get(at)))
+}
+
+/// Tells everything about one seed.
+fn tell(seed: u64, without: &Without) -> Option<String> {
+    let plan = Plan::of(seed, without);
+    let (clients, nodes) = (plan.clients.len(), plan.nodes.len());
+    println!("{plan:#?}\n{}", super::cluster::text(&plan, 0));
+    let mut world = World::new(plan, true, std::env::var_os("BATON_RELABEL").is_some());
+    let lines = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    world.trace.lines = Some(lines.take());
+    let outcome = world.run();
+    for line in outcome.trace.lines.iter().flatten() {
+        println!("{line}");
+    }
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{seed}.pcapng"));
+    match outcome.trace.write_pcap(&path, clients, nodes) {
+        Ok(()) => println!("packets: {}", path.display()),
+        Err(error) => println!("packets: cannot write {}: {error}", path.display()),
+    }
+    println!("trace {:016x}, {} steps\n{:#?}", outcome.trace.hash(), outcome.steps, outcome.counters);
+    outcome.broken.or_else(|| failure(seed, without, true))
+}
+
+/// Hosts with offload are chosen by seed here.
+pub fn is_second_time() -> bool {
+    super::super::world::has_offload()
+}
+
+#[test]
+fn in_every_world_all_rules_hold() {
+    if is_second_time() {
+        return;
+    }
+    let without = without();
+    if let Some(seed) = number("BATON_SEED") {
+        let broken = tell(seed, &without);
+        assert_eq!(broken, None, "seed {seed}");
+        return;
+    }
+    let first = number("BATON_FIRST_SEED").unwrap_or(0);
+    let seeds = number("BATON_SEEDS").unwrap_or(SEEDS);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::panic::set_hook(Box::new(|_| {}));
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (failed, without) = (&failed, &without);
+            scope.spawn(move || {
+                for seed in (first..first + seeds).filter(|seed| seed % 2 == thread) {
+                    // Two threads are enough for a machine with two cores, and virtual time belongs to a thread.
+                    let is_relabelled = seed % 4 < 2;
+                    if let Some(broken) = failure(seed, without, is_relabelled) {
+                        failed.lock().expect("nobody panics with it").push((seed, is_relabelled, broken));
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().expect("nobody panics with it");
+    failed.sort();
+    for (seed, _, broken) in failed.iter().skip(3).take(40) {
+        println!("seed {seed}: {broken}");
+    }
+    for (seed, is_relabelled, broken) in failed.iter().take(3) {
+        let smallest = shrink(*seed, &without, *is_relabelled);
+        println!("seed {seed}: {broken}\n  {}\n  {}", command(*seed, &without), command(*seed, &smallest));
+    }
+    let _ = std::panic::take_hook();
+    let numbers: Vec<u64> = failed.iter().map(|(seed, ..)| *seed).collect();
+    assert!(failed.is_empty(), "{} of {seeds} seeds from {first} fail: {numbers:?}", failed.len());
+}

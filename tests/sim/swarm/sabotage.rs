@@ -1,0 +1,111 @@
+//! Things done wrong on purpose, so that each rule is seen to catch something.
+
+use super::plan::{Plan, Without};
+use super::run::is_second_time;
+use super::world::World;
+use baton::rewrite::{Segment, ToClientWire};
+
+/// What is done wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// Some answers leave another node than the one whose kernel made them.
+    OtherNodeSends,
+    /// An octet of an answer is another, and the checksum right.
+    OtherOctet,
+    /// What a kernel sends from an alias leaves as it is.
+    AliasLeaves,
+    /// Guards are not written, but said to be.
+    NoGuards,
+    /// A timestamp for the client goes back.
+    TimestampGoesBack,
+    /// No answer reaches the client.
+    AnswersLost,
+    /// The client's packets are dropped without a count.
+    DroppedUncounted,
+    /// A RST that is not forged is taken for one.
+    ResetOfTheClient,
+    /// A process that starts destroys all connections of its kernel.
+    StartDestroysAll,
+    /// An application is given a request that another has had.
+    RequestAgain,
+    /// The network of the second run is not that of the first.
+    OtherNetwork,
+}
+
+impl Sabotage {
+    /// Changes a packet on its way to a client; its checksum is right afterwards.
+    pub fn change(self, packet: &mut Vec<u8>) {
+        let Ok(segment) = Segment::<_, ToClientWire>::parse(packet.clone()) else { return };
+        let payload = segment.payload().len();
+        match self {
+            Self::OtherOctet if payload > 30 => {
+                // Two octets of one word apart change places with what balances them.
+                let at = packet.len() - payload + (payload / 2 & !1);
+                let (first, second) = (packet[at], packet[at + 2]);
+                if first < 255 && second > 0 {
+                    (packet[at], packet[at + 2]) = (first + 1, second - 1);
+                }
+            }
+            Self::TimestampGoesBack if payload > 0 => {
+                let Ok(mut segment) = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()) else { return };
+                if let Some((tsval, tsecr)) = segment.timestamps() {
+                    segment.set_timestamps(tsval.plus(u32::MAX - 5_000), tsecr);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The first of some seeds in which it shows, and what is said of it.
+fn caught(sabotage: Sabotage) -> Option<String> {
+    (0..400).find_map(|seed| {
+        let mut world = World::new(Plan::of(seed, &Without::default()), false, false);
+        world.sabotage = Some(sabotage);
+        world.run().broken
+    })
+}
+
+#[test]
+fn each_rule_catches_what_breaks_it() {
+    if is_second_time() {
+        return;
+    }
+    for (sabotage, rule) in [
+        (Sabotage::OtherNodeSends, "rule 1 "),
+        (Sabotage::OtherOctet, "rule 2 "),
+        (Sabotage::AliasLeaves, "rule 3 "),
+        (Sabotage::NoGuards, "rule 3 "),
+        (Sabotage::TimestampGoesBack, "rule 4 "),
+        (Sabotage::AnswersLost, "rule 5 "),
+        (Sabotage::DroppedUncounted, "rule 6 "),
+        (Sabotage::ResetOfTheClient, "rule 7 "),
+        (Sabotage::StartDestroysAll, "rule 8 "),
+        (Sabotage::RequestAgain, "rule 10 "),
+    ] {
+        let said = caught(sabotage).unwrap_or_else(|| panic!("nobody catches {sabotage:?}"));
+        assert!(said.starts_with(rule), "{sabotage:?} is caught as {said}");
+    }
+}
+
+/// Rule 9.
+#[test]
+fn the_same_seed_gives_the_same_trace_to_the_octet() {
+    if is_second_time() {
+        return;
+    }
+    let trace = |seed, sabotage| {
+        let mut world = World::new(Plan::of(seed, &Without::default()), true, false);
+        world.sabotage = sabotage;
+        if sabotage == Some(Sabotage::OtherNetwork) {
+            world.random = super::random::Random::new(!seed);
+        }
+        let outcome = world.run();
+        (outcome.trace.hash(), outcome.trace.lines, outcome.trace.to_clients)
+    };
+    for seed in 0..if cfg!(debug_assertions) { 10 } else { 40 } {
+        assert!(trace(seed, None) == trace(seed, None), "seed {seed} has two traces");
+    }
+    let differs = |seed| trace(seed, None) != trace(seed, Some(Sabotage::OtherNetwork));
+    assert!((0..40).any(differs), "another network leaves another trace");
+}
