@@ -28,7 +28,10 @@ const ATTEMPTS: usize = 3;
 const MOST_AGAIN: usize = 4;
 /// The octets that an application can write.
 const ANSWER_OCTETS: usize = 1 << 20;
-const SOURCE_PORT: u16 = 40_000;
+/// From here on: what the same addresses were used for by another run is not met again.
+fn first_port() -> u16 {
+    20_000 + (std::process::id() % 150) as u16 * 256
+}
 const ROUTERS: (IpAddr, IpAddr) =
     (IpAddr::V4(Ipv4Addr::new(10, 79, 255, 254)), IpAddr::V6(Ipv6Addr::new(0xfd79, 0, 0, 0, 0, 0, 0xffff, 1)));
 
@@ -190,7 +193,7 @@ fn client_address(way: &Way, number: usize, index: usize) -> SocketAddr {
         SocketAddr::V4(_) => Ipv4Addr::new(10, 79, number as u8, index as u8).into(),
         SocketAddr::V6(_) => Ipv6Addr::new(0xfd79, 0, 0, 0, 0, 0, number, index).into(),
     };
-    SocketAddr::new(address, SOURCE_PORT + index)
+    SocketAddr::new(address, first_port() + index)
 }
 
 /// What comes out of the device, to whom it is for.
