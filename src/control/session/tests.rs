@@ -282,7 +282,7 @@ fn a_key_file_of_another_node_is_said_at_once() {
 fn a_round_trip_is_what_two_heartbeats_took_on_the_way() {
     let mut pair = Pair::agreed();
     let milliseconds = Duration::from_millis;
-    let mut carry = |pair: &mut Pair, from: usize, takes: Duration| {
+    let carry = |pair: &mut Pair, from: usize, takes: Duration| {
         let octets = pair.sessions[from].outgoing(pair.now).to_vec();
         pair.sessions[from].advance(octets.len());
         assert!(!octets.is_empty(), "a heartbeat is due");
