@@ -79,6 +79,7 @@ scenario             120  netns-scripts/forwards-nothing-else.sh
 scenario             120  netns-scripts/host-becomes-no-router.sh
 scenario             120  netns-scripts/both-families.sh
 scenario             120  netns-scripts/unusual-packets.sh
+scenario             150  netns-scripts/packet-scripts.sh
 scenario             120  netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh

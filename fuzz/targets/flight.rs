@@ -98,7 +98,7 @@ fn insert(
         payload,
     }
     .build();
-    let before = (flight.bytes().len(), flight.is_finished());
+    let before = (flight.bytes().len(), !flight.may_grow());
     let room = bytes_max + limits::FIRST_FLIGHT_SLACK_BYTES;
     match flight.insert(&segment, bytes_max) {
         Arrival::Progress | Arrival::Kept => {
@@ -120,18 +120,18 @@ fn insert(
         Arrival::Old => {
             let end = at + i64::from(segment.seq_len());
             assert!(segment.seq_len() == 0 || end <= before.0 as i64 || (before.1 && taken.fins.contains(&(end - 1))));
-            assert_eq!((flight.bytes().len(), flight.is_finished()), before);
+            assert_eq!((flight.bytes().len(), !flight.may_grow()), before);
         }
         Arrival::Full => {
             let is_full = taken.segments.len() >= limits::HELD_SEGMENTS_MAX
                 || taken.payload + payload.len() > room
                 || taken.beyond_hole >= limits::SEGMENTS_BEYOND_HOLE_MAX;
             assert!(is_full, "refused with room left");
-            assert_eq!((flight.bytes().len(), flight.is_finished()), before);
+            assert_eq!((flight.bytes().len(), !flight.may_grow()), before);
         }
         Arrival::OutOfWindow => {
             assert!(at < -1 || at > before.0 as i64 + i64::from(limits::OCTETS_AHEAD_MAX));
-            assert_eq!((flight.bytes().len(), flight.is_finished()), before);
+            assert_eq!((flight.bytes().len(), !flight.may_grow()), before);
         }
     }
 }
@@ -146,6 +146,6 @@ fn check(flight: &FirstFlight, taken: &Taken, isn: Seq<baton::rewrite::Client>, 
     assert!(taken.payload <= bytes_max + limits::FIRST_FLIGHT_SLACK_BYTES);
     assert!(flight.held_bytes() >= taken.payload);
     let finished = taken.fins.iter().any(|fin| *fin <= contiguous as i64);
-    assert!(!flight.is_finished() || finished, "finished before its end");
+    assert!(flight.may_grow() || finished, "finished before its end");
     assert!(flight.acknowledged().since(&flight.next()) <= 0);
 }

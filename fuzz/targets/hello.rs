@@ -23,7 +23,10 @@ pub fn run(octets: &[u8]) {
         let whole = service.examine(&octets, client);
         let decided = in_pieces(service, &octets, &cuts, client);
         match &whole {
-            Examination::NeedMore => assert_eq!(decided, None),
+            Examination::NeedMore => {
+                assert_eq!(decided, None);
+                assert!(!has_whole_message(&octets), "the message is complete, yet more is wanted");
+            }
             Examination::Decided(decision) => assert_eq!(decided.map(|(_, first)| first).as_ref(), Some(decision)),
         }
         let explained = service.explain(&octets, None);
@@ -66,6 +69,17 @@ fn records(message: &[u8], sizes: &[usize]) -> Vec<u8> {
         rest = behind;
     }
     octets
+}
+
+/// Whether the first handshake message is complete, by the lengths in records and message alone.
+fn has_whole_message(octets: &[u8]) -> bool {
+    let (mut message, mut rest) = (Vec::new(), octets);
+    while let Some((header, behind)) = rest.split_at_checked(RECORD_HEADER).filter(|(header, _)| header[0] == 22) {
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        message.extend_from_slice(&behind[..length.min(behind.len())]);
+        rest = behind.get(length..).unwrap_or_default();
+    }
+    matches!(message[..], [_, a, b, c, ref body @ ..] if body.len() >= usize::from_be_bytes([0, 0, 0, 0, 0, a, b, c]))
 }
 
 /// What rustls makes of the records as they are: none if it refuses them or wants more.

@@ -57,11 +57,11 @@ pub fn run(octets: &[u8]) {
     completes(&segment, &before);
     let shifts = shifts(&mut input, before.is_v4());
     let mut seen = before.clone();
-    seen.to_client(&shifts);
+    seen.translate_to_client(&shifts);
     let translated = shifts.to_client(segment.clone().reinterpret::<ToClientLocal>());
     seen.agrees_with(&translated);
     let mut seen = before.clone();
-    seen.to_server(&shifts);
+    seen.translate_to_server(&shifts);
     let translated = shifts.to_server(segment.clone());
     seen.agrees_with(&translated);
     set(&mut input, segment, before, offload);
@@ -290,7 +290,7 @@ impl Model {
         }
     }
 
-    fn to_client(&mut self, shifts: &Shifts) {
+    fn translate_to_client(&mut self, shifts: &Shifts) {
         self.set_end(shifts.frontend, true);
         let seq = self.u32_at(SEQ).wrapping_add(shifts.seq.amount() as u32);
         self.put(SEQ, &seq.to_be_bytes());
@@ -308,7 +308,7 @@ impl Model {
         }
     }
 
-    fn to_server(&mut self, shifts: &Shifts) {
+    fn translate_to_server(&mut self, shifts: &Shifts) {
         self.set_end(shifts.alias, false);
         if self.tcp()[FLAGS] & 0x10 != 0 {
             let by = (shifts.seq.amount() as u32).wrapping_neg();

@@ -296,7 +296,7 @@ impl Cast {
         let mut quoted = spec::<ToClientWire>(frontend, client, course.server_isn, course.isn, Flags::ACK);
         quoted.payload = b"more than eight octets";
         let mut quoted = quoted.build().into_inner();
-        quoted.truncate(if input.bool() { 28 + 20 * usize::from(index % 2) } else { quoted.len() });
+        quoted.truncate(if input.bool() { 28 + 20 * (index % 2) } else { quoted.len() });
         let router = if client.address.is_ipv4() { v4([192, 0, 2, 1], 0) } else { v6(0x2001, 1, 0) };
         icmp(router, frontend, input.u8(), &quoted)
     }
