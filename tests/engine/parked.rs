@@ -114,8 +114,12 @@ fn a_process_that_ends_releases_what_the_kernel_knows_and_resets_what_only_it_kn
     assert_eq!(node.engine.live(), 4);
     node.reset_all();
     let said = node.take();
-    assert_eq!(written(&said, Why::Reset).len(), 3);
-    assert_eq!(written(&said, Why::Released).len(), 4);
+    let reset: Vec<_> =
+        written(&said, Why::Reset).iter().map(|packet| segment::<ToClientWire>(packet).destination().port).collect();
+    assert_eq!(reset, [1, 2, 3]);
+    let released: Vec<_> =
+        written(&said, Why::Released).iter().map(|packet| segment::<ToServerWire>(packet).source().port).collect();
+    assert_eq!(released, [4, 4, 5, 5]);
     let aborted = |output: &&Output| matches!(output, Output::Message(B, Message::Abort { .. }));
     assert_eq!(said.iter().filter(aborted).count(), 2);
     assert!(said.contains(&Output::Message(B, Message::Abort { id: in_kernel })));
