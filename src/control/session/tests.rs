@@ -325,3 +325,16 @@ fn what_is_queued_is_counted_before_and_after_it_is_sealed() {
     pair.sessions[0].send(&message).unwrap();
     assert_eq!(pair.sessions[0].backlog(), sealed + frame.len());
 }
+
+#[test]
+fn only_an_alert_about_our_key_says_that_it_is_refused() {
+    let keys = keys();
+    for (alert, is_about_the_key) in [(49, true), (42, true), (46, true), (48, true), (40, false), (70, false), (80, false)] {
+        let mut pair = Pair::new(profile("shop", A, nodes(&keys), &keys[0]), B, profile("shop", B, nodes(&keys), &keys[1]));
+        pair.sessions[0].outgoing(pair.now);
+        // A fatal alert in a record of its own (RFC 8446, section 6).
+        let ending = pair.sessions[0].handle_bytes(&[21, 3, 3, 0, 2, 2, alert], &pair.profiles[0], pair.now).unwrap_err();
+        assert_eq!(matches!(ending, Ending::KeyRefused { .. }), is_about_the_key, "{ending}");
+        assert_eq!(ending.is_refusal(), is_about_the_key);
+    }
+}
