@@ -31,6 +31,7 @@ documentation        600  check_documentation
 tests                900  cargo test
 scripts              120  check_scripts
 build                900  cargo build --release
+swarm                400  cargo test --release --test sim swarm -- --nocapture
 host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
@@ -78,6 +79,7 @@ scenario             120  netns-scripts/forwards-nothing-else.sh
 scenario             120  netns-scripts/host-becomes-no-router.sh
 scenario             120  netns-scripts/both-families.sh
 scenario             120  netns-scripts/unusual-packets.sh
+scenario             150  netns-scripts/packet-scripts.sh
 scenario             120  netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh

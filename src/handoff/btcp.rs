@@ -324,6 +324,13 @@ impl State {
 }
 
 impl Undecided {
+    /// Octets the client allows its server to send, by its latest segment.
+    fn window_of_client(&self) -> i64 {
+        let shift = self.initial.window_scales.map_or(0, |scales| scales.client.shift());
+        // That of a SYN is never scaled (RFC 7323, section 2.2).
+        (i64::from(self.client.window) << shift).max(self.initial.syn_window.into())
+    }
+
     /// An acknowledgement on the kernel's behalf, of what BTCP has taken responsibility for. It carries the SYN-ACK's own TSval: a newer one
     /// would make the client discard an owner's answer that started its clock earlier (PAWS, RFC 7323, section 5).
     fn acknowledgement(&self, flow: &FlowKey) -> Vec<u8> {

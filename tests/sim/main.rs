@@ -1,5 +1,6 @@
 //! Complete handoffs in virtual time: two real engines, simulated kernels, a simulated network.
 
+mod by_hand;
 mod host;
 mod offload;
 mod ports;
@@ -23,19 +24,28 @@ fn get(path: &str) -> Vec<u8> {
 
 /// A SYN that the client did not send.
 fn forged_syn(port: u16) -> Vec<u8> {
+    forged(port, Flags::SYN, 0xdead_beef, 0, &[])
+}
+
+/// Data that the client did not send.
+fn forged_data(port: u16, seq: u32, ack: u32) -> Vec<u8> {
+    forged(port, Flags::ACK, seq, ack, b"forged")
+}
+
+fn forged(port: u16, flags: Flags, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     let forged = SegmentSpec::<ToServerWire> {
         source: client_end(Family::V4, port),
         destination: Endpoint::new(Family::V4.node(0), 80),
-        seq: Seq::new(0xdead_beef),
-        ack: Seq::new(0),
-        flags: Flags::SYN,
+        seq: Seq::new(seq),
+        ack: Seq::new(ack),
+        flags,
         window: 1_000,
-        mss: Some(1_460),
+        mss: flags.contains(Flags::SYN).then_some(1_460),
         window_scale: None,
         sack_permitted: false,
         timestamps: None,
         traffic_class: 0,
-        payload: &[],
+        payload,
     };
     forged.build().into_inner()
 }
@@ -308,6 +318,38 @@ fn a_forged_syn_into_an_undecided_connection_acknowledges_nothing() {
     assert_eq!(acknowledged, Some(1), "only the kernel may say that bytes arrived");
     world.run_until(60 * SECOND, |world| world.clients[client].is_done);
     assert!(world.was_answered_by(client, "a", 5_000));
+}
+
+#[test]
+fn a_corrupt_syn_does_not_end_the_lingering_of_a_connection() {
+    let mut world = World::new(24, Network::default(), 5_000);
+    let client = ask(&mut world, "/images/cat");
+    assert!(world.was_answered_by(client, "b", 5_000));
+    let before = world.counter(0, "connections_lingering");
+    let mut syn = forged_syn(50_000);
+    syn[27] ^= 0x01;
+    world.send_to_node(0, syn);
+    world.run_until(world.now + SECOND, |_| false);
+    assert_eq!(world.counter(0, "drops_total{reason=\"checksum\"}"), 1);
+    assert_eq!((before, world.counter(0, "connections_lingering")), (1, 1));
+    assert_eq!(world.nodes[0].guards.len(), 1, "the guard stays while the connection lingers");
+}
+
+#[test]
+fn forged_data_into_an_undecided_connection_does_not_make_it_local() {
+    // Half a request; then data of somebody who knows neither sequence space: half of all numbers acknowledge something.
+    for (seq, ack) in [(0x2000_0000, 0x2000_0000), (0x2000_0000, 100), (100, 0x2000_0000), (0x9000_0000, 0x7fff_0000)] {
+        let mut world = World::new(23, Network::default(), 5_000);
+        let (first, second) = (get("/images/cat")[..10].to_vec(), get("/images/cat")[10..].to_vec());
+        let client = world.connect_client(50_000, vec![(0, first), (40_000, second)]);
+        world.run_until(30_000, |_| false);
+        let isn = world.isn_of_client(50_000).raw();
+        let frontend_isn = world.to_client[0].seq().raw();
+        world.send_to_node(0, forged_data(50_000, isn.wrapping_add(seq), frontend_isn.wrapping_add(ack)));
+        world.run_until(60 * SECOND, |world| world.clients[client].is_done);
+        assert_eq!(world.fallbacks(0), [], "seq + {seq:x}, ack + {ack:x}");
+        assert!(world.was_answered_by(client, "b", 5_000), "seq + {seq:x}, ack + {ack:x}");
+    }
 }
 
 #[test]

@@ -203,6 +203,14 @@ impl Btcp {
         }
         let acknowledged = segment.ack().since(&undecided.initial.frontend_isn.plus(1));
         if acknowledged > 0 && undecided.kernel == KernelHalf::SynReceived {
+            // Nobody who is not on the path shall decide here: what it acknowledges must fit the window its client gave, and
+            // lie where the client may send (RFC 5961, section 5). If it is the client's all the same, the kernel is asked
+            // before its half is purged.
+            let ahead = segment.seq().since(&undecided.flight.acknowledged());
+            let is_in_window = (-1..=limits::OCTETS_AHEAD_MAX).contains(&ahead);
+            if !is_in_window || i64::from(acknowledged) > undecided.window_of_client() {
+                return ctx.drop(DropReason::BadAcknowledgement);
+            }
             // The client has heard from the local server: something reached the kernel without us. It is the server's.
             self.take_back(slot, Fallback::KernelWentOn, ctx);
             ctx.write(segment.completed(), Why::Released);

@@ -52,6 +52,7 @@ impl Application {
         self.is_running = false;
         kernel.listening.clear();
         self.serving.clear();
+        kernel.forget_requests();
         for connection in &kernel.connections {
             kernel.host.sockets.get_mut::<Socket>(connection.handle).abort();
         }

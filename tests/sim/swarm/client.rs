@@ -109,7 +109,7 @@ impl Stack {
         });
         let handle = self.host.add_own_socket(self.plan.receive_bytes);
         let socket = self.host.sockets.get_mut::<Socket>(handle);
-        socket.set_nagle_enabled(errand.number % 4 == 0);
+        socket.set_nagle_enabled(errand.number.is_multiple_of(4));
         socket.set_keep_alive(Some(KEEP_ALIVE));
         let remote = (IpAddress::from(node_address(errand.frontend, self.plan.is_v6)), FRONTEND_PORT);
         socket.connect(self.host.interface.context(), remote, errand.port).expect("a fresh socket connects");
@@ -236,6 +236,8 @@ impl Open {
             socket.close();
         }
         match socket.state() {
+            // Whoever reads slowly reads all the same.
+            State::TimeWait if socket.can_recv() => None,
             State::Closed | State::TimeWait => Some(if is_complete {
                 Ending::Complete
             } else if self.is_reset || socket.state() == State::Closed && !self.has_closed {

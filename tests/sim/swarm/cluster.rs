@@ -36,9 +36,9 @@ pub fn text(plan: &Plan, variant: usize) -> String {
     let count = plan.nodes.len();
     let mut text =
         "cluster: swarm\noverlay: { port: 7400, aliases: [\"198.18.0.0/16\", \"fd00:ba70::/64\"] }\nnodes:\n".to_owned();
-    for node in 0..count {
+    for (node, name) in NAMES.iter().enumerate().take(count) {
         let key = public_key_to_text(&[node as u8 + 1; 32]);
-        let _ = writeln!(text, "  {}: {{ address: {}, public_key: \"{key}\" }}", NAMES[node], node_address(node, false));
+        let _ = writeln!(text, "  {name}: {{ address: {}, public_key: \"{key}\" }}", node_address(node, false));
     }
     text.push_str("services:\n  web:\n    frontends:\n");
     let frontends: Vec<usize> = (0..count).filter(|node| plan.nodes[*node].has_frontend).collect();
@@ -54,13 +54,13 @@ pub fn text(plan: &Plan, variant: usize) -> String {
         let _ = writeln!(text, "      {}: {{ port: {} }}", NAMES[node], plan.nodes[node].server_port);
     }
     text.push_str("    rules:\n");
-    for node in 0..count {
+    for (node, name) in NAMES.iter().enumerate().take(count) {
         let to = if variant == 1 { (node + 1) % count } else { node };
         if Some(to) != absent {
             let _ = writeln!(
                 text,
-                "      - name: to-{0}\n        when: {{ path: \"/to/{0}/*\" }}\n        send_to: {1}",
-                NAMES[node], NAMES[to]
+                "      - name: to-{name}\n        when: {{ path: \"/to/{name}/*\" }}\n        send_to: {}",
+                NAMES[to]
             );
         }
     }

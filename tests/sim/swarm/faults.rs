@@ -264,6 +264,10 @@ impl World {
         let kernel = &self.nodes[node].kernel;
         let is_live =
             |state: &str| matches!(state, "handshake" | "undecided" | "parked" | "offered" | "releasing" | "handed-off");
+        if self.nodes[node].life.as_ref().is_some_and(|life| life.hung.is_some()) {
+            // It would be heard when something else is.
+            return false;
+        }
         let mut flows = self.nodes[node].life.iter().flat_map(|life| Engine::flows(&life.engine, now));
         let is_known = flows.any(|view| (view.flow.client, view.flow.frontend) == (client, frontend) && is_live(view.state));
         let has_connection = |index| matches!(kernel.state(index), State::Established | State::CloseWait);

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 /// Linux gives a request up after five SYN-ACKs more.
 const REQUEST_LIFETIME: u64 = 63_000_000;
 /// Unacknowledged for so long, a connection is given up.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A connection, or a request, of a kernel.
 #[derive(Clone, Debug)]
@@ -96,8 +96,7 @@ impl Kernel {
                     if self.connections[index].said.is_some_and(|said| said.ack != segment.seq()) {
                         return self.challenge(index, "reset not exact");
                     }
-                    self.requests.forget(local, remote);
-                    return self.feed(packet, now);
+                    return self.remove(index);
                 }
                 if !self.requests.believes(&segment, self.gives_cookies) {
                     return self.drop("echo of nothing");
@@ -236,7 +235,10 @@ impl Kernel {
             let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("smoltcp sends TCP only here");
             let (local, remote) = (segment.source(), segment.destination());
             let is_syn_ack = segment.flags().contains(Flags::SYN);
-            if let Some(known) = self.connections.iter_mut().find(|known| (known.local, known.remote) == (local, remote)) {
+            // What answers a stray is not about the connection.
+            if !segment.flags().contains(Flags::RST)
+                && let Some(known) = self.connections.iter_mut().find(|known| (known.local, known.remote) == (local, remote))
+            {
                 let is_repeated = known.said.is_some();
                 if is_syn_ack && is_repeated && self.gives_cookies {
                     // Who remembers nothing repeats nothing.
@@ -267,6 +269,15 @@ impl Kernel {
     pub fn destroy(&mut self, local: Endpoint, remote: Endpoint) {
         if let Some(handle) = find_socket(&self.host, local.into(), remote.into()) {
             self.host.sockets.get_mut::<Socket>(handle).abort();
+        }
+    }
+
+    /// The listener is gone, and with it, without a word, what was not complete.
+    pub fn forget_requests(&mut self) {
+        for index in (0..self.connections.len()).rev() {
+            if self.state(index) == State::SynReceived {
+                self.remove(index);
+            }
         }
     }
 

@@ -26,11 +26,15 @@ pub struct Burst {
     pub loss_permille: u64,
 }
 
+/// Microseconds.
+const BAD_MAX: u64 = 300_000;
+
 /// A path and what has gone over it.
 #[derive(Clone, Debug)]
 pub struct Link {
     pub plan: LinkPlan,
-    is_bad: bool,
+    /// The bad state lasts until then at most: it is one of the network, not of the few packets it sees.
+    bad_until: Option<u64>,
     last_arrival: u64,
     /// Nothing passes until then.
     pub parted_until: u64,
@@ -38,17 +42,21 @@ pub struct Link {
 
 impl Link {
     pub const fn new(plan: LinkPlan) -> Self {
-        Self { plan, is_bad: false, last_arrival: 0, parted_until: 0 }
+        Self { plan, bad_until: None, last_arrival: 0, parted_until: 0 }
     }
 
     /// When, and how, a packet arrives: not at all, once, or more often.
     pub fn carry(&mut self, packet: Vec<u8>, now: u64, random: &mut Random) -> Vec<(u64, Vec<u8>)> {
         let plan = self.plan;
+        self.bad_until = self.bad_until.filter(|until| now < *until);
         if let Some(burst) = plan.burst {
-            let change = if self.is_bad { burst.leave_permille } else { burst.enter_permille };
-            self.is_bad ^= random.permille(change);
+            match self.bad_until {
+                None if random.permille(burst.enter_permille) => self.bad_until = Some(now + BAD_MAX),
+                Some(_) if random.permille(burst.leave_permille) => self.bad_until = None,
+                _ => {}
+            }
         }
-        let burst_loss = plan.burst.filter(|_| self.is_bad).map_or(0, |burst| burst.loss_permille);
+        let burst_loss = plan.burst.filter(|_| self.bad_until.is_some()).map_or(0, |burst| burst.loss_permille);
         if now < self.parted_until || random.permille(plan.loss_permille) || random.permille(burst_loss) {
             return Vec::new();
         }

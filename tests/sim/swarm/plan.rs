@@ -352,7 +352,8 @@ fn plan_errands(client: usize, nodes: &[NodePlan], errands: &mut Vec<Errand>, ra
         let number = errands.len();
         let before = errands.last().filter(|before| before.client == client).cloned();
         let mut frontend = *random.pick(&frontends);
-        let mut starts = random.below(300 * MILLISECOND);
+        // Sessions are up by then, if nothing goes wrong.
+        let mut starts = 20 * MILLISECOND + random.below(300 * MILLISECOND);
         let mut after = None;
         match (random.below(6), &before) {
             // The same port again, as soon as it is free, to the same front-end.

@@ -34,13 +34,13 @@ impl World {
         }
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
         let its = &self.nodes[node];
-        if its.guards.contains(&flow) {
+        if its.guards.contains(&flow) && self.sabotage != Some(Sabotage::NoGuards) {
             return self.give(node, Input::Tun(packet, Offload::NONE));
         }
         if its.policy.is_own_frontend(flow.frontend) && self.captures(node) {
             return self.give(node, Input::Tun(packet, Offload::NONE));
         }
-        self.into_kernel(node, packet);
+        self.write_to_kernel(node, packet);
     }
 
     fn give_if_captured(&mut self, node: usize, packet: Vec<u8>) {
@@ -55,19 +55,15 @@ impl World {
         self.nodes[node].life.as_ref().is_some_and(|life| life.hung.as_ref().is_none_or(|(since, _)| now < since + ALIVE))
     }
 
-    fn into_kernel(&mut self, node: usize, mut packet: Vec<u8>) {
+    fn write_to_kernel(&mut self, node: usize, mut packet: Vec<u8>) {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) {
             let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
             let ends = (segment.destination(), segment.source());
             let is_guarded = self.nodes[node].guards.contains(&flow);
-            let is_syn = segment.flags().contains(Flags::SYN);
             self.trace.packet(self.now, Place::Kernel(node), false, &packet);
             self.trace.say(self.now, || format!("kernel {} < {segment}", NAMES[node]));
             self.see(&Seen::Written { node, packet: &packet, is_guarded });
             if let Some(relabel) = &mut self.relabel {
-                if is_syn && self.nodes[node].kernel.find(ends.0, ends.1).is_none() {
-                    relabel[node].forget(ends);
-                }
                 relabel[node].inward(ends, &mut packet);
             }
         }
@@ -82,7 +78,7 @@ impl World {
             return self.leave(node, packet, false);
         }
         if self.node_of(to) == Some(node) || is_alias(to) {
-            return self.into_kernel(node, packet);
+            return self.write_to_kernel(node, packet);
         }
         // Somebody flipped a bit of an address: no route.
         if !self.facts.plan.kinds.contains(&super::plan::Kind::Corruption) {
@@ -154,9 +150,9 @@ impl World {
                 self.relabel_outward(node, ends, &mut packet);
             }
             self.trace.packet(now, Place::Kernel(node), true, &packet);
-            if is_alias(source.address) && self.sabotage != Some(Sabotage::AliasLeaves) {
-                captured.push(packet);
-            } else if is_syn_ack && self.nodes[node].policy.is_own_frontend(source) && self.captures(node) {
+            let is_of_replay = is_alias(source.address) && self.sabotage != Some(Sabotage::AliasLeaves);
+            let is_of_frontend = is_syn_ack && self.nodes[node].policy.is_own_frontend(source) && self.captures(node);
+            if is_of_replay || is_of_frontend {
                 captured.push(packet);
             } else {
                 self.leave(node, packet, true);
@@ -180,9 +176,9 @@ impl World {
         let is_syn_ack = segment.flags().contains(Flags::SYN);
         let frontend = self.nodes[node].frontend_of(ends.0);
         let now = self.now;
-        let Some(relabel) = &mut self.relabel else { return };
+        let Some(relabel) = &self.relabel else { return };
         if is_syn_ack
-            && !relabel[node].knows(ends)
+            && !relabel[node].knows(ends, kernel.0)
             && let Some(frontend) = frontend
         {
             let flow = FlowKey { client: ends.1, frontend };
@@ -322,7 +318,7 @@ impl World {
                 Output::Guard(flow) => {
                     let its = &mut self.nodes[node];
                     let written = now >= its.guards_fail_until;
-                    if written && self.sabotage != Some(Sabotage::NoGuards) {
+                    if written {
                         its.guards.insert(flow);
                     }
                     if let Some(life) = &mut its.life {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug)]
 struct Constants {
+    isn: u32,
     seq: u32,
     clock: u32,
 }
@@ -20,16 +21,14 @@ pub struct Relabel {
 impl Relabel {
     /// The kernel's own SYN-ACK: from now on its ISN is `isn`, and its clock shows `tsval` at this moment.
     pub fn learn(&mut self, ends: (Endpoint, Endpoint), kernel: (u32, u32), promised: (u32, u32)) {
-        let constants = Constants { seq: promised.0.wrapping_sub(kernel.0), clock: promised.1.wrapping_sub(kernel.1) };
+        let constants =
+            Constants { isn: kernel.0, seq: promised.0.wrapping_sub(kernel.0), clock: promised.1.wrapping_sub(kernel.1) };
         self.by_ends.insert(ends, constants);
     }
 
-    pub fn knows(&self, ends: (Endpoint, Endpoint)) -> bool {
-        self.by_ends.contains_key(&ends)
-    }
-
-    pub fn forget(&mut self, ends: (Endpoint, Endpoint)) {
-        self.by_ends.remove(&ends);
+    /// Whether that ISN of the kernel is the one that was learned.
+    pub fn knows(&self, ends: (Endpoint, Endpoint), isn: u32) -> bool {
+        self.by_ends.get(&ends).is_some_and(|constants| constants.isn == isn)
     }
 
     /// A packet of the kernel.

@@ -67,24 +67,60 @@ fn shrink(seed: u64, start: &Without, is_relabelled: bool) -> Without {
         }
     };
     for kind in &plan.kinds {
-        attempt(&|without| drop(without.kinds.insert(*kind)));
+        attempt(&|without| {
+            without.kinds.insert(*kind);
+        });
     }
     for errand in &plan.errands {
-        attempt(&|without| drop(without.errands.insert(errand.number)));
+        attempt(&|without| {
+            without.errands.insert(errand.number);
+        });
     }
     for fault in 0..plan.faults.len() {
-        attempt(&|without| drop(without.faults.insert(fault)));
+        attempt(&|without| {
+            without.faults.insert(fault);
+        });
     }
     smallest
 }
 
+/// What many seeds have done.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    steps: u64,
+    handoffs: u64,
+    fallbacks: u64,
+    resets: u64,
+    relabelled: u64,
+    zero_shifts: u64,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: &Outcome) {
+        let sum = |name: &str| {
+            outcome.counters.iter().filter(|(counter, _)| counter.starts_with(name)).map(|(_, count)| count).sum::<u64>()
+        };
+        self.steps += outcome.steps;
+        self.handoffs += sum("handoffs_committed_total");
+        self.fallbacks += sum("fallbacks_total");
+        self.resets += sum("resets_total");
+    }
+}
+
 /// Why a seed fails, if it does.
 fn failure(seed: u64, without: &Without, is_relabelled: bool) -> Option<String> {
+    examine(seed, without, is_relabelled, &mut Totals::default())
+}
+
+fn examine(seed: u64, without: &Without, is_relabelled: bool, totals: &mut Totals) -> Option<String> {
     let outcome = run(seed, without, false, false);
+    totals.add(&outcome);
     if outcome.broken.is_some() || !is_relabelled || !Plan::of(seed, without).has_equal_buffers() {
         return outcome.broken;
     }
     let relabelled = run(seed, without, false, true);
+    totals.relabelled += 1;
+    totals.zero_shifts += relabelled.zero_shifts;
     relabelled.broken.clone().or_else(|| difference(&outcome, &relabelled))
 }
 
@@ -136,21 +172,37 @@ fn in_every_world_all_rules_hold() {
     let first = number("BATON_FIRST_SEED").unwrap_or(0);
     let seeds = number("BATON_SEEDS").unwrap_or(SEEDS);
     let failed = std::sync::Mutex::new(Vec::new());
+    let totals = std::sync::Mutex::new(Totals::default());
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
         for thread in 0..2 {
-            let (failed, without) = (&failed, &without);
+            let (failed, without, totals) = (&failed, &without, &totals);
             scope.spawn(move || {
+                let mut own = Totals::default();
                 for seed in (first..first + seeds).filter(|seed| seed % 2 == thread) {
                     // Two threads are enough for a machine with two cores, and virtual time belongs to a thread.
                     let is_relabelled = seed % 4 < 2;
-                    if let Some(broken) = failure(seed, without, is_relabelled) {
+                    if let Some(broken) = examine(seed, without, is_relabelled, &mut own) {
                         failed.lock().expect("nobody panics with it").push((seed, is_relabelled, broken));
                     }
                 }
+                let mut all = totals.lock().expect("nobody panics with it");
+                all.steps += own.steps;
+                all.handoffs += own.handoffs;
+                all.fallbacks += own.fallbacks;
+                all.resets += own.resets;
+                all.relabelled += own.relabelled;
+                all.zero_shifts += own.zero_shifts;
             });
         }
     });
+    let Totals { steps, handoffs, fallbacks, resets, relabelled, zero_shifts } =
+        totals.into_inner().expect("nobody panics with it");
+    println!(
+        "{seeds} seeds from {first}: {steps} steps, {handoffs} handoffs, {fallbacks} fall-backs, {resets} resets; {relabelled} once more \
+         with {zero_shifts} handoffs without shifts"
+    );
+    assert!(seeds < 100 || handoffs > 0 && zero_shifts > 0, "nothing was handed off");
     let mut failed = failed.into_inner().expect("nobody panics with it");
     failed.sort();
     for (seed, _, broken) in failed.iter().skip(3).take(40) {

@@ -14,7 +14,7 @@ pub enum Sabotage {
     OtherOctet,
     /// What a kernel sends from an alias leaves as it is.
     AliasLeaves,
-    /// Guards are not written, but said to be.
+    /// Guards are written, and the host takes no notice of them.
     NoGuards,
     /// A timestamp for the client goes back.
     TimestampGoesBack,
@@ -40,7 +40,7 @@ impl Sabotage {
         match self {
             Self::OtherOctet if payload > 30 => {
                 // Two octets of one word apart change places with what balances them.
-                let at = packet.len() - payload + (payload / 2 & !1);
+                let at = packet.len() - payload + ((payload / 2) & !1);
                 let (first, second) = (packet[at], packet[at + 2]);
                 if first < 255 && second > 0 {
                     (packet[at], packet[at + 2]) = (first + 1, second - 1);
@@ -57,12 +57,12 @@ impl Sabotage {
     }
 }
 
-/// The first of some seeds in which it shows, and what is said of it.
-fn caught(sabotage: Sabotage) -> Option<String> {
-    (0..400).find_map(|seed| {
+/// Whether this rule tells, in one of some seeds.
+fn is_caught(sabotage: Sabotage, rule: &str) -> bool {
+    (0..400).any(|seed| {
         let mut world = World::new(Plan::of(seed, &Without::default()), false, false);
         world.sabotage = Some(sabotage);
-        world.run().broken
+        world.run().broken.is_some_and(|said| said.starts_with(rule))
     })
 }
 
@@ -83,8 +83,7 @@ fn each_rule_catches_what_breaks_it() {
         (Sabotage::StartDestroysAll, "rule 8 "),
         (Sabotage::RequestAgain, "rule 10 "),
     ] {
-        let said = caught(sabotage).unwrap_or_else(|| panic!("nobody catches {sabotage:?}"));
-        assert!(said.starts_with(rule), "{sabotage:?} is caught as {said}");
+        assert!(is_caught(sabotage, rule), "{rule}does not catch {sabotage:?}");
     }
 }
 

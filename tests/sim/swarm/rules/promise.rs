@@ -1,5 +1,6 @@
 //! 4. The client never sees a sequence number, acknowledgement or option outside what it was promised.
 
+use super::super::plan::Kind;
 use super::{Facts, Rule, Seen};
 use baton::flow::FlowKey;
 use baton::rewrite::{Client, Flags, Segment, Seq, Timestamp, ToClientWire, ToServerWire, WindowScale, Wire};
@@ -23,17 +24,19 @@ struct Said {
 #[derive(Clone, PartialEq, Debug)]
 struct Promised {
     isn: Seq<Wire>,
+    /// Of the SYN it answers.
+    client_isn: u32,
     mss: Option<u16>,
     scale: Option<WindowScale>,
     sack: bool,
     timestamps: bool,
 }
 
+/// All connections that these ends have had: late packets may still be answered.
 #[derive(Default)]
 struct Connection {
-    said: Option<Said>,
-    promised: Vec<Promised>,
-    newest: Option<Timestamp<Wire>>,
+    said: Vec<Said>,
+    promised: Vec<(Promised, Option<Timestamp<Wire>>)>,
 }
 
 #[derive(Default)]
@@ -46,7 +49,7 @@ impl Rule for Promise {
         "4 what was promised"
     }
 
-    fn see(&mut self, _: u64, seen: &Seen<'_>, _: &Facts) -> Result<(), String> {
+    fn see(&mut self, _: u64, seen: &Seen<'_>, facts: &Facts) -> Result<(), String> {
         match seen {
             Seen::ClientSent { segment, .. } => {
                 let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
@@ -59,6 +62,13 @@ impl Rule for Promise {
                 let Some(connection) = self.connections.get_mut(&flow) else {
                     return Err(format!("a packet of a connection that nobody made: {segment}"));
                 };
+                let is_for_stranger = segment.flags().contains(Flags::SYN)
+                    && facts.plan.kinds.contains(&Kind::Forgery)
+                    && !connection.said.iter().any(|said| said.isn.plus(1) == segment.ack());
+                if is_for_stranger {
+                    // A stranger's SYN was kept until the connection was over, and then began another, as anybody's would.
+                    return Ok(());
+                }
                 connection.check(&segment).map_err(|what| format!("{what}: {segment}"))
             }
             _ => Ok(()),
@@ -71,25 +81,21 @@ impl Connection {
         let flags = segment.flags();
         let tsval = segment.timestamps().map(|(tsval, _)| tsval);
         if flags.contains(Flags::SYN) {
-            if self.said.as_ref().is_none_or(|said| said.isn != segment.seq()) {
-                *self = Self {
-                    said: Some(Said {
-                        isn: segment.seq(),
-                        next: segment.seq_end(),
-                        scale: segment.window_scale().unwrap_or(WindowScale::NONE),
-                        right_edge: None,
-                        tsvals: tsval.map(|tsval| (tsval, tsval)),
-                        has_timestamps: tsval.is_some(),
-                        has_sack: segment.sack_permitted(),
-                        has_scale: segment.window_scale().is_some(),
-                    }),
-                    promised: Vec::new(),
-                    newest: None,
-                };
+            if !self.said.iter().any(|said| said.isn == segment.seq()) {
+                self.said.push(Said {
+                    isn: segment.seq(),
+                    next: segment.seq_end(),
+                    scale: segment.window_scale().unwrap_or(WindowScale::NONE),
+                    right_edge: None,
+                    tsvals: tsval.map(|tsval| (tsval, tsval)),
+                    has_timestamps: tsval.is_some(),
+                    has_sack: segment.sack_permitted(),
+                    has_scale: segment.window_scale().is_some(),
+                });
             }
             return;
         }
-        let Some(said) = &mut self.said else { return };
+        let Some(said) = self.said.iter_mut().min_by_key(|said| segment.seq().raw().wrapping_sub(said.isn.raw())) else { return };
         if said.next.is_before(&segment.seq_end()) {
             said.next = segment.seq_end();
         }
@@ -107,32 +113,29 @@ impl Connection {
     }
 
     fn check(&mut self, segment: &Segment<&[u8], ToClientWire>) -> Result<(), &'static str> {
-        let Some(said) = &self.said else { return Err("before any SYN") };
         let flags = segment.flags();
-        if flags.contains(Flags::ACK) {
-            let acknowledged = segment.ack().since(&said.isn);
-            // Answers to what an earlier connection of these ends sent late carry its numbers.
-            let is_of_this = (0..=said.next.since(&said.isn)).contains(&acknowledged);
-            if !is_of_this && self.promised.is_empty() {
-                return Ok(());
-            }
-            if !is_of_this && !flags.contains(Flags::RST) {
-                return Err("it acknowledges what was never sent");
-            }
+        // A reset is what a stray asked for, and says nothing of its own.
+        if flags.contains(Flags::RST) {
+            return Ok(());
         }
         if flags.contains(Flags::SYN) {
             return self.check_syn_ack(segment);
         }
         // The nearest promise below is the one it must keep.
         let seq = segment.seq();
-        let nearest = self.promised.iter().min_by_key(|promised| seq.raw().wrapping_sub(promised.isn.raw()));
-        let Some(promised) = nearest else { return Ok(()) };
+        let nearest = self.promised.iter_mut().min_by_key(|(promised, _)| seq.raw().wrapping_sub(promised.isn.raw()));
+        let Some((promised, newest)) = nearest else { return Err("nothing was promised") };
+        let Some(said) = self.said.iter().find(|said| said.isn.raw() == promised.client_isn) else {
+            return Err("before any SYN");
+        };
+        let newest_of_all = self.said.iter().filter_map(|said| said.tsvals).map(|(_, newest)| newest);
+        let newest_of_all = newest_of_all.reduce(|one, other| if other.since(&one) > 0 { other } else { one });
+        let is_sent = |edge: Seq<Client>| (1..=said.next.since(&said.isn)).contains(&edge.since(&said.isn));
+        if !flags.contains(Flags::ACK) || !is_sent(segment.ack()) {
+            return Err("it acknowledges what was never sent");
+        }
         if segment.mss().is_some() || segment.window_scale().is_some() || segment.sack_permitted() {
             return Err("an option of SYNs");
-        }
-        if flags.contains(Flags::RST) {
-            // What was never sent may be what a stranger's packet asked for.
-            return Ok(());
         }
         let end = said.right_edge.map_or(65_535, |edge| edge.since(&promised.isn)) + 1;
         if !(0..=end).contains(&segment.seq_end().since(&promised.isn)) || !(0..=end).contains(&seq.since(&promised.isn)) {
@@ -142,21 +145,27 @@ impl Connection {
             Some(_) if !promised.timestamps => return Err("timestamps that were not agreed on"),
             None if promised.timestamps => return Err("timestamps were agreed on, and it has none"),
             Some((tsval, tsecr)) => {
-                if self.newest.is_some_and(|newest| tsval.since(&newest) < 0) {
+                if newest.is_some_and(|newest| tsval.since(&newest) < 0) {
                     return Err("its timestamp goes back (RFC 7323, section 5)");
                 }
-                self.newest = Some(tsval);
+                *newest = Some(tsval);
                 let is_echo = |(first, newest): (Timestamp<Client>, Timestamp<Client>)| {
                     tsecr.since(&first) >= 0 && newest.since(&tsecr) >= 0
                 };
-                if !said.tsvals.is_some_and(is_echo) {
+                // smoltcp echoes also what it does not take, such as a late segment of an earlier connection.
+                if !said.tsvals.is_some_and(is_echo)
+                    && !self
+                        .said
+                        .iter()
+                        .filter_map(|said| said.tsvals)
+                        .any(|its| tsecr.since(&its.0) >= 0 && newest_of_all.is_some_and(|newest| newest.since(&tsecr) >= 0))
+                {
                     return Err("it echoes what the client never sent");
                 }
             }
             None => {}
         }
         for (left, right) in segment.sack_blocks() {
-            let is_sent = |edge: Seq<Client>| (1..=said.next.since(&said.isn)).contains(&edge.since(&said.isn));
             if !promised.sack || !is_sent(left) || !is_sent(right) || !left.is_before(&right) {
                 return Err("a SACK block of what was never sent, or without leave");
             }
@@ -165,9 +174,10 @@ impl Connection {
     }
 
     fn check_syn_ack(&mut self, segment: &Segment<&[u8], ToClientWire>) -> Result<(), &'static str> {
-        let Some(said) = &self.said else { return Err("before any SYN") };
+        let Some(said) = self.said.iter().find(|said| said.isn.plus(1) == segment.ack()) else { return Err("it answers no SYN") };
         let promise = Promised {
             isn: segment.seq(),
+            client_isn: said.isn.raw(),
             mss: segment.mss(),
             scale: segment.window_scale(),
             sack: segment.sack_permitted(),
@@ -179,19 +189,16 @@ impl Connection {
         {
             return Err("it grants what was not asked for");
         }
-        if segment.ack() != said.isn.plus(1) {
-            return Err("it answers another SYN");
-        }
-        let former = self.promised.iter().find(|former| former.isn == promise.isn);
+        let former = self.promised.iter().find(|(former, _)| former.isn == promise.isn);
         match former {
             // The process may have died between two of one connection: then only the first was lowered.
-            Some(former) if Promised { mss: None, ..former.clone() } != Promised { mss: None, ..promise.clone() } => {
+            Some((former, _)) if Promised { mss: None, ..former.clone() } != Promised { mss: None, ..promise.clone() } => {
                 Err("another promise than before")
             }
             Some(_) => Ok(()),
             None => {
-                self.newest = segment.timestamps().map(|(tsval, _)| tsval);
-                self.promised.push(promise);
+                let tsval = segment.timestamps().map(|(tsval, _)| tsval);
+                self.promised.push((promise, tsval));
                 Ok(())
             }
         }
