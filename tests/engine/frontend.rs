@@ -830,3 +830,30 @@ fn without_timestamps_only_a_hold_that_looks_like_a_long_way_is_hidden_from_the_
     assert!(!released(limits::UNTIMED_AFTER + milliseconds(1), false));
     assert!(released(limits::UNTIMED_AFTER + milliseconds(1), true), "a repeated SYN-ACK is not timed anyway");
 }
+
+#[test]
+fn only_an_acknowledgement_that_could_be_the_clients_tells_that_the_kernel_went_on() {
+    // The window its client gave, in the scale it gave.
+    let window = 502 << 9;
+    let ahead = limits::OCTETS_AHEAD_MAX as u32;
+    let cases = [
+        (1, 0, true),
+        (window, 0, true),
+        (window + 1, 0, false),
+        (1, u32::MAX, true),
+        (1, u32::MAX - 1, false),
+        (1, ahead, true),
+        (1, ahead + 1, false),
+    ];
+    for (acknowledged, offset, believed) in cases {
+        let mut node = Node::new("a");
+        node.handshake_of(PORT);
+        let heard = SegmentSpec {
+            seq: Seq::new(CLIENT_ISN).plus(1).plus(offset),
+            ack: Seq::new(FRONTEND_ISN).plus(1 + acknowledged),
+            ..ack(PORT)
+        };
+        let verdict = if believed { Verdict::Consumed } else { Verdict::Drop(DropReason::BadAcknowledgement) };
+        assert_eq!(node.verdict(&heard), verdict, "{acknowledged} {offset}");
+    }
+}

@@ -650,3 +650,17 @@ fn no_two_handoffs_have_one_number() {
     node.hear(A, Message::Offer(Box::new(offer)));
     assert_eq!(messages(&node.take()), again);
 }
+
+#[test]
+fn another_policy_may_give_a_front_end_other_aliases() {
+    let mut node = Node::new("b");
+    let before = node.established(&offer(PORT));
+    // One more address in front of it, and it is no longer the first.
+    node.replace_policy("b", &[("b: \"10.77.0.2:80\"", "b: \"10.77.0.0:80\"")]);
+    node.socket = SocketState::SynReceived;
+    let other = Offer { flow: flow(PORT + 1), id: offer(PORT + 1).id, ..offer(PORT) };
+    node.hear(A, Message::Offer(Box::new(other)));
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    assert_ne!(segment::<ToServerLocal>(&replay).destination(), before);
+    assert_eq!(node.overlay(A, &ack(PORT)).0, Verdict::Write, "those in use stay in use");
+}

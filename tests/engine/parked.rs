@@ -5,7 +5,7 @@ use baton::control::message::Message;
 use baton::handoff::counters::DropReason;
 use baton::handoff::{Output, SocketState, Verdict, Why};
 use baton::limits;
-use baton::rewrite::{Flags, SegmentSpec, Seq, ToClientWire, ToServerWire};
+use baton::rewrite::{Flags, Offload, SegmentSpec, Seq, ToClientWire, ToServerWire};
 
 const PORT: u16 = 50_000;
 
@@ -114,8 +114,12 @@ fn a_process_that_ends_releases_what_the_kernel_knows_and_resets_what_only_it_kn
     assert_eq!(node.engine.live(), 4);
     node.reset_all();
     let said = node.take();
-    assert_eq!(written(&said, Why::Reset).len(), 3);
-    assert_eq!(written(&said, Why::Released).len(), 4);
+    let reset: Vec<_> =
+        written(&said, Why::Reset).iter().map(|packet| segment::<ToClientWire>(packet).destination().port).collect();
+    assert_eq!(reset, [1, 2, 3]);
+    let released: Vec<_> =
+        written(&said, Why::Released).iter().map(|packet| segment::<ToServerWire>(packet).source().port).collect();
+    assert_eq!(released, [4, 4, 5, 5]);
     let aborted = |output: &&Output| matches!(output, Output::Message(B, Message::Abort { .. }));
     assert_eq!(said.iter().filter(aborted).count(), 2);
     assert!(said.contains(&Output::Message(B, Message::Abort { id: in_kernel })));
@@ -151,4 +155,22 @@ fn a_replay_to_self_has_nowhere_else_to_go_and_is_delivered_with_patience() {
     node.wait(milliseconds(500));
     assert_eq!(node.counter("resets_total"), 1);
     assert_eq!(node.counter("first_flight_bytes"), 0);
+}
+
+#[test]
+fn a_super_segment_that_has_to_be_kept_is_cut_first() {
+    let mut node = Node::new("a");
+    parked(&mut node, PORT);
+    node.ask_of(PORT, &get("/"));
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    let alias = segment::<ToServerWire>(&replay).destination();
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Consumed);
+    let payload = [b'x'; 5_000];
+    let super_segment = octets(PORT, 100, &payload).build().into_inner();
+    let offload = Offload { segment_bytes: std::num::NonZeroU16::new(1_400), ..Offload::NONE };
+    let read = |node: &mut Node| node.engine.handle_tun(&mut super_segment.clone(), offload, node.instant());
+    assert_eq!(read(&mut node), Verdict::Cut, "nothing longer than the path takes is kept");
+    // Once its kernel has left the handshake it takes all of it as it is.
+    assert_eq!(node.verdict(&SegmentSpec { payload: b"220 hello", ..from_kernel(alias) }), Verdict::Write);
+    assert_eq!(read(&mut node), Verdict::Write);
 }
