@@ -3,17 +3,23 @@
 use super::super::host::Host;
 use super::bytes::answer_length;
 use super::cluster::{FRONTEND_PORT, client_address, node_address};
+use super::kernel::advance_bare;
 use super::plan::{ClientPlan, Errand};
-use baton::rewrite::{Flags, Segment, ToClientWire};
+use baton::flow::Endpoint;
+use baton::rewrite::{Client, Flags, Segment, Seq, ToClientWire, ToServerWire};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Duration;
 use smoltcp::wire::IpAddress;
+use std::collections::BTreeMap;
 
 /// A client that waits asks now and then whether anybody is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(7);
 /// How long a client may be silent behind its last answer before it closes.
 const LINGERING: u64 = 20_000;
+
+/// How long the other end may take to close.
+const CLOSING_MAX: u64 = 60_000_000;
 
 /// One end of client connections. A hand-driven TCP fits here as well as a whole stack.
 pub trait Peer {
@@ -78,6 +84,8 @@ pub struct Stack {
     /// Sockets that are over for the errand; some are in TIME-WAIT.
     old: Vec<(SocketHandle, u16, usize)>,
     events: Vec<Event>,
+    /// The end of what each connection has sent.
+    next: BTreeMap<(Endpoint, Endpoint), Seq<Client>>,
 }
 
 impl Stack {
@@ -85,7 +93,7 @@ impl Stack {
         let address = client_address(client, plan.is_v6);
         let host = Host::with(&[address], seed, plan.mtu, plan.clock);
         let errands = errands.into_iter().map(|errand| (errand, Stage::Waiting)).collect();
-        Self { plan: plan.clone(), host, errands, old: Vec::new(), events: Vec::new() }
+        Self { plan: plan.clone(), host, errands, old: Vec::new(), events: Vec::new(), next: BTreeMap::new() }
     }
 
     fn starts(&self, errand: &Errand) -> Option<u64> {
@@ -179,7 +187,21 @@ impl Peer for Stack {
             }
             !is_closed
         });
-        std::mem::take(&mut self.host.wire.outgoing)
+        let mut sent = std::mem::take(&mut self.host.wire.outgoing);
+        for packet in &mut sent {
+            let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { continue };
+            let (ends, end) = ((segment.source(), segment.destination()), segment.seq_end());
+            if segment.flags().contains(Flags::RST) {
+                continue;
+            }
+            let is_ahead = segment.flags().contains(Flags::SYN) || self.next.get(&ends).is_none_or(|next| next.is_before(&end));
+            if is_ahead {
+                self.next.insert(ends, end);
+            } else {
+                advance_bare::<ToServerWire>(packet, self.next[&ends]);
+            }
+        }
+        sent
     }
 
     fn poll_at(&mut self, now: u64) -> Option<u64> {
@@ -222,9 +244,17 @@ impl Open {
             return Some(Ending::Aborted);
         }
         self.write(errand, socket, now);
+        if self.close_at.is_some_and(|at| now >= at + CLOSING_MAX) {
+            // It has what it wanted, and is not interested in how the other end closes.
+            socket.abort();
+            return Some(Ending::Complete);
+        }
         let is_complete = self.answers == self.requests.len();
+        if is_complete {
+            self.close_at.get_or_insert(now + LINGERING);
+        }
         if is_complete && !self.has_closed && socket.state() == State::Established {
-            let close_at = *self.close_at.get_or_insert(now + LINGERING);
+            let close_at = self.close_at.unwrap_or(now);
             let server_closes = errand.requests.last().is_some_and(|request| request.is_last);
             if !server_closes && close_at <= now {
                 self.has_closed = true;
@@ -309,7 +339,7 @@ impl Open {
         let write = (self.is_connected && self.next_write > now).then_some(self.next_write);
         let abort = errand.aborts.map(|(_, patience)| self.since + patience);
         let pause = self.paused_until.filter(|until| *until > now);
-        let close = self.close_at.filter(|at| *at > now);
+        let close = self.close_at.map(|at| if at > now { at } else { at + CLOSING_MAX });
         [write, abort, pause, close].into_iter().flatten().filter(|at| *at > now).min()
     }
 }

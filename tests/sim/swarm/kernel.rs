@@ -5,7 +5,7 @@ use super::super::host::{Host, find_socket, socket_state};
 use super::super::requests::Requests;
 use baton::flow::Endpoint;
 use baton::handoff::SocketState;
-use baton::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
+use baton::rewrite::{Client, Flags, Leg, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Duration;
@@ -14,6 +14,8 @@ use std::net::IpAddr;
 
 /// Linux gives a request up after five SYN-ACKs more.
 const REQUEST_LIFETIME: u64 = 63_000_000;
+/// Linux waits so long for the other end's FIN when nobody reads any more (`tcp_fin_timeout`).
+const HALF_CLOSED_LIFETIME: u64 = 60_000_000;
 /// Unacknowledged for so long, a connection is given up.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -26,6 +28,8 @@ pub struct Connection {
     /// Counts the connections of this kernel.
     pub serial: u64,
     began: u64,
+    /// In FIN-WAIT-2 since.
+    half_closed: Option<u64>,
     /// What was sent last: the next sequence number, what is acknowledged, the window, and timestamps.
     said: Option<Said>,
 }
@@ -51,6 +55,16 @@ pub struct Kernel {
     serial: u64,
     /// Challenge acknowledgements.
     own: Vec<Vec<u8>>,
+}
+
+/// What has nothing to say is said at the end of all that was (`tcp_acceptable_seq`). smoltcp says it where it sends again from,
+/// and two that send again to each other take none of the other's acknowledgements, for ever.
+pub fn advance_bare<L: Leg>(packet: &mut [u8], next: Seq<L::Sender>) {
+    let Ok(mut segment) = Segment::<_, L>::parse(packet) else { return };
+    let is_of_this = (1..1 << 20).contains(&next.since(&segment.seq()));
+    if segment.seq_len() == 0 && is_of_this && !segment.flags().contains(Flags::RST) {
+        segment.set_seq(next);
+    }
 }
 
 impl Kernel {
@@ -154,7 +168,15 @@ impl Kernel {
         socket.set_nagle_enabled(false);
         socket.listen(local.port).expect("a fresh socket listens");
         self.serial += 1;
-        self.connections.push(Connection { handle, local, remote, serial: self.serial, began: now, said: None });
+        self.connections.push(Connection {
+            handle,
+            local,
+            remote,
+            serial: self.serial,
+            began: now,
+            half_closed: None,
+            said: None,
+        });
         self.feed(packet, now);
     }
 
@@ -204,9 +226,14 @@ impl Kernel {
         let mut index = 0;
         while index < self.connections.len() {
             let is_old = now.saturating_sub(self.connections[index].began) > REQUEST_LIFETIME;
-            match self.state(index) {
+            let state = self.state(index);
+            let half_closed = &mut self.connections[index].half_closed;
+            *half_closed = (state == State::FinWait2).then(|| half_closed.unwrap_or(now));
+            let is_left = half_closed.is_some_and(|since| now - since > HALF_CLOSED_LIFETIME);
+            match state {
                 State::Listen => self.remove(index),
                 State::SynReceived if is_old => self.remove(index),
+                State::FinWait2 if is_left => self.remove(index),
                 // The application has its own look first.
                 _ => index += 1,
             }
@@ -225,13 +252,15 @@ impl Kernel {
         let is_request = |kernel: &Self, index| kernel.state(index) == State::SynReceived;
         let oldest = (0..self.connections.len()).filter(|index| is_request(self, *index));
         let request = oldest.map(|index| self.connections[index].began + REQUEST_LIFETIME + 1).min();
-        [self.host.poll_at(now), request].into_iter().flatten().min()
+        let left = self.connections.iter().filter_map(|known| known.half_closed);
+        let left = left.map(|since| since + HALF_CLOSED_LIFETIME + 1).min();
+        [self.host.poll_at(now), request, left].into_iter().flatten().min()
     }
 
     /// What it has to send.
     pub fn outgoing(&mut self, now: u64) -> Vec<Vec<u8>> {
         let mut sent = std::mem::take(&mut self.own);
-        for packet in std::mem::take(&mut self.host.wire.outgoing) {
+        for mut packet in std::mem::take(&mut self.host.wire.outgoing) {
             let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("smoltcp sends TCP only here");
             let (local, remote) = (segment.source(), segment.destination());
             let is_syn_ack = segment.flags().contains(Flags::SYN);
@@ -247,6 +276,7 @@ impl Kernel {
                 let next = segment.seq_end();
                 let next = known.said.map_or(next, |said| if said.next.is_before(&next) { next } else { said.next });
                 known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps: segment.timestamps() });
+                advance_bare::<ToClientWire>(&mut packet, next);
             }
             if is_syn_ack {
                 self.requests.hear(&packet, now);

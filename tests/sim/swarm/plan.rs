@@ -374,6 +374,7 @@ fn plan_errands(client: usize, nodes: &[NodePlan], errands: &mut Vec<Errand>, ra
         if taken {
             port = 40_000 + 100 * client as u16 + 50 + number as u16;
             after = None;
+            starts = starts.max(20 * MILLISECOND);
         }
         errands.push(plan_errand(number, client, frontend, port, starts, after, nodes.len(), random));
     }
@@ -511,6 +512,11 @@ fn plan_faults(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize, clients: usize) 
 }
 
 impl Plan {
+    /// One of these kinds is among what goes wrong.
+    pub fn has_any(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().any(|kind| self.kinds.contains(kind))
+    }
+
     /// Strangers are the only trouble.
     pub fn is_only_forged(&self) -> bool {
         self.kinds.iter().eq([&Kind::Forgery])

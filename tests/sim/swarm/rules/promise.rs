@@ -62,9 +62,8 @@ impl Rule for Promise {
                 let Some(connection) = self.connections.get_mut(&flow) else {
                     return Err(format!("a packet of a connection that nobody made: {segment}"));
                 };
-                let is_for_stranger = segment.flags().contains(Flags::SYN)
-                    && facts.plan.kinds.contains(&Kind::Forgery)
-                    && !connection.said.iter().any(|said| said.isn.plus(1) == segment.ack());
+                let is_for_stranger =
+                    facts.plan.kinds.contains(&Kind::Forgery) && !connection.said.iter().any(|said| said.has_sent(segment.ack()));
                 if is_for_stranger {
                     // A stranger's SYN was kept until the connection was over, and then began another, as anybody's would.
                     return Ok(());
@@ -73,6 +72,21 @@ impl Rule for Promise {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Said {
+    fn hear_clock(&mut self, tsval: Option<Timestamp<Client>>) {
+        if let (Some((_, newest)), Some(tsval)) = (&mut self.tsvals, tsval)
+            && tsval.since(newest) > 0
+        {
+            *newest = tsval;
+        }
+    }
+
+    /// Whether the client has sent what ends there.
+    fn has_sent(&self, edge: Seq<Client>) -> bool {
+        (1..=self.next.since(&self.isn)).contains(&edge.since(&self.isn))
     }
 }
 
@@ -93,18 +107,17 @@ impl Connection {
                     has_scale: segment.window_scale().is_some(),
                 });
             }
+            for said in self.said.iter_mut().filter(|said| said.isn == segment.seq()) {
+                said.hear_clock(tsval);
+            }
             return;
         }
         let Some(said) = self.said.iter_mut().min_by_key(|said| segment.seq().raw().wrapping_sub(said.isn.raw())) else { return };
         if said.next.is_before(&segment.seq_end()) {
             said.next = segment.seq_end();
         }
-        if let (Some((_, newest)), Some(tsval)) = (&mut said.tsvals, tsval)
-            && tsval.since(newest) > 0
-        {
-            *newest = tsval;
-        }
-        if flags.contains(Flags::ACK) {
+        said.hear_clock(tsval);
+        if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) {
             let edge = segment.ack().plus(u32::from(segment.window()) << said.scale.shift());
             if said.right_edge.is_none_or(|before| before.is_before(&edge)) {
                 said.right_edge = Some(edge);
@@ -130,7 +143,7 @@ impl Connection {
         };
         let newest_of_all = self.said.iter().filter_map(|said| said.tsvals).map(|(_, newest)| newest);
         let newest_of_all = newest_of_all.reduce(|one, other| if other.since(&one) > 0 { other } else { one });
-        let is_sent = |edge: Seq<Client>| (1..=said.next.since(&said.isn)).contains(&edge.since(&said.isn));
+        let is_sent = |edge: Seq<Client>| said.has_sent(edge);
         if !flags.contains(Flags::ACK) || !is_sent(segment.ack()) {
             return Err("it acknowledges what was never sent");
         }
