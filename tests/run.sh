@@ -25,7 +25,7 @@ log_dir=$target_dir/tests
 # names are those of their scripts, with the family if that is IPv6.
 core_steps() {
     cat <<'END'
-format               120  cargo fmt --all --check -- --color=never
+format               120  check_format
 lints                900  cargo clippy --all-targets -- -D warnings
 documentation        600  check_documentation
 tests                900  cargo test
@@ -79,6 +79,7 @@ scenario             120  netns-scripts/forwards-nothing-else.sh
 scenario             120  netns-scripts/host-becomes-no-router.sh
 scenario             120  netns-scripts/both-families.sh
 scenario             120  netns-scripts/unusual-packets.sh
+scenario             150  netns-scripts/packet-scripts.sh
 scenario             120  netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/client-behind-a-router.sh
 scenario             120  env FAMILY=6 netns-scripts/handed-off-get.sh
@@ -135,7 +136,13 @@ check_documentation() {
     RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --no-deps --document-private-items
 }
 
-check_scripts() { printf '%s\0' netns-scripts/*.sh tests/*.sh tests/*/*.sh .ci/run | xargs -0 -n 8 -P 2 shellcheck -x -a; }
+# The fuzz targets are a package of their own, which only a nightly toolchain builds; its sources are formatted like all.
+check_format() {
+    cargo fmt --all --check -- --color=never
+    cargo fmt --manifest-path fuzz/Cargo.toml --check -- --color=never
+}
+
+check_scripts() { printf '%s\0' netns-scripts/*.sh tests/*.sh tests/*/*.sh fuzz/*.sh .ci/run | xargs -0 -n 8 -P 2 shellcheck -x -a; }
 
 # --- the arguments ------------------------------------------------------------------------------------------------
 

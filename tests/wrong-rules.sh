@@ -151,10 +151,9 @@ main([
           "            State::HandedOff(handed_off) => {\n                if is_syn {")),
     rule("syn-starts-anew", "a SYN on a live connection begins a new one",
          ENGINE + "frontend::a_syn_on_a_live_connection",
-         (BTCP + "/packets.rs", "            State::Lingering(_) | State::Lost if is_syn => {",
-          "            State::HandedOff(_) | State::Lingering(_) | State::Lost if is_syn => {"),
-         (BTCP + "/packets.rs", "            State::HandedOff(handed_off) => {\n                if is_syn {",
-          "            State::HandedOff(handed_off) if !is_syn => {\n                if is_syn {")),
+         (BTCP + "/packets.rs", "                    handed_off.kept_syn = Some((now, segment.completed()));\n",
+          "                    let syn = segment.completed();\n                    self.begin_anew(slot, syn, ctx, now);\n"
+          "                    return Verdict::Consumed;\n")),
     rule("owner-syn-unasked", "the owner gives a SYN to a kernel whose connection may be over",
          ENGINE + "owner::a_syn_on_a_live_connection_is_answered_by_its_kernel",
          (UTCP + "/packets.rs", "            established.syn = Some(segment.completed());\n",

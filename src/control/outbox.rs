@@ -68,4 +68,13 @@ mod tests {
         }
         assert!(left == all && outbox.octets.capacity() == 0);
     }
+
+    #[test]
+    fn what_is_cleared_waits_no_more() {
+        let mut outbox = Outbox::default();
+        outbox.end().extend_from_slice(b"abc");
+        outbox.advance(1);
+        outbox.clear();
+        assert!(outbox.is_empty() && outbox.waiting().is_empty());
+    }
 }

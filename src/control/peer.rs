@@ -130,3 +130,30 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Only differences to the moment are used.
+mod tests {
+    use super::*;
+    use crate::limits::RECONNECT_DELAY_MIN;
+
+    #[test]
+    fn only_a_session_that_lasted_makes_the_next_attempt_an_early_one() {
+        let mut now = Instant::now();
+        let mut peer = Peer::new("b".into(), ([127, 0, 0, 1], 1).into(), 7, Some(now), now);
+        let mut wait_after = |lasts: std::time::Duration, is_up: bool| {
+            peer.begin_dialling(now);
+            if is_up {
+                peer.come_up(0, now);
+            }
+            now += lasts;
+            peer.go_down(&Ending::Closed, true, now);
+            peer.dial_at.expect("again") - now
+        };
+        let short = RECONNECT_DELAY_MAX - std::time::Duration::from_millis(1);
+        let waits: Vec<_> = (0..10).map(|_| wait_after(short, true)).collect();
+        assert!(waits[9] > RECONNECT_DELAY_MIN * 10, "a peer that comes and goes is dialled ever more seldom: {waits:?}");
+        assert!(wait_after(RECONNECT_DELAY_MAX, false) > RECONNECT_DELAY_MIN * 10, "there was no session");
+        assert_eq!(wait_after(RECONNECT_DELAY_MAX, true), RECONNECT_DELAY_MIN);
+    }
+}

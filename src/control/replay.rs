@@ -87,6 +87,17 @@ mod tests {
     }
 
     #[test]
+    fn the_far_end_of_the_window_is_remembered_while_the_newest_block_fills() {
+        for newest in 10_000..10_000 + 64 {
+            let mut window = ReplayWindow::default();
+            let oldest = newest - (REPLAY_WINDOW_PACKETS - 1);
+            assert!(takes(&mut window, oldest));
+            assert!(takes(&mut window, newest));
+            assert!(!takes(&mut window, oldest), "{oldest} {newest}");
+        }
+    }
+
+    #[test]
     fn a_whole_window_may_arrive_backwards() {
         let mut window = ReplayWindow::default();
         for counter in (5_000..5_000 + REPLAY_WINDOW_PACKETS).rev() {

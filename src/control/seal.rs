@@ -317,6 +317,59 @@ mod tests {
         assert_eq!(opened(&mut a, answer), Ok((B, Vec::new())));
     }
 
+    /// What is derived and how, said once more in the plainest way: two versions of baton must agree on it.
+    fn opened_by_the_book(secret: [u8; 32], counter: u64, datagram: &[u8]) -> Vec<u8> {
+        let generation = counter >> 23;
+        let secret = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &secret);
+        let info = [&b"baton overlay key"[..], &generation.to_be_bytes()];
+        let key = LessSafeKey::new(secret.expand(&info, &AES_256_GCM).unwrap().into());
+        let nonce = [&[0; 4][..], &counter.to_be_bytes()].concat();
+        let (header, mut sealed) = (datagram[..HEADER_BYTES].to_vec(), datagram[HEADER_BYTES..].to_vec());
+        assert_eq!(header[..8], (0x10 << 56 | counter).to_be_bytes());
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).unwrap();
+        key.open_in_place(nonce, Aad::from(header), &mut sealed).unwrap().to_vec()
+    }
+
+    #[test]
+    fn every_stretch_of_counters_has_the_key_that_both_sides_derive_for_it() {
+        let (mut a, mut b) = pair();
+        let stretch = OVERLAY_PACKETS_PER_KEY;
+        for counter in [0, 1, stretch - 1, stretch, stretch + 1, 2 * stretch, 3 * stretch - 1, 7 * stretch, COUNTER_MAX] {
+            a.sealers.get_mut(&B).unwrap().counter = counter;
+            let datagram = seal(&mut a, B, b"a packet");
+            assert_eq!(opened_by_the_book([1; 32], counter, &datagram), b"a packet", "{counter}");
+            assert_eq!(opened(&mut b, datagram), Ok((A, b"a packet".to_vec())), "{counter}");
+        }
+        assert_eq!(a.seal(B, b"a packet", &mut [0; 2_000]), Err(SealError::Exhausted));
+    }
+
+    #[test]
+    fn a_session_of_the_same_number_is_another_one_by_its_keys() {
+        let (mut a, _) = pair();
+        a.set_keys(B, &keys(7, 5, 6));
+        let datagram = seal(&mut a, B, b"a packet");
+        assert_eq!(opened_by_the_book([5; 32], 0, &datagram), b"a packet");
+    }
+
+    #[test]
+    fn a_new_session_with_one_peer_takes_no_keys_of_another() {
+        let (mut a, mut c) = (Keyring::default(), Keyring::default());
+        a.set_keys(B, &keys(1, 1, 2));
+        a.set_keys(C, &keys(9, 3, 4));
+        c.set_keys(A, &keys(9, 4, 3));
+        a.set_keys(B, &keys(2, 1, 2));
+        a.set_keys(B, &keys(3, 1, 2));
+        let datagram = seal(&mut c, A, b"a packet");
+        assert_eq!(opened(&mut a, datagram), Ok((C, b"a packet".to_vec())));
+    }
+
+    #[test]
+    fn what_is_printed_of_keys_is_not_the_keys() {
+        let (a, _) = pair();
+        assert_eq!(format!("{:?}", keys(7, 1, 2)), "SessionKeys(00000007)");
+        assert_eq!(format!("{a:?}"), "Keyring { peers: [NodeId(1)], .. }");
+    }
+
     #[test]
     fn a_packet_cannot_be_sent_back_to_its_sender() {
         let (mut a, _) = pair();

@@ -272,7 +272,15 @@ mod tests {
         put_text(&"ü".repeat(GOODBYE_TEXT_BYTES_MAX), &mut out);
         let text = Reader::new(&out).text().unwrap();
         assert_eq!(text.len(), GOODBYE_TEXT_BYTES_MAX);
+        let mut out = Vec::new();
         put_text(&format!("x{}", "ü".repeat(GOODBYE_TEXT_BYTES_MAX)), &mut out);
+        assert_eq!(Reader::new(&out).text().unwrap().len(), GOODBYE_TEXT_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn a_flag_that_nobody_has_defined_is_refused() {
+        assert_eq!(Reader::new(&[0b101]).flags(0b111), Ok(0b101));
+        assert_eq!(Reader::new(&[0b1001]).flags(0b111), Err(DecodeError::Flags(0b1001)));
     }
 
     #[test]

@@ -30,6 +30,8 @@ mod peers;
 mod policy;
 mod release;
 mod secure;
+#[cfg(test)]
+mod tests;
 
 use release::Releasing;
 

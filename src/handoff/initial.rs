@@ -401,7 +401,7 @@ mod tests {
         assert_eq!((evicted, table.count()), (10, limits::SYNS_MAX));
         let last = SynRecord { at: now + limits::SYN_LIFETIME, ..record };
         assert_eq!(table.insert(flow(8), last), 1, "none has expired yet");
-        let later = SynRecord { at: now + limits::SYN_LIFETIME * 2, ..record };
+        let later = SynRecord { at: now + limits::SYN_LIFETIME * 3, ..record };
         assert_eq!(table.insert(flow(9), later), 0, "what had expired was not evicted");
         assert_eq!(table.count(), 1);
     }

@@ -8,7 +8,7 @@ mod btcp;
 mod context;
 pub mod counters;
 pub mod engine;
-mod flight;
+pub mod flight;
 mod holds;
 mod initial;
 mod notes;

@@ -89,6 +89,28 @@ pub(super) struct Position {
     pub(super) column: usize,
 }
 
+impl Position {
+    /// YAML ends a line also at a CR alone, and at the breaks of Unicode (YAML 1.1, section 4.1.4). Editors do not, nor do
+    /// those who count lines by LF: they would look in vain for a line that only YAML has.
+    fn of(text: &str, at: &serde_yaml::Location) -> Self {
+        let mut breaks = text.char_indices().filter(|(index, c)| match c {
+            '\r' => !text[*index..].starts_with("\r\n"),
+            c => matches!(c, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}'),
+        });
+        let start = match at.line() {
+            0 | 1 => Some(0),
+            line => breaks.nth(line - 2).map(|(index, c)| index + c.len_utf8()),
+        };
+        // The end of the file is on a line of its own.
+        let Some(before) = start.and_then(|start| text.get(..start)) else {
+            return Self { line: text.lines().count() + 1, column: 1 };
+        };
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        let on_the_line = before[line_start..].chars().count();
+        Self { line: before.matches('\n').count() + 1, column: on_the_line + at.column() }
+    }
+}
+
 /// The text is not YAML, or not the part of YAML a cluster file may use.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
@@ -99,10 +121,7 @@ pub(super) struct SyntaxError {
 /// Reads the text of one YAML document.
 pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
     Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| match error.location() {
-        Some(at) => SyntaxError {
-            position: Position { line: at.line(), column: at.column() },
-            message: without_position(&error.to_string()),
-        },
+        Some(at) => SyntaxError { position: Position::of(text, &at), message: without_position(&error.to_string()) },
         None => match later_document(text) {
             Some(line) => {
                 let message = "a second YAML document begins here; a cluster file is one".to_owned();
@@ -125,9 +144,7 @@ fn later_document(text: &str) -> Option<usize> {
 pub(super) fn locate(text: &str, place: &Place) -> Position {
     let seek = Seek { steps: &place.steps, part: place.part };
     let found = seek.deserialize(serde_yaml::Deserializer::from_str(text)).err();
-    found
-        .and_then(|error| error.location())
-        .map_or(Position { line: 1, column: 1 }, |at| Position { line: at.line(), column: at.column() })
+    found.and_then(|error| error.location()).map_or(Position { line: 1, column: 1 }, |at| Position::of(text, &at))
 }
 
 /// serde_yaml's sentence without the position and path it adds: the report prints those itself.
@@ -312,6 +329,18 @@ mod tests {
     #[test]
     fn columns_count_characters() {
         assert_eq!(at("{ größe: 1, b: 2 }", &[1], Part::Key), (1, 13));
+    }
+
+    #[test]
+    fn lines_are_counted_as_editors_do_where_yaml_knows_more_ends_of_lines() {
+        for end in ["\r", "\u{85}", "\u{2028}", "\u{2029}"] {
+            let text = format!("# x{end}# y{end}a: 1\r\nb: 2{end}c: {{\n");
+            assert_eq!(at(&text.replace("{", "3"), &[0], Part::Key), (1, 9), "{end:?}");
+            assert_eq!(at(&text.replace("{", "3"), &[2], Part::Key), (2, 6), "{end:?}");
+            let position = parse(&text).unwrap_err().position;
+            assert_eq!(position.line, 3, "{end:?}: at the end of the file");
+        }
+        assert_eq!(at("a: 1\r\nb: 2\r\n", &[1], Part::Value), (2, 4));
     }
 
     #[test]

@@ -395,7 +395,7 @@ pub fn with_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
     let header = usize::from(packet[32] >> 4) * 4;
     let mut tcp = packet[20..20 + header].to_vec();
     tcp.extend_from_slice(options);
-    tcp[12] += (options.len() / 4 << 4) as u8;
+    tcp[12] += ((options.len() / 4) << 4) as u8;
     tcp.extend_from_slice(&packet[20 + header..]);
     tcp[16..18].fill(0);
     let sum = checksum::with_pseudo_header(whole.source().address, whole.destination().address, 6, &tcp);

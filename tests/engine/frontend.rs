@@ -414,6 +414,24 @@ fn a_loop_that_stood_still_leaves_undecided_connections_to_the_kernel() {
 }
 
 #[test]
+fn a_node_that_drains_leaves_all_that_the_kernel_knows_to_it() {
+    let mut node = Node::new("a");
+    node.handshake_of(PORT);
+    node.ask_of(PORT, b"GET /im");
+    let id = node.offered(PORT + 1);
+    assert_eq!(node.verdict(&syn(PORT + 2)), Verdict::Write);
+    node.take();
+    node.drain_node();
+    let said = node.take();
+    assert!(said.contains(&Output::Message(B, Message::Abort { id })));
+    assert_eq!(written(&said, Why::Released).len(), 4);
+    assert_eq!(node.counter("fallbacks_total{reason=\"draining\"}"), 1);
+    node.engine.undrain();
+    assert_eq!(node.verdict(&syn_ack(PORT + 2)), Verdict::Write);
+    assert_eq!(node.states(), []);
+}
+
+#[test]
 fn a_connection_that_would_be_lost_is_reset_at_both_ends() {
     let mut node = Node::new("a");
     node.handed_off(PORT);
@@ -621,4 +639,221 @@ fn a_client_that_says_no_mss_has_the_least() {
     let said = node.take();
     let [Output::Message(B, Message::Offer(offer))] = said.as_slice() else { panic!("{said:?}") };
     assert_eq!(offer.client_mss, 536);
+}
+
+#[test]
+fn a_request_that_ends_before_it_is_whole_is_the_local_servers_at_once() {
+    let fin = SegmentSpec { flags: Flags::ACK.with(Flags::FIN), ..octets(PORT, 0, b"GET /im") };
+    let long = vec![b'x'; 16 << 10];
+    for last in [fin, octets(PORT, 0, &long)] {
+        let mut node = Node::new("a");
+        node.handshake_of(PORT);
+        node.take();
+        assert_eq!(node.verdict(&last), Verdict::Consumed);
+        assert_eq!(written(&node.take(), Why::Released), [ack(PORT), last].map(|spec| spec.build().into_inner()));
+    }
+}
+
+#[test]
+fn an_offer_has_the_time_that_a_replay_takes_however_little_a_handoff_may() {
+    let mut node = Node::of_file("a", &[("    default: local", "    handoff_timeout: 10ms\n    default: local")], &[]);
+    let id = node.offered(PORT);
+    node.wait(limits::REPLAY_DEADLINE * 5 / 4 - milliseconds(1));
+    assert_eq!(node.take(), []);
+    node.wait(milliseconds(1));
+    assert!(node.take().contains(&Output::Message(B, Message::Abort { id })));
+}
+
+#[test]
+fn a_returned_connection_is_offered_on_at_once_and_in_time() {
+    let mut node = Node::new("a");
+    node.handshake_of(PORT);
+    node.ask_of(PORT, &get("/both/1"));
+    let offer = |said: &[Output]| {
+        said.iter().find_map(|output| match output {
+            Output::Message(peer, Message::Offer(offer)) => Some((*peer, offer.clone())),
+            _ => None,
+        })
+    };
+    let (_, first) = offer(&node.take()).expect("offered");
+    node.hear(B, accept(first.id));
+    // The client goes on meanwhile.
+    let timestamps = Some((Timestamp::new(CLIENT_TSVAL + 700), Timestamp::new(FRONTEND_TSVAL)));
+    assert_eq!(node.verdict(&SegmentSpec { timestamps, ..ack(PORT) }), Verdict::Forward(B));
+    node.take();
+    node.hear(C, Message::Returned { id: first.id });
+    assert_eq!(node.take(), [], "only its owner can return it");
+    node.hear(B, Message::Returned { id: first.id });
+    let (next, second) = offer(&node.take()).expect("offered on");
+    assert_eq!((next, &second.first_flight), (C, &first.first_flight));
+    assert_eq!(second.timestamps.map(|timestamps| timestamps.client), Some(Timestamp::new(CLIENT_TSVAL + 700)));
+    node.wait(limits::REPLAY_DEADLINE * 2 - milliseconds(1));
+    assert_eq!(node.take(), []);
+    node.wait(milliseconds(1));
+    assert!(node.take().contains(&Output::Message(C, Message::Abort { id: second.id })));
+    assert_eq!(node.counter("fallbacks_total{reason=\"returned\"}"), 1);
+}
+
+#[test]
+fn only_its_owner_ends_a_connection_and_then_nothing_of_it_is_held() {
+    let mut node = Node::new("a");
+    let id = node.handed_off(PORT);
+    node.hear(C, Message::Closed { id });
+    node.hear(C, Message::Delivered { id });
+    assert_eq!(node.states(), [("handed-off", "forward")]);
+    assert!(node.counter("first_flight_bytes") > 0);
+    node.hear(B, Message::Closed { id });
+    assert_eq!((node.states(), node.counter("first_flight_bytes")), (vec![("lingering", "forward")], 0));
+}
+
+#[test]
+fn a_session_that_breaks_takes_back_what_was_only_offered_to_that_peer() {
+    let mut node = Node::new("a");
+    node.offered(PORT);
+    node.peer(C, PeerEvent::Down);
+    assert_eq!(node.take(), []);
+    node.peer(B, PeerEvent::Down);
+    assert_eq!(written(&node.take(), Why::Released).len(), 2);
+    assert_eq!(node.counter("fallbacks_total{reason=\"peer_down\"}"), 1);
+}
+
+#[test]
+fn what_is_no_sound_syn_is_passed_on_and_not_remembered() {
+    let mut node = Node::new("a");
+    for more in [Flags::FIN, Flags::RST] {
+        assert_eq!(node.verdict(&SegmentSpec { flags: Flags::SYN.with(more), ..syn(PORT) }), Verdict::Write);
+    }
+    let mut corrupt = syn(PORT).build().into_inner();
+    corrupt[35] ^= 1;
+    assert_eq!(node.tun(&mut corrupt), Verdict::Write);
+    assert_eq!((node.counter("syns_total"), node.counter("syns_pending")), (0, 0));
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!((node.counter("syns_total"), node.counter("syns_pending")), (1, 1));
+}
+
+#[test]
+fn a_client_that_heard_from_the_local_server_is_the_local_servers() {
+    let mut node = Node::new("a");
+    let id = node.offered(PORT);
+    let early = SegmentSpec { ack: Seq::new(FRONTEND_ISN), ..ack(PORT) };
+    assert_eq!(node.verdict(&early), Verdict::Drop(DropReason::BadAcknowledgement));
+    assert_eq!(node.take(), []);
+    let heard = SegmentSpec { ack: Seq::new(FRONTEND_ISN).plus(2), ..octets(PORT, 40, &[]) };
+    assert_eq!(node.verdict(&heard), Verdict::Consumed);
+    let said = node.take();
+    assert!(said.contains(&Output::Message(B, Message::Abort { id })));
+    assert_eq!(written(&said, Why::Released).last(), Some(&heard.build().into_inner()));
+    assert_eq!(node.counter("fallbacks_total{reason=\"kernel_went_on\"}"), 1);
+}
+
+#[test]
+fn another_connection_on_the_same_ends_is_told_by_the_kernels_answer() {
+    let mut node = Node::new("a");
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(77_000), ..syn(PORT) }), Verdict::Write);
+    let (seq, ack) = (Seq::new(99_000), Seq::new(77_001));
+    assert_eq!(node.verdict(&SegmentSpec { seq, ack, ..syn_ack(PORT) }), Verdict::Write);
+    let request = get("/images/cat");
+    let asks = SegmentSpec { seq: Seq::new(77_001), ack: Seq::new(99_001), payload: &request, ..self::ack(PORT) };
+    assert_eq!(node.verdict(&asks), Verdict::Consumed);
+    let said = node.take();
+    let [Output::Message(B, Message::Offer(offer))] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!((offer.client_isn, offer.frontend_isn), (Seq::new(77_000), Seq::new(99_000)));
+}
+
+#[test]
+fn what_is_settled_with_one_peer_says_nothing_of_another() {
+    let mut node = Node::new("a");
+    node.wait(limits::HOUSEKEEPING_INTERVAL + milliseconds(500));
+    let first = node.handed_off(PORT);
+    node.hear(B, Message::Delivered { id: first });
+    let pending = node.offered(PORT + 1);
+    // Of a new session everything may be news.
+    node.peer(C, PeerEvent::Up(epoch_of(C)));
+    node.take_all();
+    node.wait(milliseconds(200));
+    let id = node.handed_off(PORT + 2);
+    node.take_all();
+    node.wait(milliseconds(300));
+    let told: Vec<_> =
+        node.take_all().into_iter().filter(|output| matches!(output, Output::Message(_, Message::Settled { .. }))).collect();
+    let [Output::Message(B, Message::Settled { below: of_b }), Output::Message(C, Message::Settled { below: of_c })] =
+        told.as_slice()
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!(*of_b, pending.serial, "an offer may yet become a commit");
+    assert!(*of_c > id.serial, "{of_c}");
+}
+
+#[test]
+fn a_kept_syn_begins_anew_also_when_the_owner_is_lost() {
+    let mut node = Node::new("a");
+    node.handed_off(PORT);
+    let next = SegmentSpec { seq: Seq::new(9), ..syn(PORT) };
+    assert_eq!(node.verdict(&next), Verdict::Forward(B));
+    node.take();
+    node.peer(B, PeerEvent::Up(baton::control::message::Epoch(77)));
+    assert_eq!(written(&node.take(), Why::KeptSyn), [next.build().into_inner()]);
+    assert_eq!(node.states(), []);
+}
+
+#[test]
+fn what_was_handed_off_stays_so_for_as_long_as_it_lives_when_its_address_is_removed() {
+    let mut node = Node::new("a");
+    let id = node.handed_off(PORT);
+    node.replace_policy("a", &[("10.77.0.1:80", "10.77.0.1:81")]);
+    node.wait(limits::RETIRED_FRONTEND_MIN + milliseconds(2_000));
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Forward(B));
+    node.hear(B, Message::Closed { id });
+    node.wait(limits::LINGER + milliseconds(2_000));
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Drop(DropReason::NotOurs));
+}
+
+#[test]
+fn without_timestamps_only_a_hold_that_looks_like_a_long_way_is_hidden_from_the_kernel() {
+    let bare = |spec: SegmentSpec<'static, ToServerWire>| SegmentSpec { timestamps: None, ..spec };
+    let released = |hold, repeats: bool| {
+        let mut node = Node::new("a");
+        assert_eq!(node.verdict(&bare(syn(PORT))), Verdict::Write);
+        for _ in 0..=u8::from(repeats) {
+            assert_eq!(node.verdict(&SegmentSpec { timestamps: None, ..syn_ack(PORT) }), Verdict::Write);
+        }
+        assert_eq!(node.verdict(&bare(ack(PORT))), Verdict::Consumed);
+        node.wait(hold);
+        let request = get("/");
+        assert_eq!(node.verdict(&SegmentSpec { payload: &request, ..bare(ack(PORT)) }), Verdict::Consumed);
+        written(&node.take(), Why::Released).len() == 2
+    };
+    assert!(released(limits::UNTIMED_AFTER, false));
+    assert!(!released(limits::UNTIMED_AFTER + milliseconds(1), false));
+    assert!(released(limits::UNTIMED_AFTER + milliseconds(1), true), "a repeated SYN-ACK is not timed anyway");
+}
+
+#[test]
+fn only_an_acknowledgement_that_could_be_the_clients_tells_that_the_kernel_went_on() {
+    // The window its client gave, in the scale it gave.
+    let window = 502 << 9;
+    let ahead = limits::OCTETS_AHEAD_MAX as u32;
+    let cases = [
+        (1, 0, true),
+        (window, 0, true),
+        (window + 1, 0, false),
+        (1, u32::MAX, true),
+        (1, u32::MAX - 1, false),
+        (1, ahead, true),
+        (1, ahead + 1, false),
+    ];
+    for (acknowledged, offset, believed) in cases {
+        let mut node = Node::new("a");
+        node.handshake_of(PORT);
+        let heard = SegmentSpec {
+            seq: Seq::new(CLIENT_ISN).plus(1).plus(offset),
+            ack: Seq::new(FRONTEND_ISN).plus(1 + acknowledged),
+            ..ack(PORT)
+        };
+        let verdict = if believed { Verdict::Consumed } else { Verdict::Drop(DropReason::BadAcknowledgement) };
+        assert_eq!(node.verdict(&heard), verdict, "{acknowledged} {offset}");
+    }
 }

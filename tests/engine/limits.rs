@@ -51,6 +51,10 @@ fn a_full_back_end_refuses() {
     let reason = baton::control::message::Refusal::Full;
     let refused = baton::control::message::Message::Refuse { id: offer(PORT + 1).id, reason };
     assert_eq!(node.take(), [Output::Message(A, refused)]);
+    // What ends makes room.
+    node.hear(A, baton::control::message::Message::Abort { id: offer(PORT).id });
+    node.take();
+    node.prepared(&offer(PORT));
 }
 
 #[test]
@@ -183,4 +187,44 @@ fn a_kernel_that_holds_fewer_again_parks_nobody() {
         node.ask_of(port + 100, &get("/"));
     }
     assert_eq!((node.counter("parked_total"), node.counter("released_local_total")), (0, 12));
+}
+
+#[test]
+fn syns_beyond_the_table_push_out_the_oldest_and_are_counted() {
+    let mut node = Node::new("a");
+    let mut packet = syn(1).build().into_inner();
+    for number in 0..limits::SYNS_MAX as u32 + 3 {
+        // The checksum stays right: what one word gains, another loses.
+        let (high, low) = ((number >> 12) as u16, (number & 0xfff) as u16);
+        packet[20..22].copy_from_slice(&(1 + high + low).to_be_bytes());
+        packet[34..36].copy_from_slice(&64_240_u16.to_be_bytes());
+        let spec = SegmentSpec { source: baton::flow::Endpoint::new([192, 0, high as u8, 9].into(), 1 + low), ..syn(1) };
+        assert_eq!(node.verdict(&spec), Verdict::Write);
+    }
+    assert_eq!((node.counter("syns_pending"), node.counter("syns_evicted_total")), (limits::SYNS_MAX as u64, 3));
+}
+
+#[test]
+fn first_flights_take_no_more_memory_together_than_they_may() {
+    const MOST: u64 = 256 << 10;
+    let mut node = Node::of_file("a", &[("connections: 1000", "first_flight_bytes: 256KiB")], &[]);
+    let held = |node: &Node| node.counter("first_flight_bytes");
+    for port in 1.. {
+        node.handshake_of(port);
+        // Octets in order are there twice.
+        let left = MOST - held(&node);
+        if left < 12_000 {
+            let headers = ack(port).build().packet().len() as u64;
+            let exact = vec![b'x'; (left - headers) as usize];
+            assert_eq!(node.verdict(&octets(port, 0, &exact)), Verdict::Consumed, "to the last octet");
+            break;
+        }
+        assert_eq!(node.verdict(&octets(port, 0, &[b'x'; 10_000])), Verdict::Consumed);
+    }
+    let port = 10_000;
+    assert_eq!(node.verdict(&syn(port)), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(port)), Verdict::Write);
+    node.take();
+    assert_eq!(node.verdict(&ack(port)), Verdict::Drop(DropReason::HeldFull));
+    assert_eq!(node.counter("drops_total{reason=\"held_full\"}"), 1);
 }

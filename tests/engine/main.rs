@@ -7,3 +7,4 @@ mod limits;
 mod noise;
 mod notes;
 mod owner;
+mod parked;

@@ -10,7 +10,7 @@ const PORT: u16 = 50_000;
 /// As the first fragment of an IPv4 packet, or one `offset` octets behind it.
 fn fragment(mut packet: Vec<u8>, offset: u16) -> Vec<u8> {
     let more = if offset == 0 { 0x2000 } else { 0 };
-    packet[6..8].copy_from_slice(&(more | offset / 8).to_be_bytes());
+    packet[6..8].copy_from_slice(&(more | (offset / 8)).to_be_bytes());
     sum_header(packet)
 }
 

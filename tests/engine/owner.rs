@@ -454,7 +454,9 @@ fn what_its_ingress_gave_up_is_destroyed_and_nothing_more_is_sent() {
     assert_eq!(node.verdict(&from_kernel(alias)), Verdict::Drop(DropReason::NoConnection));
     assert_eq!(node.overlay(A, &ack(PORT)).0, Verdict::Drop(DropReason::NoConnection));
     assert_eq!(node.counter("disowned_total"), 1);
-    node.wait(limits::LINGER);
+    node.wait(limits::LINGER - milliseconds(1));
+    assert_eq!(node.states(), [("abandoned", "inspect")]);
+    node.wait(milliseconds(1));
     assert_eq!(node.states(), []);
 }
 
@@ -526,4 +528,139 @@ fn when_all_aliases_linger_the_one_that_has_been_over_longest_is_taken_again() {
     node.hear(A, Message::Offer(Box::new(offer(PORT))));
     let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
     assert_eq!(segment::<ToServerLocal>(&replay).destination(), used[0]);
+}
+
+#[test]
+fn a_connection_that_is_forgotten_takes_nothing_of_the_next_one_with_it() {
+    let mut node = Node::new("b");
+    node.established(&offer(PORT));
+    node.socket = SocketState::TimeWait;
+    assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::SynKept));
+    let mut next = offer(PORT);
+    next.id.serial += 1;
+    node.socket = SocketState::SynReceived;
+    node.take();
+    let alias = node.established(&next);
+    node.wait(limits::LINGER);
+    assert_eq!(node.states(), [("established", "translate")]);
+    let (verdict, packet) = node.overlay(A, &ack(PORT));
+    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
+    node.socket = SocketState::Absent;
+    node.wait(limits::IDLE_CHECK_INTERVAL + limits::LINGER);
+    assert_eq!(node.overlay(A, &ack(PORT)).0, Verdict::Drop(DropReason::NoConnection));
+}
+
+#[test]
+fn an_empty_flight_waits_for_its_kernel_until_it_is_late() {
+    for (socket, ends) in [(SocketState::SynReceived, "returning"), (SocketState::Absent, "over")] {
+        let mut node = Node::new("b");
+        let offer = Offer { first_flight: vec![], ..offer(PORT) };
+        node.prepared(&offer);
+        node.socket = socket;
+        node.hear(A, Message::Commit { id: offer.id, more: vec![] });
+        node.wait(limits::DELIVERY_DEADLINE - milliseconds(1));
+        assert_eq!(node.states(), [("delivering", "inspect")]);
+        node.wait(milliseconds(100));
+        assert_eq!(node.states()[0].0, ends);
+    }
+}
+
+#[test]
+fn a_flight_whose_socket_is_gone_ends_the_connection_once_it_is_late() {
+    let mut node = Node::new("b");
+    let offer = offer(PORT);
+    let alias = node.prepared(&offer);
+    node.hear(A, Message::Commit { id: offer.id, more: vec![] });
+    node.socket = SocketState::Absent;
+    node.wait(limits::DELIVERY_DEADLINE + milliseconds(100));
+    let said = node.take();
+    assert!(said.contains(&Output::DestroySocket { local: alias, remote: client(PORT) }));
+    assert_eq!(written(&said, Why::Reset).len(), 1);
+    assert_eq!(messages(&said), [Message::Delivered { id: offer.id }, Message::Closed { id: offer.id }]);
+}
+
+#[test]
+fn a_kernel_that_has_the_connection_gets_the_rest_for_as_long_as_that_takes() {
+    let mut node = Node::new("b");
+    let offer = offer(PORT);
+    let alias = node.prepared(&offer);
+    node.hear(A, Message::Commit { id: offer.id, more: vec![] });
+    node.socket = SocketState::Open;
+    assert_eq!(node.verdict(&SegmentSpec { ack: Seq::new(CLIENT_ISN).plus(6), ..from_kernel(alias) }), Verdict::Write);
+    node.wait(milliseconds(5_000));
+    assert_eq!(node.states(), [("delivering", "inspect")]);
+    let delivered = written(&node.take(), Why::FirstFlight).len() as u64;
+    assert!(delivered > 9, "{delivered}");
+    assert_eq!(node.counter("redeliveries_total"), delivered - 1);
+}
+
+#[test]
+fn a_client_is_heard_at_once_when_its_kernel_has_left_the_handshake_and_not_before() {
+    let later = octets(PORT, flight() + 100, b"later");
+    let server_speaks = |alias| SegmentSpec { payload: b"220 hello", ..from_kernel(alias) };
+    let mut node = Node::new("b");
+    let offer = offer(PORT);
+    let alias = node.prepared(&offer);
+    node.hear(A, Message::Commit { id: offer.id, more: vec![] });
+    // Of exactly ISN + 1 a kernel speaks in SYN-RECV, too.
+    assert_eq!(node.verdict(&from_kernel(alias)), Verdict::Write);
+    assert_eq!(node.overlay(A, &later).0, Verdict::Consumed);
+    assert_eq!(node.verdict(&server_speaks(alias)), Verdict::Write);
+    assert_eq!(node.verdict(&from_kernel(alias)), Verdict::Write);
+    let (verdict, packet) = node.overlay(A, &later);
+    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
+    assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Consumed, "a SYN waits until the kernel can be asked");
+    assert_eq!(node.states(), [("delivering", "inspect")]);
+}
+
+#[test]
+fn a_syn_ack_for_what_nobody_has_decided_never_leaves() {
+    let mut node = Node::new("b");
+    let alias = node.established(&offer(PORT));
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Drop(DropReason::SynAckAbsorbed));
+    assert_eq!(node.states(), [("established", "translate")]);
+}
+
+#[test]
+fn late_packets_of_a_connection_that_is_over_are_still_translated() {
+    let mut node = Node::new("b");
+    let alias = node.established(&offer(PORT));
+    node.socket = SocketState::TimeWait;
+    node.wait(limits::IDLE_CHECK_INTERVAL);
+    assert_eq!(node.states(), [("over", "translate")]);
+    let (verdict, packet) = node.overlay(A, &ack(PORT));
+    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
+    let (verdict, packet) = node.read(&from_kernel(alias));
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).source()), (Verdict::Write, frontend()));
+}
+
+#[test]
+fn no_two_handoffs_have_one_number() {
+    let mut node = Node::new("b");
+    let offer = offer(PORT);
+    node.prepared(&offer);
+    let again = [Message::Refuse { id: offer.id, reason: Refusal::InUse }];
+    node.hear(A, Message::Offer(Box::new(offer.clone())));
+    assert_eq!(messages(&node.take()), again);
+    node.hear(A, Message::Commit { id: offer.id, more: vec![] });
+    node.socket = SocketState::Absent;
+    node.wait(limits::DELIVERY_DEADLINE + limits::LINGER * 2);
+    assert_eq!((node.states(), node.counter("commits_unsettled")), (vec![], 1));
+    node.take();
+    node.hear(A, Message::Offer(Box::new(offer)));
+    assert_eq!(messages(&node.take()), again);
+}
+
+#[test]
+fn another_policy_may_give_a_front_end_other_aliases() {
+    let mut node = Node::new("b");
+    let before = node.established(&offer(PORT));
+    // One more address in front of it, and it is no longer the first.
+    node.replace_policy("b", &[("b: \"10.77.0.2:80\"", "b: \"10.77.0.0:80\"")]);
+    node.socket = SocketState::SynReceived;
+    let other = Offer { flow: flow(PORT + 1), id: offer(PORT + 1).id, ..offer(PORT) };
+    node.hear(A, Message::Offer(Box::new(other)));
+    let [replay] = written(&node.take(), Why::Replay).try_into().expect("one");
+    assert_ne!(segment::<ToServerLocal>(&replay).destination(), before);
+    assert_eq!(node.overlay(A, &ack(PORT)).0, Verdict::Write, "those in use stay in use");
 }

@@ -7,7 +7,7 @@
     tests/mutants/mutants.py show WORD          verdicts, tests and changes of the mutants whose line contains WORD
 
 `run` may be interrupted and repeated: verdicts are kept for as long as the sources and tests stay as they are (`prepare`
-keeps `caught` over a change of tests alone). Needs `cargo install cargo-mutants`. docs/testing.md tells the idea.
+keeps what was caught, and what is explained; without target/mutants/verdicts.json everything is asked anew). Needs `cargo install cargo-mutants`. docs/testing.md tells the idea.
 """
 
 import collections, concurrent.futures, hashlib, json, os, pathlib, re, resource, shutil, subprocess, sys, threading, time
@@ -166,8 +166,10 @@ def prepare():
     state = hashlib.sha256(json.dumps([texts, SETTINGS]).encode())
     save("tests.json", tests)
     save("state.json", {"sources": state.hexdigest(), "executables": executables})
-    # A test may have been added: what has survived is asked again.
-    kept = {key: verdict for key, verdict in load("verdicts.json", {}).items() if verdict["verdict"] in ("caught", "timeout")}
+    # A test may have been added: what has survived is asked again, unless it is explained.
+    known = explained()
+    kept = {key: verdict for key, verdict in load("verdicts.json", {}).items()
+            if verdict["verdict"] in ("caught", "timeout") or key in known}
     save("verdicts.json", kept)
     viable = len(mutants) - len(unviable)
     print(f"{len(mutants)} mutants, {viable} viable, {len(reached)} reached by {len(tests)} tests")

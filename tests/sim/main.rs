@@ -1,5 +1,6 @@
 //! Complete handoffs in virtual time: two real engines, simulated kernels, a simulated network.
 
+mod by_hand;
 mod host;
 mod offload;
 mod ports;

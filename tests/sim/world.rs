@@ -85,6 +85,14 @@ pub fn has_offload() -> bool {
     module_path!().starts_with("sim_with_offload")
 }
 
+/// A client that is no TCP stack. Times are microseconds.
+pub trait ByHand {
+    fn receive(&mut self, packet: &[u8], now: u64);
+    /// Works, and gives what it has to send.
+    fn poll(&mut self, now: u64) -> Vec<Vec<u8>>;
+    fn poll_at(&self, now: u64) -> Option<u64>;
+}
+
 /// What the network does to packets.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
@@ -209,6 +217,8 @@ pub struct World {
     /// For each node, what its kernel's SYN-ACKs lack, as if it had other settings.
     pub lacks: [Option<Lack>; 2],
     control_is_up: bool,
+    /// In place of the client's kernel, and with its address.
+    pub by_hand: Option<Box<dyn ByHand>>,
     /// So many there have been.
     sessions: u64,
     /// Messages of these kinds are not delivered.
@@ -274,6 +284,7 @@ impl World {
             ecn: false,
             lacks: [None; 2],
             control_is_up: false,
+            by_hand: None,
             sessions: 0,
             swallow: None,
         };
@@ -622,6 +633,9 @@ impl World {
             self.client.poll(now);
             let family = self.network.family;
             let mut sent = std::mem::take(&mut self.client.wire.outgoing);
+            if let Some(by_hand) = &mut self.by_hand {
+                sent = by_hand.poll(now);
+            }
             sent.retain(|packet| !self.is_lost() && destination(packet) == family.node(0));
             if self.ecn {
                 sent.iter_mut().for_each(|packet| ask_for_accurate_ecn(packet));
@@ -664,8 +678,9 @@ impl World {
             let next_poll = self.nodes.iter_mut().filter_map(|node| node.kernel.poll_at(now)).min();
             let next_client = self.client.poll_at(now);
             let next_piece = self.clients.iter().filter_map(Client::next_piece_at).filter(|at| *at > now).min();
-            let next =
-                [next_event, next_timeout, next_poll, next_client, next_piece].into_iter().flatten().min().unwrap_or(until);
+            let next_by_hand = self.by_hand.as_ref().and_then(|by_hand| by_hand.poll_at(now));
+            let nexts = [next_event, next_timeout, next_poll, next_client, next_piece, next_by_hand];
+            let next = nexts.into_iter().flatten().min().unwrap_or(until);
             self.now = next.max(self.now + 1).min(until);
             set_virtual_clock(self.now);
             for node in 0..self.nodes.len() {
@@ -692,7 +707,10 @@ impl World {
                 let segment = Segment::<_, ToClientWire>::parse(packet.clone()).expect("only TCP reaches the client");
                 self.trace.push(format!("{} {segment}", self.now));
                 self.to_client.push(segment);
-                self.client.wire.incoming.push_back(packet);
+                match &mut self.by_hand {
+                    Some(by_hand) => by_hand.receive(&packet, self.now),
+                    None => self.client.wire.incoming.push_back(packet),
+                }
             }
             Event::ToNode(node, packet, offload) => self.tun_to_engine(node, packet, offload),
             Event::Overlay { to, mut datagram } => {

@@ -277,3 +277,64 @@ fn a_key_file_of_another_node_is_said_at_once() {
     let error = Profile::new("shop".into(), A, nodes(&keys), &keys[1], Epoch(1), SETTINGS).unwrap_err().to_string();
     assert!(error.contains("node a") && error.contains("--key"), "{error}");
 }
+
+#[test]
+fn a_round_trip_is_what_two_heartbeats_took_on_the_way() {
+    let mut pair = Pair::agreed();
+    let milliseconds = Duration::from_millis;
+    let carry = |pair: &mut Pair, from: usize, takes: Duration| {
+        let octets = pair.sessions[from].outgoing(pair.now).to_vec();
+        pair.sessions[from].advance(octets.len());
+        assert!(!octets.is_empty(), "a heartbeat is due");
+        pair.now += takes;
+        pair.sessions[1 - from].handle_bytes(&octets, &pair.profiles[1 - from], pair.now).unwrap();
+    };
+    pair.now += PEER_HEARTBEAT_INTERVAL;
+    carry(&mut pair, 0, milliseconds(30));
+    pair.now += milliseconds(200);
+    carry(&mut pair, 1, milliseconds(20));
+    assert_eq!(pair.sessions[0].round_trip(), Some(milliseconds(50)));
+}
+
+#[test]
+fn a_session_that_nobody_authenticates_ends_in_time_and_not_before() {
+    let keys = keys();
+    let mut pair = Pair::new(profile("shop", A, nodes(&keys), &keys[0]), B, profile("shop", B, nodes(&keys), &keys[1]));
+    let opened = pair.now;
+    assert!(!pair.sessions[0].is_authenticated());
+    assert_eq!(pair.sessions[0].poll_timeout(), opened + AUTHENTICATION_TIMEOUT);
+    assert_eq!(pair.sessions[0].handle_timeout(opened + AUTHENTICATION_TIMEOUT - Duration::from_millis(1)), Ok(()));
+    let slow = Ending::TooSlow { what: "authentication", limit: AUTHENTICATION_TIMEOUT };
+    assert_eq!(pair.sessions[0].handle_timeout(opened + AUTHENTICATION_TIMEOUT), Err(slow));
+    pair.settle();
+    assert!(pair.sessions.iter().all(Session::is_authenticated));
+    assert!(pair.sessions.iter().all(|session| session.poll_timeout() > pair.now), "nothing is due");
+}
+
+#[test]
+fn what_is_queued_is_counted_before_and_after_it_is_sealed() {
+    let mut pair = Pair::agreed();
+    let message = Message::Closed { id: HandoffId { epoch: Epoch(1), serial: 1 } };
+    let mut frame = Vec::new();
+    encode_message(&message, &mut frame).unwrap();
+    assert_eq!(pair.sessions[0].backlog(), 0);
+    pair.sessions[0].send(&message).unwrap();
+    assert_eq!(pair.sessions[0].backlog(), frame.len());
+    let sealed = pair.sessions[0].outgoing(pair.now).len();
+    assert!(sealed > frame.len());
+    pair.sessions[0].send(&message).unwrap();
+    assert_eq!(pair.sessions[0].backlog(), sealed + frame.len());
+}
+
+#[test]
+fn only_an_alert_about_our_key_says_that_it_is_refused() {
+    let keys = keys();
+    for (alert, is_about_the_key) in [(49, true), (42, true), (46, true), (48, true), (40, false), (70, false), (80, false)] {
+        let mut pair = Pair::new(profile("shop", A, nodes(&keys), &keys[0]), B, profile("shop", B, nodes(&keys), &keys[1]));
+        pair.sessions[0].outgoing(pair.now);
+        // A fatal alert in a record of its own (RFC 8446, section 6).
+        let ending = pair.sessions[0].handle_bytes(&[21, 3, 3, 0, 2, 2, alert], &pair.profiles[0], pair.now).unwrap_err();
+        assert_eq!(matches!(ending, Ending::KeyRefused { .. }), is_about_the_key, "{ending}");
+        assert_eq!(ending.is_refusal(), is_about_the_key);
+    }
+}

@@ -28,7 +28,7 @@ impl Btcp {
             {
                 ctx.drop(DropReason::Checksum)
             }
-            // So must be a SYN that may end what is remembered of these ends.
+            // It would end what is remembered of a connection that is over, and lift its guard.
             State::HandedOff(_) | State::Lingering(_) | State::Lost if is_syn && !segment.checksums_are_right() => {
                 ctx.drop(DropReason::Checksum)
             }

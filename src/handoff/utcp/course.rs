@@ -126,6 +126,20 @@ mod tests {
     }
 
     #[test]
+    fn it_does_not_look_over_while_the_server_has_not_finished() {
+        let mut course = Course::new(Seq::new(SERVER_NEXT));
+        course.hear_server(&server(0, Flags(0), b"0123456789"));
+        course.hear_client(&client(10, Flags::FIN));
+        course.hear_server(&server(1, Flags(0), &[]));
+        assert!(!course.looks_over(), "the client has closed its half");
+        let mut course = Course::new(Seq::new(SERVER_NEXT));
+        course.hear_server(&server(0, Flags::FIN, b"bye"));
+        course.hear_client(&client(1_000_000, Flags::FIN));
+        course.hear_server(&server(1, Flags(0), &[]));
+        assert!(!course.looks_over(), "that acknowledgement is not plausible");
+    }
+
+    #[test]
     fn a_reset_looks_over_until_the_kernel_says_otherwise() {
         let mut course = Course::new(Seq::new(SERVER_NEXT));
         course.hear_server(&server(0, Flags::RST, &[]));

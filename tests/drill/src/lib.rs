@@ -7,6 +7,7 @@
 
 pub mod judge;
 pub mod notation;
+pub mod odd;
 pub mod peer;
 pub mod segment;
 pub mod show;

@@ -39,6 +39,8 @@ pub struct Settings {
     pub isn: Option<u32>,
     /// A control: the line that must fail, and a word of its complaint.
     pub must_fail: Option<(usize, String)>,
+    /// A difference that is known: in this way that line fails so.
+    pub differs: Option<(String, usize, String)>,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             families: BTreeSet::from([4, 6]),
             isn: None,
             must_fail: None,
+            differs: None,
         }
     }
 }

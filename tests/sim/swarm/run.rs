@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 /// Seeds of one run, where nobody says how many.
-const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 2_000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 30 } else { 2_000 };
 
 /// One seed, from its first packet to its last. A panic is a failure like any other.
 fn run(seed: u64, without: &Without, is_kept: bool, is_relabelled: bool) -> Outcome {

@@ -49,14 +49,27 @@ fn set(settings: &mut Settings, setting: &str) -> Result<(), String> {
                 })
                 .collect::<Result<_, _>>()?;
         }
-        "must_fail" => {
-            let (line, what) = value.split_once(' ').ok_or("--must_fail: expected the line, and a word of the complaint")?;
-            let line = line.parse().map_err(|_| format!("--must_fail: '{line}' is no number of a line"))?;
-            settings.must_fail = Some((line, what.trim().to_owned()));
+        "must_fail" => settings.must_fail = Some(complaint(name, value)?),
+        "differs" => {
+            let (way, rest) =
+                value.split_once(' ').ok_or("--differs: expected the way, the line, and a word of the complaint")?;
+            let (line, what) = complaint(name, rest)?;
+            settings.differs = Some((way.to_owned(), line, what));
         }
-        _ => return Err(format!("--{name}: not known; there are tolerance_usecs, handoffs, isn, families and must_fail")),
+        _ => {
+            let known = "tolerance_usecs, handoffs, isn, families, must_fail and differs";
+            return Err(format!("--{name}: not known; there are {known}"));
+        }
     }
     Ok(())
+}
+
+/// A line and a word of its complaint.
+fn complaint(name: &str, value: &str) -> Result<(usize, String), String> {
+    let (line, what) =
+        value.split_once(' ').ok_or_else(|| format!("--{name}: expected the line, and a word of the complaint"))?;
+    let line = line.parse().map_err(|_| format!("--{name}: '{line}' is no number of a line"))?;
+    Ok((line, what.trim().to_owned()))
 }
 
 fn line(text: &str) -> Result<(Time, Event), String> {
@@ -128,4 +141,30 @@ fn app(text: &str) -> Result<App, String> {
             ));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::notation::Script;
+
+    fn complaint(line: &str) -> String {
+        Script::parse("x.pkt", &format!("// A rule.\n{line}\n")).expect_err(line).to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (line, expected) in [
+            ("+0 > . 1:1(0)", "x.pkt:2: the flag '.' without 'ack'"),
+            ("+0 > P 1:1(0) ack 3", "x.pkt:2: 'ack' without the flag '.'"),
+            ("+0 > . 1:3(1) ack 3", "x.pkt:2: 1:3 is 2 octets long, and not 1"),
+            ("0 > . 1:1(0) ack 3", "x.pkt:2: the time '0': expected '+SECONDS', '+FROM~+TO' or '*'"),
+            ("+0 ? . 1:1(0) ack 3", "x.pkt:2: '? . 1:1(0) ack 3': expected '<', '>', '>?', 'app:' or 'none'"),
+            ("+0 > Q. 1:1(0) ack 3", "x.pkt:2: 'Q' in the flags 'Q.': there are S, F, R, P, '.', U, E and W"),
+        ] {
+            assert_eq!(complaint(line), expected);
+        }
+        assert!(complaint("+0 app: sing").starts_with("x.pkt:2: 'app: sing': there are read"));
+        assert!(complaint("--speed=1").starts_with("x.pkt:2: --speed: not known"));
+        assert!(complaint("+0 > . 1:1(0) ack 3 <mss>").starts_with("x.pkt:2: expected a number after 'mss'"));
+    }
 }
