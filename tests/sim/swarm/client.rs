@@ -73,6 +73,8 @@ struct Open {
     answers: usize,
     paused_until: Option<u64>,
     is_reset: bool,
+    /// The server has said that it is done: a reset after that takes nothing away.
+    saw_fin: bool,
     aborted: bool,
     close_at: Option<u64>,
     has_closed: bool,
@@ -137,6 +139,7 @@ impl Stack {
             answers: 0,
             paused_until: None,
             is_reset: false,
+            saw_fin: false,
             aborted: false,
             close_at: None,
             has_closed: false,
@@ -236,7 +239,9 @@ impl Open {
             self.next_write = now + errand.silence;
             events.push(Event::Connected { errand: errand.number });
         }
-        if self.paused_until.is_none_or(|until| until <= now) {
+        self.saw_fin |= matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        let is_over = self.saw_fin && socket.state() == State::Closed;
+        if is_over || self.paused_until.is_none_or(|until| until <= now) {
             self.read(errand, socket, now, events);
         }
         if let Some((octets, patience)) = errand.aborts
@@ -274,6 +279,8 @@ impl Open {
             State::TimeWait if socket.can_recv() => None,
             State::Closed | State::TimeWait => Some(if is_complete {
                 Ending::Complete
+            } else if self.saw_fin {
+                Ending::Short
             } else if self.is_reset || socket.state() == State::Closed && !self.has_closed {
                 Ending::Reset
             } else {
@@ -300,7 +307,9 @@ impl Open {
                 && (before..self.received).contains(&at)
             {
                 self.paused_until = Some(now + lasts);
-                return;
+                if socket.state() != State::Closed {
+                    return;
+                }
             }
         }
     }
