@@ -112,9 +112,9 @@ impl Connection {
             }
             return;
         }
-        // A reset answers what may be nobody's.
+        // A reset answers what may be nobody's; its time is the client's all the same.
         if flags.contains(Flags::RST) {
-            return;
+            return self.said.iter_mut().for_each(|said| said.hear_clock(tsval));
         }
         let Some(said) = self.said.iter_mut().min_by_key(|said| segment.seq().raw().wrapping_sub(said.isn.raw())) else { return };
         if said.next.is_before(&segment.seq_end()) {
