@@ -156,6 +156,7 @@ impl Btcp {
             entered: now,
             first_byte: None,
             acknowledge_when_parked: false,
+            challenged: None,
         });
         connection.since = now;
         self.holds.enter(flow.frontend, slot, connection.serial);
@@ -186,16 +187,14 @@ impl Btcp {
                 return Verdict::Consumed;
             }
             let ahead = seq.since(&undecided.flight.acknowledged());
-            if (1..=i32::from(u16::MAX)).contains(&ahead) && ctx.may_challenge(now) {
-                ctx.write(undecided.acknowledgement(&flow), Why::Challenge);
+            if (1..=i32::from(u16::MAX)).contains(&ahead) {
+                undecided.challenge(&flow, ctx, now);
             }
             return ctx.drop(DropReason::ResetNotExact);
         }
         // Then SYN (RFC 5961, section 4.2).
         if flags.contains(Flags::SYN) {
-            if ctx.may_challenge(now) {
-                ctx.write(undecided.acknowledgement(&flow), Why::Challenge);
-            }
+            undecided.challenge(&flow, ctx, now);
             return ctx.drop(DropReason::SynOnConnection);
         }
         if !flags.contains(Flags::ACK) {
