@@ -13,7 +13,9 @@ impl Btcp {
             }
             return self.handle_unknown(flow, segment, ctx, now);
         };
-        let is_syn = segment.flags().contains(Flags::SYN) && !segment.flags().contains(Flags::ACK);
+        let flags = segment.flags();
+        // What begins a connection; with RST or FIN as well it begins none, and ends nothing that is remembered.
+        let is_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN));
         let connection = &mut self.connections[slot];
         match &mut connection.state {
             // What is kept is plain, and counts as the segments the client sent.
