@@ -7,8 +7,8 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Longer than that a connection with nothing to do is not kept.
-const IDLE_MAX: u64 = 60_000_000;
+/// Longer than that a connection with nothing to do is not kept. Some retransmissions are 60 s apart.
+const IDLE_MAX: u64 = 240_000_000;
 
 /// What an application has to tell.
 #[derive(Clone, Debug)]

@@ -13,8 +13,10 @@ use smoltcp::time::Duration;
 use smoltcp::wire::IpAddress;
 use std::collections::BTreeMap;
 
-/// A client that waits asks now and then whether anybody is there.
+/// A client that waits asks now and then whether anybody is there. Where packets are lost, not as often as things are sent
+/// again: an acknowledgement of nothing new makes smoltcp forget that.
 const KEEP_ALIVE: Duration = Duration::from_secs(7);
+const KEEP_ALIVE_WHERE_LOSSY: Duration = Duration::from_secs(75);
 /// How long a client may be silent behind its last answer before it closes.
 const LINGERING: u64 = 20_000;
 
@@ -83,17 +85,19 @@ pub struct Stack {
     errands: Vec<(Errand, Stage)>,
     /// Sockets that are over for the errand; some are in TIME-WAIT.
     old: Vec<(SocketHandle, u16, usize)>,
+    keep_alive: Duration,
     events: Vec<Event>,
     /// The end of what each connection has sent.
     next: BTreeMap<(Endpoint, Endpoint), Seq<Client>>,
 }
 
 impl Stack {
-    pub fn new(client: usize, plan: &ClientPlan, errands: Vec<Errand>, seed: u64) -> Self {
+    pub fn new(client: usize, is_lossy: bool, plan: &ClientPlan, errands: Vec<Errand>, seed: u64) -> Self {
+        let keep_alive = if is_lossy { KEEP_ALIVE_WHERE_LOSSY } else { KEEP_ALIVE };
         let address = client_address(client, plan.is_v6);
         let host = Host::with(&[address], seed, plan.mtu, plan.clock);
         let errands = errands.into_iter().map(|errand| (errand, Stage::Waiting)).collect();
-        Self { plan: plan.clone(), host, errands, old: Vec::new(), events: Vec::new(), next: BTreeMap::new() }
+        Self { plan: plan.clone(), host, errands, old: Vec::new(), keep_alive, events: Vec::new(), next: BTreeMap::new() }
     }
 
     fn starts(&self, errand: &Errand) -> Option<u64> {
@@ -118,7 +122,7 @@ impl Stack {
         let handle = self.host.add_own_socket(self.plan.receive_bytes);
         let socket = self.host.sockets.get_mut::<Socket>(handle);
         socket.set_nagle_enabled(errand.number.is_multiple_of(4));
-        socket.set_keep_alive(Some(KEEP_ALIVE));
+        socket.set_keep_alive(Some(self.keep_alive));
         let remote = (IpAddress::from(node_address(errand.frontend, self.plan.is_v6)), FRONTEND_PORT);
         socket.connect(self.host.interface.context(), remote, errand.port).expect("a fresh socket connects");
         self.errands[index].1 = Stage::Open(Open {

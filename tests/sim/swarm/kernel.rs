@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 /// Linux gives a request up after five SYN-ACKs more.
 const REQUEST_LIFETIME: u64 = 63_000_000;
-/// Linux waits so long for the other end's FIN when nobody reads any more (`tcp_fin_timeout`).
-const HALF_CLOSED_LIFETIME: u64 = 60_000_000;
+/// Linux waits for the other end's FIN when nobody reads any more, but not for ever (`tcp_fin_timeout`, 60 s there).
+const HALF_CLOSED_LIFETIME: u64 = 240_000_000;
 /// Unacknowledged for so long, a connection is given up.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -67,6 +67,24 @@ pub fn advance_bare<L: Leg>(packet: &mut [u8], next: Seq<L::Sender>) {
     }
 }
 
+/// An acknowledgement and nothing more.
+fn bare(source: Endpoint, destination: Endpoint, seq: Seq<Wire>, ack: Seq<Client>) -> SegmentSpec<'static, ToClientWire> {
+    SegmentSpec {
+        source,
+        destination,
+        seq,
+        ack,
+        flags: Flags::ACK,
+        window: 0,
+        mss: None,
+        window_scale: None,
+        sack_permitted: false,
+        timestamps: None,
+        traffic_class: 0,
+        payload: &[],
+    }
+}
+
 impl Kernel {
     pub fn new(addresses: &[IpAddr], seed: u64, receive_bytes: usize, clock: u32, gives_cookies: bool) -> Self {
         Self {
@@ -114,6 +132,18 @@ impl Kernel {
                 }
                 if !self.requests.believes(&segment, self.gives_cookies) {
                     return self.drop("echo of nothing");
+                }
+                let is_first = self.connections[index].said.is_none_or(|said| said.ack == segment.seq());
+                if self.gives_cookies && !is_first {
+                    // The client's ISN is part of a cookie: only what follows the SYN fits (`__cookie_v4_check`).
+                    let reset = SegmentSpec::<ToClientWire> {
+                        flags: Flags::RST,
+                        timestamps: None,
+                        window: 0,
+                        ..bare(local, remote, segment.ack(), segment.seq())
+                    };
+                    self.own.push(reset.build().into_inner());
+                    return self.drop("no cookie");
                 }
                 let is_exact = self.connections[index].said.is_none_or(|said| said.next == segment.ack());
                 if is_exact && flags.contains(Flags::ACK) && self.queue_is_full {
@@ -190,18 +220,9 @@ impl Kernel {
         self.drop(reason);
         let Connection { local, remote, said: Some(said), .. } = self.connections[index] else { return };
         let challenge = SegmentSpec::<ToClientWire> {
-            source: local,
-            destination: remote,
-            seq: said.next,
-            ack: said.ack,
-            flags: Flags::ACK,
             window: said.window,
-            mss: None,
-            window_scale: None,
-            sack_permitted: false,
             timestamps: said.timestamps,
-            traffic_class: 0,
-            payload: &[],
+            ..bare(local, remote, said.next, said.ack)
         };
         self.own.push(challenge.build().into_inner());
     }

@@ -112,12 +112,16 @@ impl Connection {
             }
             return;
         }
+        // A reset answers what may be nobody's.
+        if flags.contains(Flags::RST) {
+            return;
+        }
         let Some(said) = self.said.iter_mut().min_by_key(|said| segment.seq().raw().wrapping_sub(said.isn.raw())) else { return };
         if said.next.is_before(&segment.seq_end()) {
             said.next = segment.seq_end();
         }
         said.hear_clock(tsval);
-        if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) {
+        if flags.contains(Flags::ACK) {
             let edge = segment.ack().plus(u32::from(segment.window()) << said.scale.shift());
             if said.right_edge.is_none_or(|before| before.is_before(&edge)) {
                 said.right_edge = Some(edge);
@@ -150,7 +154,9 @@ impl Connection {
         if segment.mss().is_some() || segment.window_scale().is_some() || segment.sack_permitted() {
             return Err("an option of SYNs");
         }
-        let end = said.right_edge.map_or(65_535, |edge| edge.since(&promised.isn)) + 1;
+        // A SYN that comes again late may be answered with another ISN, of which the client has said nothing.
+        let edge = said.right_edge.map(|edge| edge.since(&promised.isn)).filter(|edge| (0..1 << 22).contains(edge));
+        let end = edge.unwrap_or(65_535) + 1;
         if !(0..=end).contains(&segment.seq_end().since(&promised.isn)) || !(0..=end).contains(&seq.since(&promised.isn)) {
             return Err("outside the client's window");
         }
