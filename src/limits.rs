@@ -89,8 +89,10 @@ pub const FIRST_FLIGHT_SLACK_BYTES: usize = 64 << 10;
 /// How long a handed-off connection outlives the session with its owner: a peer that is gone this long is dead, and its
 /// clients are reset. (Control alone may break: the overlay goes on meanwhile.)
 pub const OWNER_LOST_AFTER: Duration = Duration::from_secs(30);
-/// Challenge ACKs a second (RFC 5961, section 7), so that nobody can use us to send traffic.
-pub const CHALLENGE_ACKS_PER_SECOND: u32 = 100;
+/// Least time between two challenge ACKs of one connection (RFC 5961, section 7), so that nobody can use us to send traffic:
+/// Linux's `tcp_invalid_ratelimit`. A limit for all connections together would tell a stranger, by what is left of it for a
+/// connection of their own, whether another one was challenged (CVE-2016-5696).
+pub const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
 // Control channel and overlay.
 

@@ -257,7 +257,7 @@ left_behind() {
 lanes=${LANES:-3}
 [[ $lanes =~ ^[1-9]$ ]] || { echo "LANES is how many scenarios run at once, 1 to 9; not '$lanes'" >&2; exit 2; }
 passed=0 failed=0 done_count=0
-export -f check_scripts check_documentation
+export -f check_format check_scripts check_documentation
 
 say_of() { printf '[%2d/%2d] %-36s %s\n' $((++done_count)) ${#chosen[@]} "${names[$1]}" "$2"; }
 

@@ -162,6 +162,8 @@ struct Undecided {
     first_byte: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.
     acknowledge_when_parked: bool,
+    /// When the client was last challenged.
+    challenged: Option<Instant>,
 }
 
 /// Who may still be asked.
@@ -329,6 +331,15 @@ impl Undecided {
         let shift = self.initial.window_scales.map_or(0, |scales| scales.client.shift());
         // That of a SYN is never scaled (RFC 7323, section 2.2).
         (i64::from(self.client.window) << shift).max(self.initial.syn_window.into())
+    }
+
+    /// Sends a challenge ACK (RFC 5961), unless one was sent just now.
+    fn challenge(&mut self, flow: &FlowKey, ctx: &mut Context, now: Instant) {
+        if self.challenged.is_none_or(|at| now.saturating_duration_since(at) >= limits::CHALLENGE_INTERVAL) {
+            self.challenged = Some(now);
+            ctx.counters.challenge_acks += 1;
+            ctx.write(self.acknowledgement(flow), Why::Challenge);
+        }
     }
 
     /// An acknowledgement on the kernel's behalf, of what BTCP has taken responsibility for. It carries the SYN-ACK's own TSval: a newer one

@@ -6,12 +6,11 @@ use crate::handoff::counters::{Counters, DropReason};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::notes::{Remarks, Why};
 use crate::handoff::timers::Timers;
-use crate::limits;
 use crate::policy::{Policy, Service};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A peer as the engine knows it.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +65,6 @@ pub struct Context {
     pub mtu: u16,
     /// Octets the overlay adds.
     pub overlay_overhead: u16,
-    challenge_acks: (Instant, u32),
 }
 
 /// What this node says to itself.
@@ -104,7 +102,6 @@ impl Context {
             first_flight_bytes: 0,
             mtu: config.mtu,
             overlay_overhead: config.overlay_overhead,
-            challenge_acks: (now, 0),
         }
     }
 
@@ -176,19 +173,6 @@ impl Context {
     /// A peer's state.
     pub fn peer(&self, peer: NodeId) -> Option<&Peer> {
         self.peers.get(usize::from(peer.0))
-    }
-
-    /// Whether one more challenge ACK may be sent (RFC 5961, section 7).
-    pub fn may_challenge(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.challenge_acks.0) >= Duration::from_secs(1) {
-            self.challenge_acks = (now, 0);
-        }
-        self.challenge_acks.1 += 1;
-        let may = self.challenge_acks.1 <= limits::CHALLENGE_ACKS_PER_SECOND;
-        if may {
-            self.counters.challenge_acks += 1;
-        }
-        may
     }
 
     /// Counts a dropped packet.

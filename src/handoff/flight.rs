@@ -23,7 +23,7 @@ pub struct FirstFlight {
     held_bytes: usize,
     /// Sequence number after the FIN, once one was seen.
     fin: Option<Seq<Client>>,
-    /// A segment said that octets are urgent.
+    /// What follows the bytes in order is in a segment that says that octets are urgent.
     urgent: bool,
     /// How much of `bytes` the client knows has arrived.
     acknowledged: usize,
@@ -92,36 +92,32 @@ impl FirstFlight {
         if !carries {
             return Arrival::Kept;
         }
-        if segment.flags().contains(Flags::URG) {
-            // An urgent octet is out of the stream for most applications (RFC 6093, section 2): it reaches a kernel only in
-            // the client's own segment, and what follows it likewise.
-            self.urgent = true;
-            self.beyond_hole.push(self.segments.len() - 1);
-            return Arrival::Progress;
-        }
         if !segment.payload().is_empty() {
             self.unacknowledged_segments += 1;
         }
+        let was_urgent = self.urgent;
         if self.append(self.segments.len() - 1) {
             self.close_holes();
-            Arrival::Progress
-        } else {
-            self.beyond_hole.push(self.segments.len() - 1);
-            Arrival::Kept
+            return Arrival::Progress;
         }
+        self.beyond_hole.push(self.segments.len() - 1);
+        if self.urgent && !was_urgent { Arrival::Progress } else { Arrival::Kept }
     }
 
-    /// Appends what segment `index` adds in order; false when a hole lies before it.
+    /// Appends what segment `index` adds in order; false when a hole lies before it, or it says that octets are urgent.
     fn append(&mut self, index: usize) -> bool {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(self.segments[index].as_slice()) else {
             return true;
         };
-        if segment.flags().contains(Flags::URG) {
-            return false;
-        }
         let known = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
         let offset = i64::from(segment.seq().since(&self.origin));
         if offset > known {
+            return false;
+        }
+        if segment.flags().contains(Flags::URG) {
+            // An urgent octet is out of the stream for most applications (RFC 6093, section 2): it reaches a kernel only in
+            // the client's own segment, and what follows it likewise.
+            self.urgent |= segment.seq_end().since(&self.next()).is_positive();
             return false;
         }
         let skip = usize::try_from(known - offset).unwrap_or(0);
@@ -161,7 +157,23 @@ impl FirstFlight {
 
     /// Whether this is exactly where a RST has to be (RFC 5961, section 3.2), or where the client was told it would have to be.
     pub fn is_exact_reset(&self, seq: Seq<Client>) -> bool {
-        seq == self.fin.unwrap_or_else(|| self.next()) || seq == self.next() || seq == self.acknowledged()
+        seq == self.received() || seq == self.next() || seq == self.acknowledged()
+    }
+
+    /// What a kernel would expect next: after the FIN, or after urgent octets and what followed them without a hole.
+    fn received(&self) -> Seq<Client> {
+        let mut received = self.fin.unwrap_or_else(|| self.next());
+        let beyond: Vec<_> = (self.beyond_hole.iter())
+            .filter_map(|index| Segment::<_, ToServerWire>::parse(self.segments.get(*index)?.as_slice()).ok())
+            .map(|segment| (segment.seq(), segment.seq_end()))
+            .collect();
+        let follows = |received: Seq<Client>| {
+            beyond.iter().find(|(seq, end)| !received.is_before(seq) && received.is_before(end)).map(|(_, end)| *end)
+        };
+        while let Some(end) = follows(received) {
+            received = end;
+        }
+        received
     }
 
     /// Octets of memory kept.
@@ -284,6 +296,31 @@ mod tests {
         assert_eq!(flight.bytes(), b"abc");
         assert!(!flight.may_grow());
         assert_eq!(flight.take_segments_beyond(), [urgent.packet().to_vec(), data(4, b"def").packet().to_vec()]);
+    }
+
+    #[test]
+    fn urgent_octets_beyond_a_hole_end_nothing_until_it_is_closed() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        assert_eq!(flight.insert(&segment(3, b"!", Flags::URG), ROOM), Arrival::Kept);
+        assert!(flight.may_grow(), "what is missing may be a whole request");
+        assert_eq!(flight.insert(&data(4, b"def"), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(0, b"abc"), ROOM), Arrival::Progress);
+        assert_eq!(flight.bytes(), b"abc");
+        assert!(!flight.may_grow());
+        assert_eq!(flight.insert(&segment(3, b"!", Flags::URG), ROOM), Arrival::Kept, "sent again");
+    }
+
+    #[test]
+    fn a_reset_is_exact_after_urgent_octets_and_what_follows_them() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        let after = |offset: u32| Seq::new(ISN).plus(1 + offset);
+        flight.insert(&data(0, b"abc"), ROOM);
+        flight.insert(&segment(3, b"!", Flags::URG), ROOM);
+        assert!(flight.is_exact_reset(after(4)) && !flight.is_exact_reset(after(5)));
+        flight.insert(&segment(6, b"fgh", Flags::FIN), ROOM);
+        assert!(flight.is_exact_reset(after(4)) && !flight.is_exact_reset(after(10)), "a hole");
+        flight.insert(&data(4, b"de"), ROOM);
+        assert!(flight.is_exact_reset(after(10)) && !flight.is_exact_reset(after(4)) && !flight.is_exact_reset(after(11)));
     }
 
     #[test]

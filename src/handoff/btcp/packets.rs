@@ -13,7 +13,9 @@ impl Btcp {
             }
             return self.handle_unknown(flow, segment, ctx, now);
         };
-        let is_syn = segment.flags().contains(Flags::SYN) && !segment.flags().contains(Flags::ACK);
+        let flags = segment.flags();
+        // What begins a connection; with RST or FIN as well it begins none, and ends nothing that is remembered.
+        let is_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN));
         let connection = &mut self.connections[slot];
         match &mut connection.state {
             // What is kept is plain, and counts as the segments the client sent.
@@ -156,6 +158,7 @@ impl Btcp {
             entered: now,
             first_byte: None,
             acknowledge_when_parked: false,
+            challenged: None,
         });
         connection.since = now;
         self.holds.enter(flow.frontend, slot, connection.serial);
@@ -186,16 +189,14 @@ impl Btcp {
                 return Verdict::Consumed;
             }
             let ahead = seq.since(&undecided.flight.acknowledged());
-            if (1..=i32::from(u16::MAX)).contains(&ahead) && ctx.may_challenge(now) {
-                ctx.write(undecided.acknowledgement(&flow), Why::Challenge);
+            if (1..=i32::from(u16::MAX)).contains(&ahead) {
+                undecided.challenge(&flow, ctx, now);
             }
             return ctx.drop(DropReason::ResetNotExact);
         }
         // Then SYN (RFC 5961, section 4.2).
         if flags.contains(Flags::SYN) {
-            if ctx.may_challenge(now) {
-                ctx.write(undecided.acknowledgement(&flow), Why::Challenge);
-            }
+            undecided.challenge(&flow, ctx, now);
             return ctx.drop(DropReason::SynOnConnection);
         }
         if !flags.contains(Flags::ACK) {

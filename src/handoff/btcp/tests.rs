@@ -29,12 +29,16 @@ fn with_lost_connection() -> (Engine, Instant) {
 }
 
 fn syn() -> Vec<u8> {
+    syn_and(Flags(0))
+}
+
+fn syn_and(others: Flags) -> Vec<u8> {
     SegmentSpec::<ToServerWire> {
         source: flow().client,
         destination: flow().frontend,
         seq: Seq::new(1_000),
         ack: Seq::new(0),
-        flags: Flags::SYN,
+        flags: Flags::SYN.with(others),
         window: 64_240,
         mss: Some(1_460),
         window_scale: None,
@@ -63,4 +67,16 @@ fn a_corrupt_syn_ends_no_lingering() {
 
     assert_eq!(engine.handle_tun(&mut syn(), Offload::NONE, now), Verdict::Consumed);
     assert_eq!(states(&engine, now), [""; 0], "a SYN that arrived whole does");
+}
+
+#[test]
+fn a_syn_that_begins_nothing_ends_no_lingering() {
+    let (mut engine, now) = with_lost_connection();
+    for others in [Flags::RST, Flags::FIN] {
+        let _ = engine.handle_tun(&mut syn_and(others), Offload::NONE, now);
+        assert_eq!(states(&engine, now), ["lost"], "{others}");
+        while let Some(output) = engine.poll_output() {
+            assert!(!matches!(output, crate::handoff::engine::Output::Unguard(_)), "{others}");
+        }
+    }
 }
