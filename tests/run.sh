@@ -94,8 +94,8 @@ scenario             120  env FAMILY=6 netns-scripts/narrow-route-to-the-client.
 scenario             120  env FAMILY=6 netns-scripts/host-is-restored.sh
 alone                180  netns-scripts/offload.sh
 alone                150  netns-scripts/slow-and-far.sh
-alone                300  netns-scripts/many-connections.sh
-alone                600  netns-scripts/every-direction-at-once.sh
+alone                300  env CONNECTIONS=10000 REQUESTS=50000 netns-scripts/many-connections.sh
+alone                600  env CONNECTIONS=80000 netns-scripts/every-direction-at-once.sh
 alone                180  env FAMILY=6 netns-scripts/offload.sh
 alone                120  env FAMILY=6 ROUNDS=1 CONNECTIONS=4000 REQUESTS=20000 netns-scripts/many-connections.sh
 demonstration        300  netns-scripts/demo.sh
@@ -127,6 +127,7 @@ idle-for-minutes     900  env LONG=yes netns-scripts/long-lived.sh
 scenario             120  env FAMILY=6 netns-scripts/stops-reading.sh
 scenario             120  env FAMILY=6 netns-scripts/http-courses.sh
 scenario             150  env FAMILY=6 netns-scripts/long-lived.sh
+all-at-once-200000   600  netns-scripts/every-direction-at-once.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
 END
 }
