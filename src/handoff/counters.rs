@@ -1,6 +1,7 @@
 //! Counted reasons: every dropped packet and every fall-back has one. The names are metric labels.
 
 use crate::control::message::Refusal;
+use crate::metrics::label_value;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -215,7 +216,10 @@ impl Counters {
         list.extend(
             self.decisions
                 .iter()
-                .map(|((service, rule), count)| (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)),
+                .map(|((service, rule), count)| {
+                    let rule = label_value(rule);
+                    (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)
+                }),
         );
         list.extend(self.ambiguous.iter().map(|(kind, count)| (format!("ambiguous_requests_total{{kind=\"{kind}\"}}"), *count)));
         list.extend(

@@ -14,6 +14,7 @@
 //! | `inspect` | which protocol the first bytes of a connection are |
 //! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
 //! | `when`, `pattern`, `name`, `decide` | which rule matches |
+//! | `subject` | what a client asked for, in a few words |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -35,6 +36,7 @@ mod report;
 mod request;
 mod rule;
 mod service;
+mod subject;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -50,6 +52,7 @@ pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
+pub use subject::Subject;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
