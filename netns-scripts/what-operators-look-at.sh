@@ -94,6 +94,9 @@ promtool check metrics <"$run_dir/metrics" >"$run_dir/log/promtool.log" 2>&1 || 
 ok "promtool accepts them: $(grep -vc '^#' "$run_dir/metrics") numbers"
 sed 's/^# TYPE baton_syns_total counter/# TYPE baton_syns_total cunter/' "$run_dir/metrics" >"$run_dir/wrong"
 must_fail "no such type" promtool check metrics <"$run_dir/wrong"
+names() { sed 's/[{ ].*//' | sort -u; }
+assert_eq "names that only one of stats and metrics has" '' \
+    "$(comm -3 <(baton_ask a stats | names) <(grep -v '^#' "$run_dir/metrics" | sed 's/^baton_//' | names))"
 assert_eq "connections b served" 1 "$(metric 'baton_outcomes_total{service="web",rule="images",node="b",outcome="handed_off"}')"
 assert_eq "connections a served by default" 1 "$(metric 'baton_outcomes_total{service="web",rule="default",node="a",outcome="local"}')"
 assert_eq "connections a served instead of b" 1 "$(metric 'baton_outcomes_total{service="web",rule="images",node="a",outcome="local"}')"

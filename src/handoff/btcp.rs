@@ -21,8 +21,8 @@
 //!
 //! Until the commit is sent the connection can be taken back for any reason; from then on only its owner can return it.
 
-mod deadlines;
 mod conclude;
+mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
@@ -229,8 +229,16 @@ impl Btcp {
     fn insert(&mut self, flow: FlowKey, state: State, guard: Guard, ctx: &mut Context, now: Instant) -> usize {
         let serial = ctx.serial();
         ctx.connections += 1;
-        let slot =
-            self.connections.insert(Connection { flow, serial, rule: None, story: None, guard, since: now, alarm: Alarm::default(), state });
+        let slot = self.connections.insert(Connection {
+            flow,
+            serial,
+            rule: None,
+            story: None,
+            guard,
+            since: now,
+            alarm: Alarm::default(),
+            state,
+        });
         self.by_flow.insert(flow, slot);
         slot
     }

@@ -213,6 +213,11 @@ impl Chronicle {
         self.wanted.then(|| Box::new(Story { began: Some(now), ..Story::default() }))
     }
 
+    /// For one that began in an earlier life of this process: when, and with how many octets, is not known.
+    pub fn adopt(&self) -> Option<Box<Story>> {
+        self.wanted.then(Box::default)
+    }
+
     /// Counts what became of a connection.
     pub fn count(&mut self, service: &Rc<str>, rule: Option<&Rc<str>>, server: Option<NodeId>, outcome: Outcome) {
         let rule = rule.map_or_else(|| Rc::from(""), Rc::clone);

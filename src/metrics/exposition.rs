@@ -1,8 +1,8 @@
 //! The text format (Prometheus, version 0.0.4): families in order of their table, each with its help, its type and its
 //! samples in the order they come in.
 
-use super::families::{FAMILIES, Family, Kind};
 use super::Sample;
+use super::families::{FAMILIES, Family, Kind};
 use std::fmt::Write;
 
 /// What the text is, in a header field of HTTP.

@@ -85,7 +85,9 @@ impl ConnectionLog {
                 self.file = file;
                 log::info!("connection log: {} opened again", self.path.display());
             }
-            Err(error) => log::warn!("connection log: cannot open {} again: {error}; going on with the old one", self.path.display()),
+            Err(error) => {
+                log::warn!("connection log: cannot open {} again: {error}; going on with the old one", self.path.display())
+            }
         }
     }
 
@@ -120,7 +122,10 @@ impl ConnectionLog {
             }
             Err(error) if !self.is_stuck => {
                 self.is_stuck = true;
-                log::warn!("connection log: cannot write to {}: {error}; lines are kept while there is room", self.path.display());
+                log::warn!(
+                    "connection log: cannot write to {}: {error}; lines are kept while there is room",
+                    self.path.display()
+                );
             }
             Err(_) => {}
         }
@@ -151,7 +156,8 @@ impl Node {
 
     fn line<'a>(&'a self, record: &'a Record, now: Instant, time: SystemTime) -> Line<'a> {
         let octets = record.octets();
-        let request = record.subject().map(|subject| subject.iter().map(|(name, value)| (name.to_owned(), value.into())).collect());
+        let request =
+            record.subject().map(|subject| subject.iter().map(|(name, value)| (name.to_owned(), value.into())).collect());
         let passed = record.fallbacks().iter();
         Line {
             time: humantime::format_rfc3339_millis(time).to_string(),
