@@ -181,7 +181,7 @@ pub const METRICS_CLIENTS_MAX: usize = 8;
 /// Longest head of a scraper's request.
 pub const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
 /// Most of a path or a name that the connection log tells; a path may be as long as a request.
-pub const SUBJECT_VALUE_BYTES_MAX: usize = 512;
+pub const SUMMARY_VALUE_BYTES_MAX: usize = 512;
 /// Lines that the connection log keeps while its file takes none (a pipe that nobody reads, a full disk), in octets. What
 /// comes then is counted and not written.
 pub const CONNECTION_LOG_BYTES_MAX: usize = 4 << 20;

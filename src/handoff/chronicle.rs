@@ -6,7 +6,7 @@
 use super::counters::Fallback;
 use crate::flow::{FlowKey, NodeId};
 use crate::metrics::Histogram;
-use crate::policy::Subject;
+use crate::policy::Summary;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ pub struct Story {
     committed: Option<Instant>,
     first_answer: Option<Instant>,
     /// What the client asked for.
-    pub subject: Option<Subject>,
+    pub summary: Option<Summary>,
     fallbacks: Vec<(Option<NodeId>, Fallback)>,
     octets: Option<Octets>,
     has_finished: bool,
@@ -144,8 +144,8 @@ pub struct Record {
 
 impl Record {
     /// What the client asked for.
-    pub fn subject(&self) -> Option<&Subject> {
-        self.story.subject.as_ref()
+    pub fn summary(&self) -> Option<&Summary> {
+        self.story.summary.as_ref()
     }
 
     /// Who did not serve it, in order, and why.

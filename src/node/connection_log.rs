@@ -157,7 +157,7 @@ impl Node {
     fn line<'a>(&'a self, record: &'a Record, now: Instant, time: SystemTime) -> Line<'a> {
         let octets = record.octets();
         let request =
-            record.subject().map(|subject| subject.iter().map(|(name, value)| (name.to_owned(), value.into())).collect());
+            record.summary().map(|summary| summary.iter().map(|(name, value)| (name.to_owned(), value.into())).collect());
         let passed = record.fallbacks().iter();
         Line {
             time: humantime::format_rfc3339_millis(time).to_string(),

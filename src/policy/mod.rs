@@ -14,7 +14,7 @@
 //! | `inspect` | which protocol the first bytes of a connection are |
 //! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
 //! | `when`, `pattern`, `name`, `decide` | which rule matches |
-//! | `subject` | what a client asked for, in a few words |
+//! | `summary` | what a client asked for, in a few words |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -36,7 +36,7 @@ mod report;
 mod request;
 mod rule;
 mod service;
-mod subject;
+mod summary;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -52,7 +52,7 @@ pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
-pub use subject::Subject;
+pub use summary::Summary;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};

@@ -12,7 +12,7 @@ impl Btcp {
         match service.examine(undecided.flight.bytes(), flow.client) {
             Examination::Decided(decision) => {
                 if let Some(story) = &mut connection.story {
-                    story.subject = service.subject(undecided.flight.bytes());
+                    story.summary = service.summary(undecided.flight.bytes());
                 }
                 self.decide(slot, decision, ctx, now);
             }
