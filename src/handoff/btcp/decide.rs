@@ -9,7 +9,7 @@ impl Btcp {
         let State::Undecided(undecided) = &mut connection.state else { return };
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
-        match service.examine(undecided.flight.bytes(), flow.client) {
+        match service.examine(undecided.flight.bytes(), flow) {
             Examination::Decided(decision) => {
                 if let Some(story) = &mut connection.story {
                     story.summary = service.summary(undecided.flight.bytes());
