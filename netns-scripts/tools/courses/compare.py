@@ -105,7 +105,7 @@ def differences_on_the_wire(group, wire, ports, ways):
         clean += not repeats(without)
         for way in ways:
             of_this = connections[ports[course.name, way]]
-            is_translated = course.hands_off and ways[way][2] == "b"
+            is_translated = ways[way][2] == "b"
             for wrong in of_this["wrong"]:
                 # What overtakes shows an older timestamp.
                 if is_translated or "timestamp" not in wrong:
