@@ -72,6 +72,7 @@ scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
+scenario              90  netns-scripts/backlog-in-the-tun.sh
 scenario             120  netns-scripts/host-is-restored.sh
 scenario             120  netns-scripts/wrong-environments.sh
 scenario             120  netns-scripts/hostile-firewall.sh

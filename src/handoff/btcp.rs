@@ -46,6 +46,7 @@ use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
+use crate::handoff::syn_acks::LateSynAcks;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
@@ -64,6 +65,7 @@ type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 #[derive(Clone, Debug)]
 pub struct Btcp {
     syns: SynTable,
+    late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
     by_handoff: Map<HandoffId, usize>,
@@ -217,6 +219,7 @@ impl Btcp {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             syns: SynTable::new(seed),
+            late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
             by_handoff: HashMap::with_hasher(hasher.clone()),

@@ -13,6 +13,7 @@ mod host;
 mod listeners;
 mod listening;
 mod outputs;
+mod overdue;
 mod pcapng;
 mod process;
 mod promises;
@@ -87,6 +88,7 @@ pub struct Node {
     /// Readiness is told once (edge-triggered): remembered until the source says that it has no more.
     tun_ready: bool,
     overlay_ready: bool,
+    overdue: overdue::Overdue,
     /// One packet at a time.
     buffer: Box<[u8]>,
 }

@@ -168,6 +168,7 @@ fn start_host(
         // Whatever came before the registration is not told.
         tun_ready: true,
         overlay_ready: true,
+        overdue: super::overdue::Overdue::default(),
         buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
     };
     if node.connection_log.is_some() {

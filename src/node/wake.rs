@@ -24,7 +24,8 @@ impl Node {
         loop {
             let patience = self.patience(clock());
             match self.poll.poll(&mut events, patience) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                // A wait that a signal ends tells nothing, and a process that was stopped has missed much: asked again at once.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             let now = clock();
@@ -72,13 +73,19 @@ impl Node {
         for event in events {
             self.handle_event(event, now);
         }
+        let deadline_has_passed = self.engine.poll_timeout().is_some_and(|deadline| deadline <= now);
+        if deadline_has_passed {
+            // Between the end of the wait and the reading of the clock packets may have come, too.
+            self.tun_ready = true;
+            self.overlay_ready = true;
+        }
         if self.tun_ready {
             self.tun_ready = !self.read_tun(limits::PACKETS_PER_WAKE, now);
         }
         if self.overlay_ready {
             self.overlay_ready = !self.read_overlay(limits::PACKETS_PER_WAKE, now);
         }
-        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+        if self.overdue.fires(deadline_has_passed, !self.tun_ready && !self.overlay_ready, now) {
             self.engine.handle_timeout(now);
             self.settle(now);
         }

@@ -287,6 +287,9 @@ impl Btcp {
                 }
             }
         }
+        if self.late_syn_acks.take(&flow, syn_ack.seq(), now) {
+            return ctx.drop(DropReason::SynAckAbsorbed);
+        }
         if ctx.draining {
             return Verdict::Write;
         }
