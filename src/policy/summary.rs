@@ -32,9 +32,9 @@ impl Content<'_> {
         match self {
             Self::Http(request) => {
                 say("protocol", "http".to_owned());
-                say("method", request.method.to_owned());
+                say("method", request.method.to_string());
                 if let Some(host) = &request.host {
-                    say("host", host.clone());
+                    say("host", host.to_string());
                 }
                 say("path", String::from_utf8_lossy(&request.path).into_owned());
             }
