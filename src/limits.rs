@@ -182,6 +182,15 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 4 * 1024;
 pub const ADMIN_REPLY_BYTES_MAX: u64 = 40 << 20;
 /// Most connections one reply lists: more would hold up the loop for longer than a heartbeat.
 pub const ADMIN_FLOWS_MAX: usize = 100_000;
+/// Scrapers at once: one or two monitors, and a person with curl.
+pub const METRICS_CLIENTS_MAX: usize = 8;
+/// Longest head of a scraper's request.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Most of a path or a name that the connection log tells; a path may be as long as a request.
+pub const SUMMARY_VALUE_BYTES_MAX: usize = 512;
+/// Lines that the connection log keeps while its file takes none (a pipe that nobody reads, a full disk), in octets. What
+/// comes then is counted and not written.
+pub const CONNECTION_LOG_BYTES_MAX: usize = 4 << 20;
 /// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
 /// of a missing element is one), and a transaction must not hold up the loop.
 pub const GUARDS_PER_TRANSACTION_MAX: usize = 128;
@@ -219,6 +228,10 @@ pub mod cluster_file {
     pub const RULES_MAX: usize = 1_000;
     /// Values of one matcher, likewise tried in turn.
     pub const ALTERNATIVES_MAX: usize = 256;
+    /// How deep `any`, `all` and `not` may be nested in `when`: people do not follow more, and walking it recurses.
+    pub const CONDITION_DEPTH_MAX: usize = 4;
+    /// Matchers of one rule, its nested conditions together: what one comparison may cost.
+    pub const CONDITIONS_MAX: usize = 256;
     /// Every failed candidate costs a round trip of the handoff's time.
     pub const TARGETS_MAX: usize = 16;
     /// Names of nodes travel in every control session's greeting.

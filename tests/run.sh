@@ -56,6 +56,7 @@ scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
+scenario             120  netns-scripts/what-operators-look-at.sh
 scenario             120  netns-scripts/silent-clients.sh
 scenario             300  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
 scenario             300  env WAYS='without handed-off' netns-scripts/impaired-network.sh

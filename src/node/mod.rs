@@ -7,6 +7,7 @@
 
 mod clock;
 mod cluster;
+mod connection_log;
 mod doctor;
 mod guards;
 mod host;
@@ -21,6 +22,7 @@ mod pulse;
 mod recording;
 mod reload;
 mod report;
+mod samples;
 mod start;
 mod stop;
 mod wake;
@@ -53,7 +55,8 @@ mod token {
     pub const SIGNALS: mio::Token = mio::Token(2);
     pub const CLUSTER_FILE: mio::Token = mio::Token(3);
     pub const ADMIN_FIRST: usize = 4;
-    pub const CHANNEL_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const METRICS_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const CHANNEL_FIRST: usize = METRICS_FIRST + crate::metrics::server::TOKENS;
 }
 
 /// A started node: the host captures for it, and it must run.
@@ -66,6 +69,8 @@ pub struct Node {
     overlay: Overlay,
     policy: Rc<Policy>,
     admin: Server,
+    metrics: Option<crate::metrics::server::Server>,
+    connection_log: Option<connection_log::ConnectionLog>,
     signals: signal_hook_mio::v1_0::Signals,
     poll: mio::Poll,
     identity: Identity,

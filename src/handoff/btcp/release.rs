@@ -107,6 +107,8 @@ impl Btcp {
     /// A guard goes first, so that none can outlive us there.
     fn let_go(&mut self, slot: usize, undecided: Undecided, echo: Option<Timestamp<Wire>>, ctx: &mut Context) {
         let flow = self.connections[slot].flow;
+        self.count_outcome(slot, Some(ctx.node), Outcome::Local, ctx);
+        self.tell(slot, Some(ctx.node), Outcome::Local, End::Released, ctx);
         ctx.first_flight_bytes -= undecided.flight.held_bytes();
         ctx.counters.released_local += 1;
         self.holds.leave(flow.frontend);
