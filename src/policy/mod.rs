@@ -13,6 +13,7 @@
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
+//! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
 //! | `subject`, `decide` | what rules are compared with; which one matches |
 //! | `explain` | why it does, and why those before it do not |
@@ -41,6 +42,7 @@ mod request;
 mod rule;
 mod service;
 mod subject;
+mod summary;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -58,6 +60,7 @@ pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
 pub use subject::Origin;
+pub use summary::Summary;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
