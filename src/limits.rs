@@ -240,6 +240,20 @@ pub mod cluster_file {
     pub const RULE_NAME_BYTES_MAX: usize = 128;
     /// Patterns are compared with every request.
     pub const PATTERN_BYTES_MAX: usize = 1_024;
+    /// Regular expressions of one service.
+    pub const REGEXES_MAX: usize = 256;
+    /// A compiled regular expression: room for some Unicode classes. All of a service take 64 MiB at most.
+    pub const REGEX_BYTES_MAX: usize = 256 << 10;
+    /// What one may cache while it is tried, likewise.
+    pub const REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
+    /// Different JSON fields that the rules of a service may ask about: all are taken from a body in one pass.
+    pub const JSON_FIELDS_MAX: usize = 64;
+    /// A JSON pointer.
+    pub const JSON_POINTER_BYTES_MAX: usize = 256;
+    /// How deep the objects and arrays of a body may be nested: reading them recurses. Common parsers stop at 100 to 512.
+    pub const JSON_DEPTH_MAX: usize = 64;
+    /// Chunks of a chunked body: every one that arrives lets all of them be walked again.
+    pub const CHUNKS_MAX: usize = 1_024;
     /// Name of a protocol: what its length field in a ClientHello can say (RFC 7301, section 3.1).
     pub const ALPN_BYTES_MAX: usize = 255;
     /// A ClientHello, whatever `inspect_bytes_max` says: rustls takes 64 KiB with the headers of its records.
