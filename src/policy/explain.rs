@@ -57,7 +57,8 @@ impl Explanation {
 impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], client: Option<IpAddr>) -> Explanation {
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), client)
+        let mut text = Vec::new();
+        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), client)
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
