@@ -214,6 +214,10 @@ pub mod cluster_file {
     pub const RULES_MAX: usize = 1_000;
     /// Values of one matcher, likewise tried in turn.
     pub const ALTERNATIVES_MAX: usize = 256;
+    /// How deep `any`, `all` and `not` may be nested in `when`: people do not follow more, and walking it recurses.
+    pub const CONDITION_DEPTH_MAX: usize = 4;
+    /// Matchers of one rule, its nested conditions together: what one comparison may cost.
+    pub const CONDITIONS_MAX: usize = 256;
     /// Every failed candidate costs a round trip of the handoff's time.
     pub const TARGETS_MAX: usize = 16;
     /// Names of nodes travel in every control session's greeting.

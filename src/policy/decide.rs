@@ -1,12 +1,12 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
-use super::inspect::{Content, Reading};
-use super::rule::{DEFAULT_RULE, Rule};
-use super::when::Mismatch;
+use super::inspect::Reading;
+use super::rule::DEFAULT_RULE;
+use super::subject::{Origin, Subject};
+use super::truth::{Truth, Unknown};
 use super::{Protocol, Service};
-use crate::flow::{Endpoint, NodeId};
-use std::net::IpAddr;
+use crate::flow::NodeId;
 use std::rc::Rc;
 
 /// What should be done with a connection, and why.
@@ -51,9 +51,9 @@ pub enum Examination {
 impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
-    pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination {
+    pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
         let mut text = Vec::new();
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), Some(client.address))
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
     }
 
     /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
@@ -62,12 +62,16 @@ impl Service {
     }
 
     /// [`Service::examine`] of bytes that were read.
-    pub(super) fn judge(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Examination {
+    pub(super) fn judge(&self, reading: &Reading<'_>, origin: Origin) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
-            Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default() }),
-            Reading::Clear(content) => Examination::Decided(self.by_rules(content, client, |_, _| {})),
+            Reading::Unclear(why) => self.unclear(*why),
+            Reading::Clear(content) => self.by_rules(&Subject { content, origin }),
         }
+    }
+
+    fn unclear(&self, why: Ambiguity) -> Examination {
+        Examination::Decided(Decision { note: Some(why), ..self.by_default() })
     }
 
     /// What the default says: for clients that say nothing, too much, or something unreadable.
@@ -91,21 +95,20 @@ impl Service {
         self.rules.len()
     }
 
-    /// The first rule that matches. `tell` hears of every rule that was tried, and why it did not match.
-    pub(super) fn by_rules<'a>(
-        &'a self,
-        content: &Content<'_>,
-        client: Option<IpAddr>,
-        mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
-    ) -> Decision {
+    /// The first rule that matches.
+    pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
         for rule in &self.rules {
-            let mismatch = rule.when.mismatch(content, client);
-            tell(rule, mismatch);
-            if mismatch.is_none() {
-                return Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
+            match rule.when.holds(subject) {
+                Truth::Yes => {
+                    let decision = Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
+                    return Examination::Decided(decision);
+                }
+                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
+                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why),
+                Truth::No | Truth::Unknown(Unknown::Forever) => {}
             }
         }
-        self.by_default()
+        Examination::Decided(self.by_default())
     }
 }
 

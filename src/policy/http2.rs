@@ -10,7 +10,7 @@
 use super::ambiguity::Ambiguity;
 use super::hpack::{self, Unreadable};
 use super::inspect::{Content, Reading};
-use super::request::{Request, authority, normal_path};
+use super::request::{Headers, Request, authority, normal_path};
 use crate::limits::cluster_file::FRAMES_MAX;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -254,6 +254,7 @@ impl<'a> Pseudo<'a> {
         }
         let named = host(self.authority, &headers)?;
         check_length(&headers, ends_stream)?;
+        let mut query = None;
         let path = match path {
             b"*" if method == "OPTIONS" => Cow::Borrowed(&b"*"[..]),
             [b'/', ..] => {
@@ -261,22 +262,27 @@ impl<'a> Pseudo<'a> {
                 if path.contains([' ', '\t']) {
                     return Err(Ambiguity::PathUnreadable);
                 }
+                query = path.split_once('?').map(|(_, query)| Cow::Borrowed(query.as_bytes()));
                 normal_path(path)?
             }
             _ => return Err(Ambiguity::TargetUnreadable),
         };
-        Ok(Request { method, path, host: Some(named), headers })
+        let mut fields = Headers::default();
+        for (name, value) in headers {
+            fields.push(name, value);
+        }
+        Ok(Request { method: method.into(), path, query, host: Some(named), headers: fields })
     }
 }
 
 /// Section 8.3.1: who has both must say the same in both, and who has none says nothing a server could go by.
-fn host(named: Option<&[u8]>, headers: &[(&str, &[u8])]) -> Result<String, Ambiguity> {
+fn host<'a>(named: Option<&'a [u8]>, headers: &[(&'a str, &'a [u8])]) -> Result<Cow<'a, str>, Ambiguity> {
     let mut hosts = headers.iter().filter(|header| header.0 == "host").map(|header| header.1);
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(Ambiguity::HostRepeated);
     }
-    let read = |text: Option<&[u8]>| text.map(|text| authority(text)?.ok_or(Ambiguity::HostUnreadable)).transpose();
+    let read = |text: Option<&'a [u8]>| text.map(|text| authority(text)?.ok_or(Ambiguity::HostUnreadable)).transpose();
     match (read(named)?, read(host)?) {
         (Some(named), Some(host)) if named != host => Err(Ambiguity::HostContradicted),
         (Some(named), _) | (None, Some(named)) => Ok(named.host),

@@ -13,7 +13,8 @@
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
 //! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
-//! | `when`, `pattern`, `name`, `decide` | which rule matches |
+//! | `when`, `matchers`, `pattern`, `name`, `truth` | what a rule asks, and whether it holds |
+//! | `subject`, `decide` | what rules are compared with; which one matches |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -31,6 +32,7 @@ mod http;
 mod http2;
 mod huffman;
 mod inspect;
+mod matchers;
 mod name;
 mod pattern;
 mod reader;
@@ -38,9 +40,11 @@ mod report;
 mod request;
 mod rule;
 mod service;
+mod subject;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod truth;
 mod units;
 mod when;
 mod yaml;
@@ -53,6 +57,7 @@ pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
+pub use subject::Origin;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};

@@ -1,12 +1,13 @@
 //! Rules as the file writes them: `name`, `when`, `send_to`.
 
+use super::Target;
 use super::cluster::NodeNames;
 use super::condition;
+use super::matchers::Context;
 use super::reader::Field;
 use super::report::Problems;
 use super::when::When;
 use super::yaml::{Place, Value};
-use super::{Protocol, Target};
 use crate::flow::NodeId;
 use crate::limits::cluster_file::{RULE_NAME_BYTES_MAX, RULES_MAX, TARGETS_MAX};
 use std::rc::Rc;
@@ -30,8 +31,8 @@ pub(super) struct Recipients<'a> {
     pub(super) names: &'a NodeNames<'a>,
     /// None if it is not known because of another problem.
     pub(super) servers: Option<&'a [(NodeId, u16)]>,
-    /// What rules can ask about; none likewise.
-    pub(super) inspect: Option<Protocol>,
+    /// What rules can ask about.
+    pub(super) context: Context<'a>,
 }
 
 /// Reads the list of rules of a service.
@@ -78,7 +79,7 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
         None => Some(generated.clone()),
     };
     let when = match fields.optional("when") {
-        Some(field) => condition::when(&field, recipients.inspect, problems),
+        Some(field) => condition::when(&field, recipients.context, problems),
         // What is not known may be a misspelled `when`.
         None => fields.is_complete().then(When::default),
     };

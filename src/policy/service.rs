@@ -1,6 +1,7 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::matchers::Context;
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, Recipients};
@@ -55,7 +56,8 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), inspect };
+    let context = Context { inspect, frontends: &frontends };
+    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), context };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),

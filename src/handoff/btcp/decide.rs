@@ -9,7 +9,7 @@ impl Btcp {
         let State::Undecided(undecided) = &mut connection.state else { return };
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
-        match service.examine(undecided.flight.bytes(), flow.client) {
+        match service.examine(undecided.flight.bytes(), flow) {
             Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
             Examination::NeedMore => {
                 let is_all = !undecided.flight.may_grow() || undecided.flight.bytes().len() >= service.inspect_bytes_max;

@@ -56,10 +56,10 @@ fn read_at_most(bytes: &[u8], bytes_max: usize) -> Read {
         Reading::Incomplete => Read::Incomplete,
         Reading::Unclear(why) => Read::Unclear(why),
         Reading::Clear(Content::Http(request)) => Read::Request {
-            method: request.method.to_owned(),
+            method: request.method.to_string(),
             host: request.host.as_deref().map(str::to_owned),
             path: text(&request.path),
-            headers: request.headers.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect(),
+            headers: request.headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect(),
         },
         Reading::Clear(other) => panic!("{other:?}"),
     }
