@@ -1,6 +1,7 @@
 //! Counted reasons: every dropped packet and every fall-back has one. The names are metric labels.
 
 use crate::control::message::Refusal;
+use crate::metrics::label_value;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -212,11 +213,10 @@ impl Counters {
             ("adopted_total", self.adopted),
         ];
         let mut list: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        list.extend(
-            self.decisions
-                .iter()
-                .map(|((service, rule), count)| (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)),
-        );
+        list.extend(self.decisions.iter().map(|((service, rule), count)| {
+            let rule = label_value(rule);
+            (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)
+        }));
         list.extend(self.ambiguous.iter().map(|(kind, count)| (format!("ambiguous_requests_total{{kind=\"{kind}\"}}"), *count)));
         list.extend(
             Fallback::ALL

@@ -45,6 +45,8 @@ pub enum Ambiguity {
     PathSeparator,
     /// A path with a segment `.` or `..`.
     PathDots,
+    /// A name of a JSON body, on the way to a field that rules ask for, is there twice or in other letter case.
+    JsonName,
     /// The bytes cannot begin a TLS connection.
     NotTls,
     /// A ClientHello that contradicts itself or RFC 8446.
@@ -75,7 +77,7 @@ pub enum Ambiguity {
 
 impl Ambiguity {
     /// Every kind, for tables of counters.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NotHttp,
         Self::Version,
         Self::TooLong,
@@ -95,6 +97,7 @@ impl Ambiguity {
         Self::PathUnreadable,
         Self::PathSeparator,
         Self::PathDots,
+        Self::JsonName,
         Self::NotTls,
         Self::HelloMalformed,
         Self::HelloObsolete,
@@ -132,6 +135,7 @@ impl Ambiguity {
             Self::PathUnreadable => "path_unreadable",
             Self::PathSeparator => "path_separator",
             Self::PathDots => "path_dots",
+            Self::JsonName => "json_name",
             Self::NotTls => "not_tls",
             Self::HelloMalformed => "hello_malformed",
             Self::HelloObsolete => "hello_obsolete",

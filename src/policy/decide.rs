@@ -66,7 +66,7 @@ impl Service {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
             Reading::Unclear(why) => self.unclear(*why),
-            Reading::Clear(content) => self.by_rules(&Subject { content, origin }),
+            Reading::Clear(content) => self.by_rules(&Subject::new(content, origin, &self.pointers)),
         }
     }
 

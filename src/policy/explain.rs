@@ -78,7 +78,7 @@ impl Service {
             Examination::NeedMore => self.by_default(),
         };
         let (request, tried) = match reading {
-            Reading::Clear(content) => (content.attributes(origin), self.tried(&Subject { content, origin })),
+            Reading::Clear(content) => (content.attributes(origin), self.tried(&Subject::new(content, origin, &self.pointers))),
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
         Explanation { examination, decision, request, tried }

@@ -8,6 +8,7 @@
 //! settings and of window updates are not judged: they say nothing about where a request goes.
 
 use super::ambiguity::Ambiguity;
+use super::body::{Body, Framing};
 use super::hpack::{self, Unreadable};
 use super::inspect::{Content, Reading};
 use super::request::{Headers, Request, authority, normal_path};
@@ -267,11 +268,13 @@ impl<'a> Pseudo<'a> {
             }
             _ => return Err(Ambiguity::TargetUnreadable),
         };
+        // Frames of data are not put together.
+        let body = if ends_stream { Body::none() } else { Body::new(Framing::Unread, &[], 0) };
         let mut fields = Headers::default();
         for (name, value) in headers {
             fields.push(name, value);
         }
-        Ok(Request { method: method.into(), path, query, host: Some(named), headers: fields })
+        Ok(Request { method: method.into(), path, query, host: Some(named), headers: fields, body })
     }
 }
 

@@ -47,7 +47,7 @@ impl Protocol {
     /// The matchers that ask about this protocol; all others work with any.
     pub(super) const fn matchers(self) -> &'static [&'static str] {
         match self {
-            Self::Http => &["host", "path", "method", "header"],
+            Self::Http => &["host", "path", "method", "header", "query", "cookie", "json"],
             Self::Tls => &["sni", "alpn"],
         }
     }

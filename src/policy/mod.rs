@@ -12,19 +12,22 @@
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
-//! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
-//! | `when`, `matchers`, `pattern`, `name`, `truth` | what a rule asks, and whether it holds |
+//! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
+//! | `summary` | what a client asked for, in a few words |
+//! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
 //! | `subject`, `decide` | what rules are compared with; which one matches |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
 mod ambiguity;
+mod body;
 mod check;
 mod cluster;
 mod compile;
 mod condition;
 mod decide;
 mod explain;
+mod expression;
 mod file;
 mod hash;
 mod hpack;
@@ -32,6 +35,7 @@ mod http;
 mod http2;
 mod huffman;
 mod inspect;
+mod json;
 mod matchers;
 mod name;
 mod pattern;
@@ -41,6 +45,7 @@ mod request;
 mod rule;
 mod service;
 mod subject;
+mod summary;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -58,6 +63,7 @@ pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
 pub use subject::Origin;
+pub use summary::Summary;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
@@ -110,6 +116,8 @@ pub struct Service {
     pub handoff_timeout: Duration,
     /// Tried in order.
     rules: Vec<rule::Rule>,
+    /// The JSON fields they ask for; sorted.
+    pointers: Vec<json::Pointer>,
     /// Where connections go that no rule matches.
     default: Vec<Target>,
 }

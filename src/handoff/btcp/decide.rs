@@ -10,7 +10,12 @@ impl Btcp {
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
         match service.examine(undecided.flight.bytes(), flow) {
-            Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
+            Examination::Decided(decision) => {
+                if let Some(story) = &mut connection.story {
+                    story.summary = service.summary(undecided.flight.bytes());
+                }
+                self.decide(slot, decision, ctx, now);
+            }
             Examination::NeedMore => {
                 let is_all = !undecided.flight.may_grow() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
                 if is_all {
@@ -47,6 +52,12 @@ impl Btcp {
         let timeout = service.map_or(Duration::from_secs(1), |service| service.handoff_timeout);
         let service_name: Rc<str> = service.map_or("", |service| service.name.as_str()).into();
         ctx.counters.decide(&service_name, &decision.rule);
+        if let Some(first_byte) = undecided.first_byte {
+            ctx.chronicle.decision.observe(now.saturating_duration_since(first_byte));
+        }
+        if let Some(story) = &mut connection.story {
+            story.decide(now);
+        }
         if let Some(ambiguity) = decision.note {
             ctx.counters.note(ambiguity.label());
         }
@@ -54,7 +65,7 @@ impl Btcp {
         ctx.remarks.say(|| format!("decided by rule {:?}", decision.rule));
         connection.rule = Some(decision.rule);
         connection.alarm.clear();
-        let pending = Pending { undecided, targets: decision.targets, next: 0, deadline: now + timeout };
+        let pending = Pending { undecided, targets: decision.targets, next: 0, deadline: now + timeout, decided: now };
         self.try_next(slot, pending, ctx, now);
     }
 
@@ -76,6 +87,7 @@ impl Btcp {
                 Some(reason) => {
                     ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
                     ctx.counters.fall_back(reason);
+                    self.note_fallback(slot, Some(node), reason);
                 }
                 None => return self.offer(slot, node, pending, ctx, now),
             }
