@@ -48,7 +48,7 @@ use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payl
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Target};
+use crate::policy::{Decision, Examination, Finally, Mode, Order};
 use crate::rewrite::{Flags, Segment, SegmentSpec, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -77,6 +77,8 @@ struct Connection {
     flow: FlowKey,
     serial: u64,
     rule: Option<Rc<str>>,
+    /// Who was asked to serve it, or does.
+    asked: Option<NodeId>,
     guard: Guard,
     since: Instant,
     alarm: Alarm,
@@ -170,8 +172,9 @@ struct Undecided {
 #[derive(Clone, Debug)]
 struct Pending {
     undecided: Undecided,
-    targets: Vec<Target>,
+    order: Order,
     next: usize,
+    finally: Finally,
     deadline: Instant,
 }
 
@@ -180,6 +183,8 @@ struct Pending {
 enum Securing {
     Park(Undecided),
     Commit(Offered),
+    /// Nobody may serve it: the kernel's half goes without a guard, since the client is told that it is over.
+    Reset(Undecided),
 }
 
 #[derive(Clone, Debug)]
@@ -224,12 +229,24 @@ impl Btcp {
         let serial = ctx.serial();
         ctx.connections += 1;
         let slot =
-            self.connections.insert(Connection { flow, serial, rule: None, guard, since: now, alarm: Alarm::default(), state });
+            self.connections.insert(Connection { flow, serial, rule: None, asked: None, guard, since: now, alarm: Alarm::default(), state });
         self.by_flow.insert(flow, slot);
         slot
     }
 
+    /// Notes who was asked to serve a connection, or that nobody is: nodes are compared by how many they have.
+    fn assign(&mut self, slot: usize, to: Option<NodeId>, ctx: &mut Context) {
+        let before = std::mem::replace(&mut self.connections[slot].asked, to);
+        if let Some(peer) = before.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_sub(1);
+        }
+        if let Some(peer) = to.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_add(1);
+        }
+    }
+
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
+        self.assign(slot, None, ctx);
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
@@ -277,7 +294,7 @@ impl Btcp {
                 State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
                 State::Handshake(_)
                 | State::Undecided(_)
-                | State::Securing(Securing::Park(_))
+                | State::Securing(Securing::Park(_) | Securing::Reset(_))
                 | State::Releasing(_)
                 | State::Lost
                 | State::Moving => (None, Treatment::Inspect),
@@ -319,7 +336,8 @@ impl State {
         match self {
             Self::Undecided(undecided) => Some(undecided),
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
-            Self::Securing(Securing::Park(undecided)) | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
+            Self::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
+            | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
             Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }

@@ -322,6 +322,7 @@ impl Engine {
         let removed: BTreeSet<Endpoint> = before.own_frontends().into_iter().filter(|frontend| !own.contains(frontend)).collect();
         self.ctx.retired.extend(removed.iter().map(|frontend| (*frontend, (Rc::clone(&before), now))));
         self.utcp.forget_policy();
+        self.ctx.chooser.keep(self.ctx.policy.services.iter().flat_map(|service| service.choices()));
         self.btcp.retire(&removed, &mut self.ctx, now);
         self.settle(now);
         self.btcp.reconsider(&mut self.ctx, now);
@@ -426,7 +427,7 @@ impl Engine {
             ("commits_unsettled", back.applied),
             ("first_flight_bytes", self.ctx.first_flight_bytes),
         ];
-        let mut list = self.ctx.counters.list();
+        let mut list = self.ctx.counters.list(&self.ctx.policy.nodes);
         list.extend(gauges.iter().map(|(name, value)| ((*name).to_owned(), *value as u64)));
         list
     }

@@ -1,10 +1,11 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
+use super::choice::Choice;
 use super::inspect::{Content, Reading};
-use super::rule::{DEFAULT_RULE, Rule};
+use super::rule::Rule;
 use super::when::Mismatch;
-use super::{Protocol, Service};
+use super::{Mode, Protocol, Service};
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -14,8 +15,10 @@ use std::rc::Rc;
 pub struct Decision {
     /// Name of the rule, or `default`.
     pub rule: Rc<str>,
-    /// Tried in order; when all fail (or the list is empty) the local server answers.
-    pub targets: Vec<Target>,
+    /// Who may answer, and how one of them is chosen.
+    pub choice: Rc<Choice>,
+    /// What it goes by in what the client sent, as a hash; none if it goes by nothing.
+    pub key: Option<u64>,
     /// Why the rules were not asked, if they were not because of what the client sent. To be counted by its label.
     pub note: Option<Ambiguity>,
 }
@@ -39,6 +42,23 @@ impl Target {
     }
 }
 
+impl Decision {
+    fn new(rule: &Rule, content: Option<&Content<'_>>, client: Option<IpAddr>) -> Self {
+        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, client));
+        Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
+    }
+
+    /// The local server, whatever the policy says.
+    pub fn local(rule: Rc<str>) -> Self {
+        Self { rule, choice: Rc::new(Choice::local()), key: None, note: None }
+    }
+
+    /// Those who may answer, in the order of the file.
+    pub fn targets(&self) -> Vec<Target> {
+        self.choice.targets()
+    }
+}
+
 /// What the first bytes of a connection say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examination {
@@ -59,14 +79,25 @@ impl Service {
     pub(super) fn judge(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
-            Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default() }),
+            Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default(client) }),
             Reading::Clear(content) => Examination::Decided(self.by_rules(content, client, |_, _| {})),
         }
     }
 
-    /// What the default says: for clients that say nothing, too much, or something unreadable.
-    pub fn by_default(&self) -> Decision {
-        Decision { rule: Rc::from(DEFAULT_RULE), targets: self.default.clone(), note: None }
+    /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
+    /// the request, it goes by the client's address.
+    pub fn by_default(&self, client: Option<IpAddr>) -> Decision {
+        Decision::new(&self.default, None, client)
+    }
+
+    /// Whether decisions are acted on.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Every choice of its rules and its default.
+    pub fn choices(&self) -> impl Iterator<Item = &Choice> {
+        self.rules.iter().chain([&self.default]).map(|rule| &*rule.choice)
     }
 
     /// The port this node's application listens on for handed-off connections.
@@ -93,13 +124,13 @@ impl Service {
         mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
     ) -> Decision {
         for rule in &self.rules {
-            let mismatch = rule.when.mismatch(content, client);
+            let mismatch = rule.mismatch(content, client);
             tell(rule, mismatch);
             if mismatch.is_none() {
-                return Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
+                return Decision::new(rule, Some(content), client);
             }
         }
-        self.by_default()
+        Decision::new(&self.default, Some(content), client)
     }
 }
 
@@ -159,9 +190,9 @@ mod tests {
     fn an_unclear_request_goes_to_the_default_and_says_why() {
         let decision = decide("GET /images/../x HTTP/1.0", FAR);
         assert_eq!((&*decision.rule, decision.note), ("default", Some(Ambiguity::PathDots)));
-        assert_eq!(decision.targets, [Target::Local]);
+        assert_eq!(decision.targets(), [Target::Local]);
         let clear = decide("GET / HTTP/1.0", FAR);
-        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default()));
+        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default(None)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! asked to tell.
 
 use super::inspect::{Content, Reading};
-use super::{Ambiguity, Decision, Examination, Hello, Protocol, Service};
+use super::{Ambiguity, Decision, Examination, Hello, KeySeen, Protocol, Service};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -13,6 +13,8 @@ pub struct Explanation {
     pub examination: Examination,
     /// What decides in the end: if more bytes are needed and none come, the default.
     pub decision: Decision,
+    /// What the choice goes by, if it goes by anything.
+    pub key: Option<KeySeen>,
     /// What the rules were compared with, by the names of conditions; empty if the bytes are nothing
     /// complete and clear.
     pub request: Vec<(&'static str, Option<String>)>,
@@ -73,10 +75,12 @@ impl Service {
         let examination = self.judge(reading, client);
         let by_default = || match &examination {
             Examination::Decided(decision) => decision.clone(),
-            Examination::NeedMore => self.by_default(),
+            Examination::NeedMore => self.by_default(client),
         };
         let Reading::Clear(content) = reading else {
-            return Explanation { decision: by_default(), examination, request: Vec::new(), tried: Vec::new() };
+            let decision = by_default();
+            let key = decision.choice.key().map(|key| key.seen(None, client));
+            return Explanation { decision, key, examination, request: Vec::new(), tried: Vec::new() };
         };
         let mut tried = Vec::new();
         let decision = self.by_rules(content, client, |rule, mismatch| {
@@ -85,9 +89,10 @@ impl Service {
                 seen: mismatch.seen(content, client),
                 reason: mismatch.explain(content, client),
             });
-            tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.when.to_string(), unmet });
+            tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.conditions(), unmet });
         });
-        Explanation { examination, decision, request: content.attributes(client), tried }
+        let key = decision.choice.key().map(|key| key.seen(Some(content), client));
+        Explanation { examination, decision, key, request: content.attributes(client), tried }
     }
 }
 

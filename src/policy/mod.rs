@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
+//! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
@@ -19,6 +20,7 @@
 mod alias;
 mod ambiguity;
 mod check;
+mod choice;
 mod cluster;
 mod compile;
 mod condition;
@@ -43,6 +45,7 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
+pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
 pub use explain::{Explanation, Tried, Unmet};
@@ -102,6 +105,26 @@ pub struct Service {
     pub handoff_timeout: Duration,
     /// Tried in order.
     rules: Vec<rule::Rule>,
-    /// Where connections go that no rule matches.
-    default: Vec<Target>,
+    /// Where connections go that no rule matches: a rule without conditions.
+    default: rule::Rule,
+    mode: Mode,
+}
+
+/// Whether decisions are acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    Route,
+    /// They are counted, and the local server answers.
+    Observe,
+}
+
+impl Mode {
+    /// The word for it in the cluster file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Observe => "observe",
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The conditions of a rule: all of its matchers must hold, and a matcher holds if any of its values does.
 
+use super::choice::Canary;
 use super::inspect::Content;
 use super::name::{NamePattern, Wanted};
 use super::pattern::Pattern;
@@ -42,6 +43,7 @@ pub(super) enum Mismatch<'a> {
     Sni,
     Alpn,
     Client,
+    Canary(&'a Canary),
 }
 
 impl When {
@@ -114,6 +116,7 @@ impl Mismatch<'_> {
             Self::Header(name) => format!("header {name}"),
             Self::Sni => "sni".to_owned(),
             Self::Alpn => "alpn".to_owned(),
+            Self::Canary(_) => "canary".to_owned(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Mismatch<'_> {
             }
             Self::Sni => tls.and_then(Hello::sni).map(str::to_owned),
             Self::Alpn => tls.and_then(Hello::alpn_text),
+            Self::Canary(canary) => canary.seen(content, client),
         }
     }
 
@@ -149,6 +153,8 @@ impl Mismatch<'_> {
             (Self::Sni, None) => "the client names no server".to_owned(),
             (Self::Alpn, Some(protocols)) => format!("the client offers {protocols}, which is none of its protocols"),
             (Self::Alpn, None) => "the client offers no protocols".to_owned(),
+            (Self::Canary(canary), Some(place)) => format!("{place} is not among the first {canary}"),
+            (Self::Canary(canary), None) => format!("nothing to draw the {canary} by"),
         }
     }
 }
