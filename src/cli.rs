@@ -107,6 +107,7 @@ fn with_exit_codes(examples: &str) -> String {
 Examples:
   baton run --node a shop.yaml
   baton run --node a --key ./a.key --socket /tmp/a.sock shop.yaml
+  baton run --node a --metrics 127.0.0.1:9477 --connection-log /var/log/baton.jsonl shop.yaml
   RUST_LOG=baton::handoff=debug baton run --node a shop.yaml"))]
 pub struct Run {
     /// Which node of the cluster file this server is
@@ -127,6 +128,16 @@ pub struct Run {
     /// readable by its owner only and ends at 4 GiB.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics
+    ///
+    /// Anybody who can reach the address can read them: choose one of an inner network, or 127.0.0.1.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Append a line of JSON to this file for every connection that is over or that the local server got
+    ///
+    /// SIGUSR1 opens the file again, after it was renamed. It tells which client asked for what.
+    #[arg(long, value_name = "FILE")]
+    pub connection_log: Option<PathBuf>,
     /// The cluster file, the same on every node
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,

@@ -2,8 +2,8 @@
 //! asks no daemon and touches no host.
 
 use crate::flow::{Endpoint, NodeId};
-use crate::node::{StartError, load};
 use crate::limits::cluster_file::TARGETS_MAX;
+use crate::node::{StartError, load};
 use crate::policy::{self, Explanation, Finally, Hello, Mode, Policy, Service, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;

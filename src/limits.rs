@@ -46,6 +46,12 @@ pub const UNTIMED_AFTER: Duration = Duration::from_millis(500);
 /// How long the local kernel may take to answer a repeated SYN before what was withheld is released without: it answers
 /// within the write, or not at all.
 pub const RELEASE_PATIENCE: Duration = Duration::from_millis(10);
+/// How long the SYN-ACK that a repeated SYN asked for is still kept from the client when its connection was let go of without
+/// it: longer than it can wait in the TUN's queue, and over when the kernel's own second repetition may follow, 3 s after a
+/// SYN that was held for [`HOLD_MAX`] at most.
+pub const LATE_SYN_ACK_LIFETIME: Duration = Duration::from_millis(500);
+/// Such SYN-ACKs that are waited for at a time, 40 octets each; more than that were never held at once.
+pub const LATE_SYN_ACKS_MAX: usize = 16_384;
 /// How long a prepared replay waits for commit or abort when the front-end has gone silent.
 pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
 /// Interval between deliveries of the first flight until the kernel has acknowledged it.
@@ -176,6 +182,15 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 4 * 1024;
 pub const ADMIN_REPLY_BYTES_MAX: u64 = 40 << 20;
 /// Most connections one reply lists: more would hold up the loop for longer than a heartbeat.
 pub const ADMIN_FLOWS_MAX: usize = 100_000;
+/// Scrapers at once: one or two monitors, and a person with curl.
+pub const METRICS_CLIENTS_MAX: usize = 8;
+/// Longest head of a scraper's request.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Most of a path or a name that the connection log tells; a path may be as long as a request.
+pub const SUMMARY_VALUE_BYTES_MAX: usize = 512;
+/// Lines that the connection log keeps while its file takes none (a pipe that nobody reads, a full disk), in octets. What
+/// comes then is counted and not written.
+pub const CONNECTION_LOG_BYTES_MAX: usize = 4 << 20;
 /// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
 /// of a missing element is one), and a transaction must not hold up the loop.
 pub const GUARDS_PER_TRANSACTION_MAX: usize = 128;
@@ -186,6 +201,9 @@ pub const KEY_FILE_BYTES_MAX: u64 = 256;
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 /// Packets of one source per wake: a few hundred microseconds, so that a heartbeat is never late because of a flood.
 pub const PACKETS_PER_WAKE: usize = 256;
+/// How long a deadline waits for the packets that came before it, so that nothing is late that only was not read yet: the
+/// TUN's queue (10,000 packets) is read within 200 ms, and a flood that fills it again must not stop the clock.
+pub const OVERDUE_MAX: Duration = Duration::from_millis(200);
 /// Octets of a capture file (`--pcap`): a forgotten one must not fill the disk.
 pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
 /// Octets of a capture that wait for the end of the wake.
@@ -215,6 +233,10 @@ pub mod cluster_file {
     pub const RULES_MAX: usize = 1_000;
     /// Values of one matcher, likewise tried in turn.
     pub const ALTERNATIVES_MAX: usize = 256;
+    /// How deep `any`, `all` and `not` may be nested in `when`: people do not follow more, and walking it recurses.
+    pub const CONDITION_DEPTH_MAX: usize = 4;
+    /// Matchers of one rule, its nested conditions together: what one comparison may cost.
+    pub const CONDITIONS_MAX: usize = 256;
     /// Every failed candidate costs a round trip of the handoff's time. Of more members of a `send_to` that has `by`, this many
     /// are asked.
     pub const TARGETS_MAX: usize = 16;

@@ -89,6 +89,8 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
             cli::Offload::Off => Offloading::Off,
         },
         pcap: arguments.pcap,
+        metrics: arguments.metrics,
+        connection_log: arguments.connection_log,
         cluster: arguments.cluster,
         node: arguments.node,
     })?;

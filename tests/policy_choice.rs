@@ -183,6 +183,7 @@ fn the_key_is_the_value_wherever_it_stands_and_else_the_client() {
         "rules:
       - { name: cookie, when: { path: /c }, send_to: { nodes: [a, b], by: 'hash(cookie:Session)' } }
       - { name: header, when: { path: /h }, send_to: { nodes: [a, b], by: 'hash(header:X-Session)' } }
+      - { name: query, when: { path: /q }, send_to: { nodes: [a, b], by: 'hash(query:s)' } }
       - { name: host, when: { path: /host }, send_to: { nodes: [a, b], by: hash(host) } }
       - { name: path, when: { path: '/p/*' }, send_to: { nodes: [a, b], by: hash(path) } }
     default: { nodes: [a, b], by: hash(client) }",
@@ -190,8 +191,9 @@ fn the_key_is_the_value_wherever_it_stands_and_else_the_client() {
     let key = |request: &str| decide(&policy, request, "192.0.2.7:4000").key;
     let session = Some(key_hash(b"xyz"));
     assert_eq!(key("GET /c HTTP/1.0\nCookie: other=1; Session=xyz"), session);
-    assert_eq!(key("GET /c HTTP/1.0\nCookie: other=1\nCookie: Session=\"xyz\"; Session=no"), session);
+    assert_eq!(key("GET /c HTTP/1.0\nCookie: other=1\nCookie: Session=xyz; Session=no"), session);
     assert_eq!(key("GET /h HTTP/1.0\nx-session: xyz\nx-session: no"), session);
+    assert_eq!(key("GET /q?t=no&s=x%79z&s=no HTTP/1.0"), session);
     assert_eq!(key("GET /host HTTP/1.1\nHost: XYZ:80"), session);
     assert_eq!(key("GET /p/a%20b?c HTTP/1.0"), Some(key_hash(b"/p/a b")));
     let client = Some(key_hash(&[192, 0, 2, 7]));

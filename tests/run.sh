@@ -56,6 +56,7 @@ scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
+scenario             120  netns-scripts/what-operators-look-at.sh
 scenario             120  netns-scripts/silent-clients.sh
 scenario             300  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
 scenario             300  env WAYS='without handed-off' netns-scripts/impaired-network.sh
@@ -71,6 +72,7 @@ scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
+scenario              90  netns-scripts/backlog-in-the-tun.sh
 scenario             120  netns-scripts/host-is-restored.sh
 scenario             120  netns-scripts/wrong-environments.sh
 scenario             120  netns-scripts/hostile-firewall.sh

@@ -21,6 +21,7 @@
 //!
 //! Until the commit is sent the connection can be taken back for any reason; from then on only its owner can return it.
 
+mod conclude;
 mod deadlines;
 mod decide;
 mod ends;
@@ -37,6 +38,7 @@ use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
+use crate::handoff::chronicle::{End, Outcome, Story};
 use crate::handoff::context::Context;
 use crate::handoff::counters::{DropReason, Fallback};
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
@@ -44,6 +46,7 @@ use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
+use crate::handoff::syn_acks::LateSynAcks;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
@@ -62,6 +65,7 @@ type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 #[derive(Clone, Debug)]
 pub struct Btcp {
     syns: SynTable,
+    late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
     by_handoff: Map<HandoffId, usize>,
@@ -79,6 +83,8 @@ struct Connection {
     rule: Option<Rc<str>>,
     /// Who was asked to serve it, or does.
     asked: Option<NodeId>,
+    /// What is noted for the connection log, if there is one.
+    story: Option<Box<Story>>,
     guard: Guard,
     since: Instant,
     alarm: Alarm,
@@ -176,6 +182,8 @@ struct Pending {
     next: usize,
     finally: Finally,
     deadline: Instant,
+    /// When the policy decided.
+    decided: Instant,
 }
 
 /// What follows once the guard is written and the kernel's half is known to be what we think.
@@ -216,6 +224,7 @@ impl Btcp {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             syns: SynTable::new(seed),
+            late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
             by_handoff: HashMap::with_hasher(hasher.clone()),
@@ -228,8 +237,17 @@ impl Btcp {
     fn insert(&mut self, flow: FlowKey, state: State, guard: Guard, ctx: &mut Context, now: Instant) -> usize {
         let serial = ctx.serial();
         ctx.connections += 1;
-        let slot =
-            self.connections.insert(Connection { flow, serial, rule: None, asked: None, guard, since: now, alarm: Alarm::default(), state });
+        let slot = self.connections.insert(Connection {
+            flow,
+            serial,
+            rule: None,
+            asked: None,
+            story: None,
+            guard,
+            since: now,
+            alarm: Alarm::default(),
+            state,
+        });
         self.by_flow.insert(flow, slot);
         slot
     }

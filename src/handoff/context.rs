@@ -2,6 +2,7 @@
 
 use crate::control::message::{Epoch, HandoffId, Message};
 use crate::flow::{Endpoint, NodeId};
+use crate::handoff::chronicle::Chronicle;
 use crate::handoff::counters::{Counters, DropReason, Fallback};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::notes::{Remarks, Why};
@@ -84,12 +85,16 @@ pub struct Context {
     pub timers: Timers,
     /// Counted reasons.
     pub counters: Counters,
+    /// What is told about connections that are over.
+    pub chronicle: Chronicle,
     /// What is said about packets.
     pub remarks: Remarks,
     /// What is remembered from one choice to the next.
     pub chooser: Chooser,
     /// No new handoffs.
     pub draining: bool,
+    /// The process ends.
+    pub stopping: bool,
     /// Tells connections apart that use the same slot one after the other; also numbers handoffs.
     pub next_serial: u64,
     /// Connections in both roles.
@@ -130,9 +135,11 @@ impl Context {
             loopback: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            chronicle: Chronicle::default(),
             remarks: Remarks::default(),
             chooser: Chooser::new(config.epoch.0),
             draining: false,
+            stopping: false,
             next_serial: 1,
             connections: 0,
             first_flight_bytes: 0,
@@ -149,6 +156,11 @@ impl Context {
     /// The service for connections to a front-end address of this node.
     pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> {
         self.policy_of(frontend).service_of(frontend)
+    }
+
+    /// The name of the service for connections to a front-end address; empty if it is none's any more.
+    pub fn service_name(&self, frontend: Endpoint) -> Rc<str> {
+        self.service_of(frontend).map_or("", |service| service.name.as_str()).into()
     }
 
     /// A number never used before in this life.

@@ -2,6 +2,7 @@
 
 use crate::control::message::Refusal;
 use crate::flow::NodeId;
+use crate::metrics::label_value;
 use crate::policy::{Mode, Node};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -242,19 +243,21 @@ impl Counters {
         let mut list: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let name = |node: Option<NodeId>| match node {
             Some(node) => nodes.get(usize::from(node.0)).map_or("", |node| &node.name),
-            // No node can be called so: a name has no capital letters.
-            None => "RESET",
+            // As where outcomes are counted: nobody.
+            None => "",
         };
-        let rules = || self.decisions.iter().flat_map(|(service, rules)| rules.iter().map(move |rule| (service, rule)));
-        for (service, (rule, chosen)) in rules() {
-            list.push((format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), chosen.decisions));
+        let rules = || {
+            let all = self.decisions.iter().flat_map(|(service, rules)| rules.iter().map(move |rule| (service, rule)));
+            all.map(|(service, (rule, chosen))| (format!("service=\"{service}\",rule=\"{}\"", label_value(rule)), chosen))
+        };
+        for (labels, chosen) in rules() {
+            list.push((format!("decisions_total{{{labels}}}"), chosen.decisions));
         }
         for (counter, which) in [("chosen_total", Mode::Route), ("observed_total", Mode::Observe)] {
-            for (service, (rule, chosen)) in rules() {
+            for (labels, chosen) in rules() {
                 let by_node = if which == Mode::Route { &chosen.routed } else { &chosen.observed };
                 for (node, count) in by_node {
-                    let node = name(*node);
-                    list.push((format!("{counter}{{service=\"{service}\",rule=\"{rule}\",node=\"{node}\"}}"), *count));
+                    list.push((format!("{counter}{{{labels},node=\"{}\"}}", name(*node)), *count));
                 }
             }
         }

@@ -6,12 +6,14 @@
 
 mod clock;
 mod cluster;
+mod connection_log;
 mod doctor;
 mod guards;
 mod host;
 mod listeners;
 mod listening;
 mod outputs;
+mod overdue;
 mod pcapng;
 mod process;
 mod promises;
@@ -19,6 +21,7 @@ mod pulse;
 mod recording;
 mod reload;
 mod report;
+mod samples;
 mod start;
 mod stop;
 mod wake;
@@ -51,7 +54,8 @@ mod token {
     pub const SIGNALS: mio::Token = mio::Token(2);
     pub const CLUSTER_FILE: mio::Token = mio::Token(3);
     pub const ADMIN_FIRST: usize = 4;
-    pub const CHANNEL_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const METRICS_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const CHANNEL_FIRST: usize = METRICS_FIRST + crate::metrics::server::TOKENS;
 }
 
 /// A started node: the host captures for it, and it must run.
@@ -64,6 +68,8 @@ pub struct Node {
     overlay: Overlay,
     policy: Rc<Policy>,
     admin: Server,
+    metrics: Option<crate::metrics::server::Server>,
+    connection_log: Option<connection_log::ConnectionLog>,
     signals: signal_hook_mio::v1_0::Signals,
     poll: mio::Poll,
     identity: Identity,
@@ -82,6 +88,7 @@ pub struct Node {
     /// Readiness is told once (edge-triggered): remembered until the source says that it has no more.
     tun_ready: bool,
     overlay_ready: bool,
+    overdue: overdue::Overdue,
     /// One packet at a time.
     buffer: Box<[u8]>,
 }

@@ -166,9 +166,9 @@ fn seen_from(node: NodeId, name: &str, service: &Service) -> Service {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Target;
     use super::super::testing::{SHOP, endpoint, file, shop};
     use super::*;
-    use super::super::Target;
     use crate::limits::ALIASES_PER_FRONTEND;
     use std::collections::HashSet;
 

@@ -4,10 +4,10 @@ use super::ambiguity::Ambiguity;
 use super::choice::Choice;
 use super::inspect::{Content, Reading};
 use super::rule::Rule;
-use super::when::Mismatch;
+use super::subject::{Origin, Subject};
+use super::truth::{Truth, Unknown};
 use super::{Mode, Protocol, Service};
-use crate::flow::{Endpoint, NodeId};
-use std::net::IpAddr;
+use crate::flow::NodeId;
 use std::rc::Rc;
 
 /// What should be done with a connection, and why.
@@ -43,8 +43,8 @@ impl Target {
 }
 
 impl Decision {
-    fn new(rule: &Rule, content: Option<&Content<'_>>, client: Option<IpAddr>) -> Self {
-        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, client));
+    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
         Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
     }
 
@@ -71,23 +71,27 @@ pub enum Examination {
 impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
-    pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination {
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), Some(client.address))
+    pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), origin.into())
     }
 
     /// [`Service::examine`] of bytes that were read.
-    pub(super) fn judge(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Examination {
+    pub(super) fn judge(&self, reading: &Reading<'_>, origin: Origin) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
-            Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default(client) }),
-            Reading::Clear(content) => Examination::Decided(self.by_rules(content, client, |_, _| {})),
+            Reading::Unclear(why) => self.unclear(*why, origin),
+            Reading::Clear(content) => self.by_rules(&Subject { content, origin }),
         }
+    }
+
+    fn unclear(&self, why: Ambiguity, origin: Origin) -> Examination {
+        Examination::Decided(Decision { note: Some(why), ..self.by_default(origin) })
     }
 
     /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
     /// the request, it goes by the client's address.
-    pub fn by_default(&self, client: Option<IpAddr>) -> Decision {
-        Decision::new(&self.default, None, client)
+    pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
+        Decision::new(&self.default, None, origin.into())
     }
 
     /// Whether decisions are acted on.
@@ -116,21 +120,17 @@ impl Service {
         self.rules.len()
     }
 
-    /// The first rule that matches. `tell` hears of every rule that was tried, and why it did not match.
-    pub(super) fn by_rules<'a>(
-        &'a self,
-        content: &Content<'_>,
-        client: Option<IpAddr>,
-        mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
-    ) -> Decision {
+    /// The first rule that matches.
+    pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
         for rule in &self.rules {
-            let mismatch = rule.mismatch(content, client);
-            tell(rule, mismatch);
-            if mismatch.is_none() {
-                return Decision::new(rule, Some(content), client);
+            match rule.holds(subject) {
+                Truth::Yes => return Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin)),
+                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
+                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why, subject.origin),
+                Truth::No | Truth::Unknown(Unknown::Forever) => {}
             }
         }
-        Decision::new(&self.default, Some(content), client)
+        Examination::Decided(Decision::new(&self.default, Some(subject.content), subject.origin))
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::ambiguity::Ambiguity;
 use super::inspect::{Content, Reading};
-use super::request::{Authority, Request, authority, normal_path};
+use super::request::{Authority, Headers, Request, authority, normal_path};
 use crate::limits::cluster_file::HEADERS_MAX;
 use std::borrow::Cow;
 
@@ -33,12 +33,16 @@ fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguit
     let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
         return Err(Ambiguity::NotHttp);
     };
-    let headers = head.headers.iter().map(|header| (header.name, header.value.trim_ascii())).collect();
-    let mut request = Request { method, path: Cow::Borrowed(b"*"), host: None, headers };
+    let mut headers = Headers::default();
+    for header in head.headers.iter() {
+        headers.push(header.name, header.value);
+    }
+    let query = target.split_once('?').map(|(_, query)| Cow::Borrowed(query.as_bytes()));
+    let mut request = Request { method: method.into(), path: Cow::Borrowed(b"*"), query, host: None, headers };
     check_framing(&request, version)?;
-    let named = host_field(&request, version)?;
+    let named = host_field(head, version)?;
     if target == "*" {
-        // RFC 9112 3.2.4: asterisk-form is for OPTIONS only.
+        // RFC 9112, section 3.2.4: asterisk-form is for OPTIONS only.
         if method != "OPTIONS" {
             return Err(Ambiguity::TargetUnreadable);
         }
@@ -48,8 +52,8 @@ fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguit
         request.host = named.map(|named| named.host);
     } else {
         let (target_authority, default_port, path) = absolute_form(target)?;
-        let agrees = |named: &Authority| {
-            let port = |authority: &Authority| authority.port.unwrap_or(default_port);
+        let agrees = |named: &Authority<'_>| {
+            let port = |authority: &Authority<'_>| authority.port.unwrap_or(default_port);
             named.host == target_authority.host && port(named) == port(&target_authority)
         };
         // RFC 9112 3.2.2 prefers the target to Host, but not every server does.
@@ -88,8 +92,9 @@ fn check_framing(request: &Request<'_>, version: u8) -> Result<(), Ambiguity> {
 }
 
 /// What the Host field says (RFC 9112 3.2).
-fn host_field(request: &Request<'_>, version: u8) -> Result<Option<Authority>, Ambiguity> {
-    let mut hosts = request.header("host");
+fn host_field<'a>(head: &httparse::Request<'_, 'a>, version: u8) -> Result<Option<Authority<'a>>, Ambiguity> {
+    let mut hosts =
+        head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host")).map(|field| field.value.trim_ascii());
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => authority(host),
         (Some(_), Some(_)) => Err(Ambiguity::HostRepeated),
@@ -99,7 +104,7 @@ fn host_field(request: &Request<'_>, version: u8) -> Result<Option<Authority>, A
 }
 
 /// Splits an absolute URI into authority, the port its scheme implies, and the rest.
-fn absolute_form(target: &str) -> Result<(Authority, u16, &str), Ambiguity> {
+fn absolute_form(target: &str) -> Result<(Authority<'_>, u16, &str), Ambiguity> {
     let (scheme, rest) = target.split_once("://").ok_or(Ambiguity::TargetUnreadable)?;
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "http" => 80,

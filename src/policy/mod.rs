@@ -14,7 +14,9 @@
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
 //! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
-//! | `when`, `pattern`, `name`, `decide` | which rule matches |
+//! | `summary` | what a client asked for, in a few words |
+//! | `when`, `matchers`, `pattern`, `name`, `truth` | what a rule asks, and whether it holds |
+//! | `subject`, `decide` | what rules are compared with; which one matches |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -30,6 +32,7 @@ mod file;
 mod hash;
 mod http;
 mod inspect;
+mod matchers;
 mod name;
 mod pattern;
 mod reader;
@@ -37,9 +40,12 @@ mod report;
 mod request;
 mod rule;
 mod service;
+mod subject;
+mod summary;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod truth;
 mod units;
 mod when;
 mod yaml;
@@ -53,6 +59,8 @@ pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
+pub use subject::Origin;
+pub use summary::Summary;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};

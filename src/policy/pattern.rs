@@ -31,6 +31,19 @@ impl Pattern {
         }
     }
 
+    /// Whether whatever fits the other one surely fits this.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(exact)) => self.matches(exact),
+            (Self::Prefix(this), Self::Prefix(other)) => other.starts_with(this),
+            (Self::Prefix(this), Self::Glob(glob)) => {
+                let literal = glob.iter().position(|byte| matches!(byte, b'*' | b'?')).unwrap_or(glob.len());
+                glob.get(..literal).is_some_and(|literal| literal.starts_with(this))
+            }
+            _ => self == other,
+        }
+    }
+
     /// Whether every path whatever matches.
     pub(super) fn matches_all(&self) -> bool {
         matches!(self, Self::Prefix(prefix) if prefix.is_empty())

@@ -2,13 +2,14 @@
 
 use super::choice::{self, Canary, Choice, Recipients};
 use super::condition;
-use super::inspect::Content;
+use super::explain::Unmet;
 use super::reader::Field;
 use super::report::Problems;
-use super::when::{Mismatch, When};
+use super::subject::Subject;
+use super::truth::Truth;
+use super::when::When;
 use super::yaml::{Place, Value};
 use crate::limits::cluster_file::{RULE_NAME_BYTES_MAX, RULES_MAX};
-use std::net::IpAddr;
 use std::rc::Rc;
 
 /// What a decision says that no rule made. No rule may be called so.
@@ -27,10 +28,23 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// Why it does not match; `None` when it does.
-    pub(super) fn mismatch(&self, content: &Content<'_>, client: Option<IpAddr>) -> Option<Mismatch<'_>> {
-        let mismatch = self.when.mismatch(content, client);
-        mismatch.or_else(|| self.canary.as_ref().filter(|canary| !canary.holds(content, client)).map(Mismatch::Canary))
+    /// Whether it matches.
+    pub(super) fn holds(&self, subject: &Subject<'_>) -> Truth {
+        match &self.canary {
+            Some(canary) => match self.when.holds(subject) {
+                Truth::Yes => canary.holds(subject).into(),
+                // Whoever is not in need not wait for the rest.
+                when if canary.holds(subject) => when,
+                _ => Truth::No,
+            },
+            None => self.when.holds(subject),
+        }
+    }
+
+    /// The first condition that does not hold or is not known to; `None` when it matches.
+    pub(super) fn mismatch(&self, subject: &Subject<'_>) -> Option<Unmet> {
+        let mismatch = self.when.mismatch(subject);
+        mismatch.or_else(|| self.canary.as_ref().and_then(|canary| canary.unmet(subject)))
     }
 
     /// Its conditions, one line, as an operator reads it.
@@ -88,7 +102,7 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
         None => Some(generated.clone()),
     };
     let when = match fields.optional("when") {
-        Some(field) => condition::when(&field, recipients.inspect, problems),
+        Some(field) => condition::when(&field, recipients.context, problems),
         // What is not known may be a misspelled `when`.
         None => fields.is_complete().then(When::default),
     };

@@ -1,9 +1,10 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
+use super::choice::{self, Choice, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::matchers::Context;
 use super::reader::{Field, Mapping};
 use super::report::Problems;
-use super::choice::{self, Choice, Recipients};
 use super::rule::{self, DEFAULT_RULE, Rule};
 use super::when::When;
 use super::yaml::{Place, Value};
@@ -59,7 +60,8 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, inspect };
+    let context = Context { inspect, frontends: &frontends };
+    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, context };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),
@@ -101,11 +103,8 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
 
 /// The choices of which one works today.
 fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
-    let choices: [(&str, &str, &[&str]); 3] = [
-        ("route", "connection", &["request"]),
-        ("forward", "overlay", &["link", "auto"]),
-        ("return", "direct", &["relay"]),
-    ];
+    let choices: [(&str, &str, &[&str]); 3] =
+        [("route", "connection", &["request"]), ("forward", "overlay", &["link", "auto"]), ("return", "direct", &["relay"])];
     for (name, supported, later) in choices {
         if let Some(field) = fields.optional(name) {
             field.only(supported, later, problems);

@@ -16,8 +16,7 @@ impl Btcp {
                 connection.state = State::Undecided(undecided);
                 self.handle_deadline_of_undecided(slot, ctx, now);
             }
-            // The kernel did not answer: it gets what was withheld as it is.
-            State::Releasing(releasing) => self.release(slot, releasing.undecided, ctx),
+            State::Releasing(releasing) => self.release_untimed(slot, releasing, ctx, now),
             State::Offered(offered) => {
                 self.by_handoff.remove(&offered.id);
                 ctx.say(offered.to, Message::Abort { id: offered.id });

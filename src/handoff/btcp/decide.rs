@@ -9,8 +9,13 @@ impl Btcp {
         let State::Undecided(undecided) = &mut connection.state else { return };
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
-        match service.examine(undecided.flight.bytes(), flow.client) {
-            Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
+        match service.examine(undecided.flight.bytes(), flow) {
+            Examination::Decided(decision) => {
+                if let Some(story) = &mut connection.story {
+                    story.summary = service.summary(undecided.flight.bytes());
+                }
+                self.decide(slot, decision, ctx, now);
+            }
             Examination::NeedMore => {
                 let is_all = !undecided.flight.may_grow() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
                 if is_all {
@@ -26,9 +31,8 @@ impl Btcp {
 
     pub(super) fn decide_by_default(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let flow = self.connections[slot].flow;
-        let decision = ctx
-            .service_of(flow.frontend)
-            .map_or_else(|| Decision::local("default".into()), |service| service.by_default(Some(flow.client.address)));
+        let decision =
+            ctx.service_of(flow.frontend).map_or_else(|| Decision::local("default".into()), |service| service.by_default(flow));
         self.decide(slot, decision, ctx, now);
     }
 
@@ -45,13 +49,19 @@ impl Btcp {
         let service = policy.service_of(connection.flow.frontend);
         let timeout = service.map_or(Duration::from_secs(1), |service| service.handoff_timeout);
         let mode = service.map_or(Mode::Route, |service| service.mode());
+        if let Some(first_byte) = undecided.first_byte {
+            ctx.chronicle.decision.observe(now.saturating_duration_since(first_byte));
+        }
+        if let Some(story) = &mut connection.story {
+            story.decide(now);
+        }
         if let Some(ambiguity) = decision.note {
             ctx.counters.note(ambiguity.label());
         }
         let order = ctx.choose(&decision, now);
         // A node that drains routes nothing any more: its own server answers.
         let finally = if ctx.draining { Finally::Local } else { decision.choice.finally() };
-        let mut pending = Pending { undecided, order, next: 0, finally, deadline: now + timeout };
+        let mut pending = Pending { undecided, order, next: 0, finally, deadline: now + timeout, decided: now };
         let mut looked_over = 0;
         let first = next_step(&pending, &mut looked_over, ctx, |_, _, _| {});
         ctx.counters.decide(service.map_or("", |service| &service.name), &decision.rule, first.node(ctx), mode);
@@ -72,6 +82,7 @@ impl Btcp {
         let step = next_step(&pending, &mut next, ctx, |node, reason, ctx| {
             ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
             ctx.counters.fall_back(reason);
+            self.note_fallback(slot, Some(node), reason);
         });
         pending.next = next;
         match step {

@@ -70,12 +70,17 @@ impl Btcp {
             ctx.counters.replays_to_self += 1;
         } else {
             ctx.counters.handoffs_committed += 1;
+            ctx.chronicle.handoff.observe(now.saturating_duration_since(offered.pending.decided));
             if let Some(peer) = ctx.peer_mut(to) {
                 peer.unsettled = true;
             }
         }
         ctx.remark(to, |name| format!("handed off to {name}"));
         log::debug!("handed off flow={} id={} to={}", connection.flow, id.serial, to.0);
+        if let Some(story) = &mut connection.story {
+            let sent = undecided.client.next.since(&undecided.initial.client_isn.plus(1));
+            story.commit(u32::try_from(sent).unwrap_or(0), now);
+        }
         connection.since = now;
         connection.alarm.clear();
         connection.state = State::HandedOff(HandedOff {
@@ -115,10 +120,11 @@ impl Btcp {
     ) {
         self.assign(slot, None, ctx);
         ctx.counters.fall_back(reason);
+        self.note_fallback(slot, Some(candidate), reason);
         ctx.remark(candidate, |name| format!("{name} does not take it: {}", reason.label()));
         log::debug!("fell back flow={} candidate={} reason={}", self.connections[slot].flow, candidate.0, reason.label());
         if candidate == ctx.node {
-            self.reset_client(slot, Some(pending.undecided.client), ctx, now);
+            self.reset_unserved(slot, pending.undecided.client, ctx, now);
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
             return;
         }
@@ -133,6 +139,9 @@ impl Btcp {
             handed_off.confirmed_in = session;
             if let Some(pending) = handed_off.pending.take() {
                 ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+                if let Some(slot) = self.by_handoff.get(&id) {
+                    self.count_outcome(*slot, Some(from), Self::outcome_at(from, ctx), ctx);
+                }
             }
         }
     }
@@ -158,9 +167,12 @@ impl Btcp {
         let Some(slot) = self.by_handoff.get(&id).copied() else { return };
         let Some(handed_off) = self.handed_off_mut(from, id) else { return };
         let kept_syn = handed_off.kept_syn.take().filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
+        let outcome = Self::outcome_at(from, ctx);
         if let Some(pending) = handed_off.pending.take() {
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+            self.count_outcome(slot, Some(from), outcome, ctx);
         }
+        self.tell(slot, Some(from), outcome, End::Closed, ctx);
         self.by_handoff.remove(&id);
         self.assign(slot, None, ctx);
         let connection = &mut self.connections[slot];

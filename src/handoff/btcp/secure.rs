@@ -124,6 +124,7 @@ impl Btcp {
             }
         };
         ctx.counters.fall_back(reason);
+        self.note_fallback(slot, None, reason);
         self.release(slot, undecided, ctx);
     }
 }

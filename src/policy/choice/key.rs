@@ -14,6 +14,8 @@ pub enum Key {
     Path,
     /// `host`: likewise.
     Host,
+    /// `query:x`: the first parameter of this name, decoded as forms are.
+    Query(String),
     /// `header:x`: the first field of this name, in small letters.
     Header(String),
     /// `cookie:x`: the first cookie of this name.
@@ -50,7 +52,7 @@ pub struct KeySeen {
 
 impl Key {
     /// How the kinds are written.
-    pub(in crate::policy) const KINDS: &'static str = "path, host, header:NAME, cookie:NAME, client, sni";
+    pub(in crate::policy) const KINDS: &'static str = "path, host, query:NAME, header:NAME, cookie:NAME, client, sni";
 
     /// Reads it as the file writes it.
     pub(in crate::policy) fn parse(text: &str) -> Result<Self, KeyError> {
@@ -67,6 +69,12 @@ impl Key {
             "host" => unnamed(Self::Host),
             "client" => unnamed(Self::Client),
             "sni" => unnamed(Self::Sni),
+            // Compared decoded, so that it may be anything.
+            "query" => match name {
+                None | Some("") => Err(KeyError::NameMissing),
+                Some(name) if name.chars().any(char::is_control) => Err(KeyError::NameUnreadable),
+                Some(name) => Ok(Self::Query(name.to_owned())),
+            },
             // Names of fields have no case (RFC 9110, section 5.1), those of cookies have (RFC 6265, section 4.2.2).
             "header" => named(|name| Self::Header(name.to_ascii_lowercase())),
             "cookie" => named(Self::Cookie),
@@ -77,7 +85,7 @@ impl Key {
     /// The protocol that has it; none if any has.
     pub(in crate::policy) const fn protocol(&self) -> Option<Protocol> {
         match self {
-            Self::Path | Self::Host | Self::Header(_) | Self::Cookie(_) => Some(Protocol::Http),
+            Self::Path | Self::Host | Self::Query(_) | Self::Header(_) | Self::Cookie(_) => Some(Protocol::Http),
             Self::Sni => Some(Protocol::Tls),
             Self::Client => None,
         }
@@ -88,9 +96,10 @@ impl Key {
         let http = content.and_then(Content::http);
         match self {
             Self::Path => http.map(|request| Cow::Borrowed(&*request.path)),
-            Self::Host => http.and_then(|request| request.host.as_ref()).map(|host| Cow::Borrowed(host.as_bytes())),
+            Self::Host => http.and_then(|request| request.host.as_deref()).map(|host| Cow::Borrowed(host.as_bytes())),
+            Self::Query(name) => http.and_then(|request| request.query(name).next()),
             Self::Header(name) => http.and_then(|request| request.header(name).next()).map(Cow::Borrowed),
-            Self::Cookie(name) => http.and_then(|request| cookie(request.header("cookie"), name)).map(Cow::Borrowed),
+            Self::Cookie(name) => http.and_then(|request| request.cookie(name).next()).map(Cow::Borrowed),
             Self::Sni => content.and_then(Content::tls).and_then(|hello| hello.sni()).map(|name| Cow::Borrowed(name.as_bytes())),
             Self::Client => match client? {
                 IpAddr::V4(address) => Some(Cow::Owned(address.octets().to_vec())),
@@ -130,22 +139,13 @@ fn hash_of_client(client: IpAddr) -> u64 {
     }
 }
 
-/// The first cookie of this name (RFC 6265, section 4.2.1), without quotes around its value.
-fn cookie<'a>(mut fields: impl Iterator<Item = &'a [u8]>, name: &str) -> Option<&'a [u8]> {
-    fields.find_map(|field| {
-        field.split(|byte| *byte == b';').find_map(|pair| {
-            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
-        })
-    })
-}
-
 /// As the file writes it.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path => f.write_str("path"),
             Self::Host => f.write_str("host"),
+            Self::Query(name) => write!(f, "query:{name}"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
             Self::Client => f.write_str("client"),

@@ -58,14 +58,7 @@ impl Targets {
     }
 
     /// The nodes to ask for a key, the one that serves it first.
-    pub(super) fn choose(
-        &mut self,
-        choice: &Choice,
-        limits: &Locality,
-        key: u64,
-        nodes: &impl Nodes,
-        now: Instant,
-    ) -> Order {
+    pub(super) fn choose(&mut self, choice: &Choice, limits: &Locality, key: u64, nodes: &impl Nodes, now: Instant) -> Order {
         let able = |member: &Member| {
             let node = member.target.node().unwrap_or_else(|| nodes.own());
             let load = nodes.load(node);
@@ -73,10 +66,8 @@ impl Targets {
         };
         let all = || choice.members.iter().filter_map(able);
         let Some(idlest) = all().min_by(Candidate::by_load) else { return Order::EMPTY };
-        let ranking = Order::ranked(
-            all().filter_map(|candidate| Some((candidate.node, candidate.member.score(key)?))),
-            Score::precedes,
-        );
+        let ranking =
+            Order::ranked(all().filter_map(|candidate| Some((candidate.node, candidate.member.score(key)?))), Score::precedes);
         let entry = self.touch(key ^ choice.id, now);
         entry.keep(|node| all().any(|candidate| candidate.node == node));
         let served_by = |entry: &Entry| {
@@ -109,9 +100,8 @@ impl Targets {
         };
         let mut order = Order::EMPTY;
         order.push(chosen);
-        let replicas = Order::ranked(served_by(entry).map(|candidate| (candidate.node, candidate)), |one, other| {
-            one.by_load(other).is_lt()
-        });
+        let replicas =
+            Order::ranked(served_by(entry).map(|candidate| (candidate.node, candidate)), |one, other| one.by_load(other).is_lt());
         for node in replicas.as_slice().iter().chain(ranking.as_slice()) {
             if !order.has(*node) {
                 order.push(*node);
@@ -128,7 +118,8 @@ impl Targets {
                 at
             }
             None => {
-                let entry = Entry { key, newer: NONE, older: NONE, nodes: [NodeId(0); LOCALITY_REPLICAS_MAX], count: 0, changed: now };
+                let entry =
+                    Entry { key, newer: NONE, older: NONE, nodes: [NodeId(0); LOCALITY_REPLICAS_MAX], count: 0, changed: now };
                 let at = if self.entries.len() < self.most {
                     self.entries.push(entry);
                     self.entries.len() - 1

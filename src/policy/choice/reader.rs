@@ -6,6 +6,7 @@ use super::{By, Canary, Choice, Finally, Key, Locality, Member, Otherwise, rende
 use crate::flow::NodeId;
 use crate::limits::cluster_file::{self as bounds, NODES_MAX, TARGETS_MAX};
 use crate::policy::cluster::NodeNames;
+use crate::policy::matchers::Context;
 use crate::policy::reader::{Field, Mapping, nearest};
 use crate::policy::report::Problems;
 use crate::policy::rule::LOCAL;
@@ -20,8 +21,8 @@ pub(in crate::policy) struct Recipients<'a> {
     pub(in crate::policy) servers: Option<&'a [(NodeId, u16)]>,
     /// Weights of servers, where it is not 1.
     pub(in crate::policy) weights: &'a [(NodeId, u32)],
-    /// What rules can ask about; none if that is not known.
-    pub(in crate::policy) inspect: Option<Protocol>,
+    /// What rules can ask about.
+    pub(in crate::policy) context: Context<'a>,
 }
 
 /// The ways to choose, as they are written.
@@ -119,7 +120,8 @@ fn members(field: &Field<'_>, is_pool: bool, recipients: &Recipients<'_>, proble
     let mut members: Vec<Member> = Vec::with_capacity(items.len());
     let mut is_complete = true;
     for item in &items {
-        let (name, place) = if weighted { (Some(item.name), item.place.key()) } else { (item.text(problems), item.place.clone()) };
+        let (name, place) =
+            if weighted { (Some(item.name), item.place.key()) } else { (item.text(problems), item.place.clone()) };
         let target = name.and_then(|name| target(name, &place, recipients, problems));
         let own_weight = if weighted { weight(item, problems) } else { Some(1) };
         let (Some(name), Some(target), Some(own_weight)) = (name, target, own_weight) else {
@@ -212,7 +214,8 @@ fn by(field: &Field<'_>, fields: &Mapping<'_>, recipients: &Recipients<'_>, prob
 /// Says of every parameter that does not belong to the way of choosing.
 fn refuse_parameters(fields: &Mapping<'_>, by: Option<&str>, own: &[&str], problems: &mut Problems) -> bool {
     let mut is_right = true;
-    for (name, owner) in [("bound", "hash(KEY)"), ("low", "locality(KEY)"), ("high", "locality(KEY)"), ("decay", "locality(KEY)")] {
+    for (name, owner) in [("bound", "hash(KEY)"), ("low", "locality(KEY)"), ("high", "locality(KEY)"), ("decay", "locality(KEY)")]
+    {
         if let Some(field) = fields.optional(name).filter(|_| !own.contains(&name)) {
             let message = match by {
                 Some(by) => format!("`{name}` means nothing with `by: {by}`"),
@@ -261,11 +264,11 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
             return None;
         }
     };
-    let inspect = recipients.inspect?;
+    let inspect = recipients.context.inspect?;
     if let Some(protocol) = key.protocol().filter(|protocol| *protocol != inspect) {
         let message = format!("`{key}` can never be known: the service has `inspect: {}`", inspect.word());
         let own = match inspect {
-            Protocol::Http => "`path`, `host`, `header:NAME`, `cookie:NAME`",
+            Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME`",
             Protocol::Tls => "`sni`",
         };
         let remedy = format!("go by {own} or `client` here, or write `inspect: {}` in the service", protocol.word());
@@ -318,7 +321,8 @@ fn hundredths(field: &Field<'_>) -> Option<u32> {
 fn bound(field: &Field<'_>, problems: &mut Problems) -> Option<u32> {
     let bound = hundredths(field).filter(|bound| bounds::BOUND.contains(bound));
     if bound.is_none() {
-        let message = format!("`bound` must be a number from 1.01 to 100 with at most two places, here is {}", field.value.describe());
+        let message =
+            format!("`bound` must be a number from 1.01 to 100 with at most two places, here is {}", field.value.describe());
         let remedy = "write how many times its fair share of connections a node may have, such as 1.25";
         problems.error(&field.place, message, remedy);
     }
@@ -340,7 +344,11 @@ fn locality(fields: &Mapping<'_>, problems: &mut Problems) -> Option<Locality> {
     if low >= high {
         let field = fields.optional("low").or_else(|| fields.optional("high"))?;
         let message = format!("`low` ({low}) must be less than `high` ({high})");
-        problems.error(&field.place, message, "a node with fewer connections than `low` takes targets from one with more than `high`");
+        problems.error(
+            &field.place,
+            message,
+            "a node with fewer connections than `low` takes targets from one with more than `high`",
+        );
         return None;
     }
     Some(Locality { low, high, decay })
@@ -357,7 +365,8 @@ pub(in crate::policy) fn canary(
     let percent = fields.required("percent", problems).and_then(|field| {
         let percent = hundredths(&field).filter(|percent| *percent <= WHOLE);
         if percent.is_none() {
-            let message = format!("`percent` must be a number from 0 to 100 with at most two places, here is {}", field.value.describe());
+            let message =
+                format!("`percent` must be a number from 0 to 100 with at most two places, here is {}", field.value.describe());
             problems.error(&field.place, message, "write how many of a hundred, such as 5 or 0.5");
         }
         percent

@@ -32,6 +32,8 @@ pub struct Connection {
     half_closed: Option<u64>,
     /// What was sent last: the next sequence number, what is acknowledged, the window, and timestamps.
     said: Option<Said>,
+    /// The latest acknowledgement that was taken, and the window that came with it.
+    heard: Option<(Seq<Wire>, u16)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,8 @@ pub struct Kernel {
     pub gives_cookies: bool,
     /// Packets dropped for a reason that a kernel counts itself.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Odd things that were taken as Linux takes them.
+    pub odd: BTreeMap<&'static str, u64>,
     requests: Requests,
     receive_bytes: usize,
     serial: u64,
@@ -94,6 +98,7 @@ impl Kernel {
             queue_is_full: false,
             gives_cookies,
             dropped: BTreeMap::new(),
+            odd: BTreeMap::new(),
             requests: Requests::default(),
             receive_bytes,
             serial: 0,
@@ -160,8 +165,57 @@ impl Kernel {
                 }
                 self.feed(packet, now);
             }
-            _ => self.feed(packet, now),
+            Some((index, state)) => {
+                let packet = self.as_taken(index, state, packet);
+                self.feed(packet, now);
+            }
+            None => self.feed(packet, now),
         }
+    }
+
+    /// A segment as Linux takes it, where smoltcp does otherwise.
+    ///
+    /// smoltcp drops what comes with an acknowledgement older than the last one. Its octets are good all the same (RFC 9293,
+    /// section 3.10.7.4, \"If the ACK is a duplicate, it can be ignored\"; RFC 5961, section 5.2): so it gets the latest one.
+    /// And smoltcp takes octets after a FIN for a part of the stream; Linux drops them (`tcp_rcv_state_process`).
+    fn as_taken(&mut self, index: usize, state: State, mut packet: Vec<u8>) -> Vec<u8> {
+        let known = &mut self.connections[index];
+        let Some(said) = known.said else { return packet };
+        let Ok(mut segment) = Segment::<_, ToServerWire>::parse(packet.as_mut_slice()) else { return packet };
+        if !segment.flags().contains(Flags::ACK) {
+            return packet;
+        }
+        let is_sent = said.next.since(&segment.ack()) >= 0;
+        match known.heard {
+            Some((heard, window)) if (1..1 << 20).contains(&heard.since(&segment.ack())) => {
+                segment.set_ack(heard);
+                segment.set_window(window);
+                *self.odd.entry("old acknowledgements").or_default() += 1;
+            }
+            _ if is_sent => known.heard = Some((segment.ack(), segment.window())),
+            _ => {}
+        }
+        let has_ended = matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        let is_behind = (0..1 << 20).contains(&segment.seq().since(&said.ack));
+        if has_ended && is_behind && !segment.payload().is_empty() {
+            let nothing = SegmentSpec::<ToServerWire> {
+                source: known.remote,
+                destination: known.local,
+                seq: said.ack,
+                ack: segment.ack(),
+                flags: Flags::ACK,
+                window: segment.window(),
+                mss: None,
+                window_scale: None,
+                sack_permitted: false,
+                timestamps: segment.timestamps(),
+                traffic_class: 0,
+                payload: &[],
+            };
+            *self.odd.entry("octets after a FIN").or_default() += 1;
+            return nothing.build().into_inner();
+        }
+        packet
     }
 
     fn receive_syn<B: AsRef<[u8]>>(
@@ -206,6 +260,7 @@ impl Kernel {
             began: now,
             half_closed: None,
             said: None,
+            heard: None,
         });
         self.feed(packet, now);
     }
@@ -296,7 +351,17 @@ impl Kernel {
                 }
                 let next = segment.seq_end();
                 let next = known.said.map_or(next, |said| if said.next.is_before(&next) { next } else { said.next });
-                known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps: segment.timestamps() });
+                // smoltcp answers what has no timestamps with none, whatever was agreed on (RFC 7323, section 3.2: each
+                // segment has them; a stranger's has not).
+                let agreed = known.said.and_then(|said| said.timestamps);
+                let timestamps = segment.timestamps().or(agreed);
+                known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps });
+                if segment.timestamps() != timestamps && segment.payload().is_empty() {
+                    let spec = bare(local, remote, segment.seq(), segment.ack());
+                    let spec =
+                        SegmentSpec::<ToClientWire> { window: segment.window(), flags: segment.flags(), timestamps, ..spec };
+                    packet = spec.build().into_inner();
+                }
                 advance_bare::<ToClientWire>(&mut packet, next);
             }
             if is_syn_ack {
