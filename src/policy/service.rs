@@ -1,14 +1,17 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
 use super::cluster::{NodeNames, check_name, check_unicast};
-use super::matchers::Context;
+use super::json::Pointer;
+use super::matchers::{Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
-use super::rule::{self, Recipients};
+use super::rule::{self, Recipients, Rule};
 use super::yaml::{Place, Value};
 use super::{Protocol, Service, Target};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -56,12 +59,13 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
-    let context = Context { inspect, frontends: &frontends };
+    let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
     let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), context };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),
     };
+    let pointers = pointers(&rules, &entry.place.key(), problems);
     let default = match fields.optional("default") {
         Some(field) => rule::send_to(&field, &recipients, problems),
         None => None,
@@ -82,12 +86,29 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
+        pointers,
         rules,
         default: default.unwrap_or_else(|| vec![Target::Local]),
     };
     let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
     let servers_place = fields.optional("servers").map(|field| field.place.key());
     Some(ReadService { service, servers_place, frontend_places })
+}
+
+/// The JSON fields that rules ask for, each once.
+fn pointers(rules: &[Rule], place: &Place, problems: &mut Problems) -> Vec<Pointer> {
+    let matchers = rules.iter().flat_map(|rule| rule.when.matchers());
+    let asked = matchers.filter_map(|matcher| match matcher {
+        Matcher::Json(json) => Some(json.pointer().clone()),
+        _ => None,
+    });
+    let pointers: BTreeSet<Pointer> = asked.collect();
+    if pointers.len() > bounds::JSON_FIELDS_MAX {
+        let message =
+            format!("rules can ask for at most {} different JSON fields, here are {}", bounds::JSON_FIELDS_MAX, pointers.len());
+        problems.error(place, message, "split the service");
+    }
+    pointers.into_iter().collect()
 }
 
 /// The choices of which one works today.
