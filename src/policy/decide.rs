@@ -2,7 +2,7 @@
 
 use super::ambiguity::Ambiguity;
 use super::inspect::Reading;
-use super::rule::DEFAULT_RULE;
+use super::rule::{DEFAULT_RULE, Rule};
 use super::subject::{Origin, Subject};
 use super::truth::{Truth, Unknown};
 use super::{Protocol, Service};
@@ -91,18 +91,34 @@ impl Service {
 
     /// The first rule that matches.
     pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
-        for rule in &self.rules {
-            match rule.when.holds(subject) {
-                Truth::Yes => {
-                    let decision = Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
-                    return Examination::Decided(decision);
+        let mut first: Option<(u32, &Rule, Truth)> = None;
+        self.index.candidates(subject, |positions| {
+            for position in positions.iter().copied().take_while(|position| first.is_none_or(|(first, ..)| *position < first)) {
+                let Some(rule) = usize::try_from(position).ok().and_then(|position| self.rules.get(position)) else { break };
+                let truth = rule.when.holds(subject);
+                if settles(truth) {
+                    first = Some((position, rule, truth));
+                    break;
                 }
-                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
-                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why),
-                Truth::No | Truth::Unknown(Unknown::Forever) => {}
             }
+        });
+        match first {
+            Some((_, rule, Truth::Yes)) => {
+                let decision = Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
+                Examination::Decided(decision)
+            }
+            Some((.., Truth::Unknown(Unknown::SoFar))) => Examination::NeedMore,
+            Some((.., Truth::Unknown(Unknown::Ambiguous(why)))) => self.unclear(why),
+            Some((.., Truth::No | Truth::Unknown(Unknown::Forever))) | None => Examination::Decided(self.by_default()),
         }
-        Examination::Decided(self.by_default())
+    }
+}
+
+/// Whether the rules behind one whose conditions are so have no say.
+pub(super) fn settles(truth: Truth) -> bool {
+    match truth {
+        Truth::Yes | Truth::Unknown(Unknown::SoFar | Unknown::Ambiguous(_)) => true,
+        Truth::No | Truth::Unknown(Unknown::Forever) => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::index::Index;
 use super::json::Pointer;
 use super::matchers::{Context, Matcher};
 use super::reader::{Field, Mapping};
@@ -14,6 +15,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A service, and the places of its front-end addresses and of its servers.
@@ -61,9 +63,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     };
     let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
     let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), context };
-    let rules = match fields.optional("rules") {
+    let (rules, index) = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
-        None => Vec::new(),
+        None => (Vec::new(), Index::default()),
     };
     let pointers = pointers(&rules, &entry.place.key(), problems);
     let default = match fields.optional("default") {
@@ -87,6 +89,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
         pointers,
+        index: Rc::new(index),
         rules,
         default: default.unwrap_or_else(|| vec![Target::Local]),
     };
