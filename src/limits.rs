@@ -23,6 +23,10 @@ pub const BACKLOG_ASSUMED: u32 = 128;
 /// A request still incomplete this long after its first byte is acknowledged on the kernel's behalf: a client that waits
 /// for an acknowledgement (Nagle, RFC 896) goes on.
 pub const EARLY_ACKNOWLEDGEMENT_AFTER: Duration = Duration::from_millis(50);
+/// A client that has said something whole, but nothing to decide by (the SETTINGS of HTTP/2 without a request), may be
+/// waiting for the server to speak. It is given this and two round trips to go on: time for a segment that was lost to
+/// be sent again (200 ms after a round trip in Linux), and for one that waited for an early acknowledgement.
+pub const AWAITS_SERVER_MAX: Duration = Duration::from_millis(300);
 /// Segments a client may send unacknowledged at first (RFC 6928): more needed means acknowledging early.
 pub const INITIAL_WINDOW_SEGMENTS: usize = 10;
 /// How long both ends remember a connection that is over (the TIME-WAIT of Linux).
@@ -263,6 +267,15 @@ pub mod cluster_file {
     pub const HELLO_BYTES_MAX: usize = 60 << 10;
     /// Header fields of a request; common servers stop at 100.
     pub const HEADERS_MAX: usize = 128;
+    /// Names and values of an HTTP/2 request together, decoded: an octet on the wire can stand for 4 KiB. Common servers
+    /// stop at 16 to 32 KiB.
+    pub const FIELDS_BYTES_MAX: usize = 64 << 10;
+    /// Arguments of a command: what Redis takes.
+    pub const REDIS_ARGUMENTS_MAX: usize = 1 << 20;
+    /// States of a regular expression on the first bytes: enough for any that a person wrote, and built in milliseconds.
+    pub const REGEX_BYTES_MAX: usize = 256 << 10;
+    /// Frames of HTTP/2 before the first request is complete; curl and browsers send three to seven.
+    pub const FRAMES_MAX: usize = 128;
 
     /// `inspect_timeout`: a request takes at least a round trip; the client's own patience ends soon after the other end.
     pub const INSPECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);

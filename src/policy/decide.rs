@@ -52,7 +52,13 @@ impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), origin.into())
+        let mut text = Vec::new();
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
+    }
+
+    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
+    pub fn awaits_server(&self, first_flight: &[u8]) -> bool {
+        self.inspect.awaits_server(first_flight)
     }
 
     /// [`Service::examine`] of bytes that were read.

@@ -58,7 +58,8 @@ impl Explanation {
 impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), origin.into())
+        let mut text = Vec::new();
+        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.

@@ -9,6 +9,7 @@
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
+//! | `difference` | what two files say differently |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
@@ -26,11 +27,15 @@ mod cluster;
 mod compile;
 mod condition;
 mod decide;
+mod difference;
 mod explain;
 mod expression;
 mod file;
 mod hash;
+mod hpack;
 mod http;
+mod http2;
+mod huffman;
 mod index;
 #[cfg(test)]
 mod index_tests;
@@ -57,6 +62,7 @@ mod yaml;
 pub use ambiguity::Ambiguity;
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
+pub use difference::{Difference, differences};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;

@@ -67,6 +67,12 @@ impl<'a> Headers<'a> {
         self.fields.push((name.into(), value));
     }
 
+    /// All of them, in order.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// The values of the fields of a name, which has no case.
     pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.fields.iter().filter(move |field| field.0.eq_ignore_ascii_case(name)).map(|field| &*field.1)
