@@ -214,6 +214,11 @@ pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
 pub const RECORDING_BUFFER_BYTES: usize = 1 << 20;
 /// Octets of a capture that wait for the reader of a pipe; more end the recording.
 pub const RECORDING_UNREAD_BYTES_MAX: usize = 8 << 20;
+/// Targets of `by: locality` whose nodes are remembered, of all services together: some 100 octets each, and more than a
+/// server's cache has files that are worth the name. The one that was not asked for the longest is forgotten first.
+pub const LOCALITY_TARGETS_MAX: usize = 131_072;
+/// Nodes that may serve one target of `by: locality` together. One that needs more needs no locality.
+pub const LOCALITY_REPLICAS_MAX: usize = 8;
 /// Events of one wake; more wait for the next.
 pub const EVENTS_PER_WAKE: usize = 256;
 
@@ -239,8 +244,23 @@ pub mod cluster_file {
     pub const CONDITION_DEPTH_MAX: usize = 4;
     /// Matchers of one rule, its nested conditions together: what one comparison may cost.
     pub const CONDITIONS_MAX: usize = 256;
-    /// Every failed candidate costs a round trip of the handoff's time.
+    /// Every failed candidate costs a round trip of the handoff's time. Of more members of a `send_to` that has `by`, this many
+    /// are asked.
     pub const TARGETS_MAX: usize = 16;
+    /// `weight`: nobody needs finer shares; 0 takes a node out of a choice.
+    pub const WEIGHT: RangeInclusive<u64> = 0..=1_000;
+    /// `bound` of a hash, in hundredths: at 1 every connection but the first would be passed on, and from 100 on it bounds nothing.
+    pub const BOUND: RangeInclusive<u32> = 101..=10_000;
+    /// `low` and `high` of `locality`, in connections: a million is no limit.
+    pub const LOCALITY_LOAD: RangeInclusive<u64> = 1..=1_000_000;
+    /// `low`: what keeps the servers that LARD was written for busy (Pai et al., ASPLOS 1998).
+    pub const LOCALITY_LOW_DEFAULT: u32 = 25;
+    /// `high`: what makes connections wait there for long (the same).
+    pub const LOCALITY_HIGH_DEFAULT: u32 = 65;
+    /// `decay`: below a second sets of nodes come and go with every burst; a day is for ever.
+    pub const LOCALITY_DECAY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    /// `decay`: likewise.
+    pub const LOCALITY_DECAY_DEFAULT: Duration = Duration::from_secs(20);
     /// Names of nodes travel in every control session's greeting.
     pub const NAME_BYTES_MAX: usize = 63;
     /// Rule names appear in log lines.
@@ -272,8 +292,6 @@ pub mod cluster_file {
     pub const FIELDS_BYTES_MAX: usize = 64 << 10;
     /// Arguments of a command: what Redis takes.
     pub const REDIS_ARGUMENTS_MAX: usize = 1 << 20;
-    /// States of a regular expression on the first bytes: enough for any that a person wrote, and built in milliseconds.
-    pub const REGEX_BYTES_MAX: usize = 256 << 10;
     /// Frames of HTTP/2 before the first request is complete; curl and browsers send three to seven.
     pub const FRAMES_MAX: usize = 128;
 

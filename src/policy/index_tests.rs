@@ -75,8 +75,8 @@ fn requests() -> impl Strategy<Value = String> {
 
 /// By trying the rules one after the other.
 fn linear<'s>(service: &'s Service, subject: &Subject<'_>) -> Option<&'s str> {
-    let rule = service.rules.iter().find(|rule| settles(rule.when.holds(subject)))?;
-    (rule.when.holds(subject) == Truth::Yes).then_some(&*rule.name)
+    let rule = service.rules.iter().find(|rule| settles(rule.holds(subject)))?;
+    (rule.holds(subject) == Truth::Yes).then_some(&*rule.name)
 }
 
 proptest! {
@@ -93,7 +93,8 @@ proptest! {
         let service = &policy.services[0];
         let covered: Vec<&str> = file.warnings.problems.iter().filter_map(|problem| problem.message.split('"').nth(1)).collect();
         for request in &requests {
-            let reading = service.inspect().read(request.as_bytes(), 16_384);
+            let mut text = Vec::new();
+            let reading = service.inspect().read(request.as_bytes(), 16_384, &mut text);
             let Reading::Clear(content) = &reading else { panic!("{request}") };
             for client in ["192.0.2.7", "192.0.2.8", "10.1.1.1", "8.8.8.8"] {
                 let origin = Origin { client: client.parse().ok(), frontend: None };

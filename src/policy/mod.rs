@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
+//! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `difference` | what two files say differently |
@@ -23,6 +24,7 @@ mod alias;
 mod ambiguity;
 mod body;
 mod check;
+mod choice;
 mod cluster;
 mod compile;
 mod condition;
@@ -60,6 +62,7 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
+pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
 pub use difference::{Difference, differences};
@@ -127,6 +130,26 @@ pub struct Service {
     index: Rc<index::Index>,
     /// The JSON fields they ask for; sorted.
     pointers: Vec<json::Pointer>,
-    /// Where connections go that no rule matches.
-    default: Vec<Target>,
+    /// Where connections go that no rule matches: a rule without conditions.
+    default: rule::Rule,
+    mode: Mode,
+}
+
+/// Whether decisions are acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    Route,
+    /// They are counted, and the local server answers.
+    Observe,
+}
+
+impl Mode {
+    /// The word for it in the cluster file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Observe => "observe",
+        }
+    }
 }
