@@ -128,15 +128,35 @@ impl Service {
 
     /// The first rule that matches.
     pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
-        for rule in &self.rules {
-            match rule.holds(subject) {
-                Truth::Yes => return Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin)),
-                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
-                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why, subject.origin),
-                Truth::No | Truth::Unknown(Unknown::Forever) => {}
+        let mut first: Option<(u32, &Rule, Truth)> = None;
+        self.index.candidates(subject, |positions| {
+            for position in positions.iter().copied().take_while(|position| first.is_none_or(|(first, ..)| *position < first)) {
+                let Some(rule) = usize::try_from(position).ok().and_then(|position| self.rules.get(position)) else { break };
+                let truth = rule.holds(subject);
+                if settles(truth) {
+                    first = Some((position, rule, truth));
+                    break;
+                }
             }
+        });
+        match first {
+            Some((_, rule, Truth::Yes)) => self.decided(rule, subject),
+            Some((.., Truth::Unknown(Unknown::SoFar))) => Examination::NeedMore,
+            Some((.., Truth::Unknown(Unknown::Ambiguous(why)))) => self.unclear(why, subject.origin),
+            Some((.., Truth::No | Truth::Unknown(Unknown::Forever))) | None => self.decided(&self.default, subject),
         }
-        Examination::Decided(Decision::new(&self.default, Some(subject.content), subject.origin))
+    }
+
+    fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
+        Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin))
+    }
+}
+
+/// Whether the rules behind one whose conditions are so have no say.
+pub(super) fn settles(truth: Truth) -> bool {
+    match truth {
+        Truth::Yes | Truth::Unknown(Unknown::SoFar | Unknown::Ambiguous(_)) => true,
+        Truth::No | Truth::Unknown(Unknown::Forever) => false,
     }
 }
 
