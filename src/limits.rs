@@ -23,6 +23,10 @@ pub const BACKLOG_ASSUMED: u32 = 128;
 /// A request still incomplete this long after its first byte is acknowledged on the kernel's behalf: a client that waits
 /// for an acknowledgement (Nagle, RFC 896) goes on.
 pub const EARLY_ACKNOWLEDGEMENT_AFTER: Duration = Duration::from_millis(50);
+/// A client that has said something whole, but nothing to decide by (the SETTINGS of HTTP/2 without a request), may be
+/// waiting for the server to speak. It is given this and two round trips to go on: time for a segment that was lost to
+/// be sent again (200 ms after a round trip in Linux), and for one that waited for an early acknowledgement.
+pub const AWAITS_SERVER_MAX: Duration = Duration::from_millis(300);
 /// Segments a client may send unacknowledged at first (RFC 6928): more needed means acknowledging early.
 pub const INITIAL_WINDOW_SEGMENTS: usize = 10;
 /// How long both ends remember a connection that is over (the TIME-WAIT of Linux).
@@ -260,12 +264,33 @@ pub mod cluster_file {
     pub const RULE_NAME_BYTES_MAX: usize = 128;
     /// Patterns are compared with every request.
     pub const PATTERN_BYTES_MAX: usize = 1_024;
+    /// Regular expressions of one service.
+    pub const REGEXES_MAX: usize = 256;
+    /// A compiled regular expression: room for some Unicode classes. All of a service take 64 MiB at most.
+    pub const REGEX_BYTES_MAX: usize = 256 << 10;
+    /// What one may cache while it is tried, likewise.
+    pub const REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
+    /// Different JSON fields that the rules of a service may ask about: all are taken from a body in one pass.
+    pub const JSON_FIELDS_MAX: usize = 64;
+    /// A JSON pointer.
+    pub const JSON_POINTER_BYTES_MAX: usize = 256;
+    /// How deep the objects and arrays of a body may be nested: reading them recurses. Common parsers stop at 100 to 512.
+    pub const JSON_DEPTH_MAX: usize = 64;
+    /// Chunks of a chunked body: every one that arrives lets all of them be walked again.
+    pub const CHUNKS_MAX: usize = 1_024;
     /// Name of a protocol: what its length field in a ClientHello can say (RFC 7301, section 3.1).
     pub const ALPN_BYTES_MAX: usize = 255;
     /// A ClientHello, whatever `inspect_bytes_max` says: rustls takes 64 KiB with the headers of its records.
     pub const HELLO_BYTES_MAX: usize = 60 << 10;
     /// Header fields of a request; common servers stop at 100.
     pub const HEADERS_MAX: usize = 128;
+    /// Names and values of an HTTP/2 request together, decoded: an octet on the wire can stand for 4 KiB. Common servers
+    /// stop at 16 to 32 KiB.
+    pub const FIELDS_BYTES_MAX: usize = 64 << 10;
+    /// Arguments of a command: what Redis takes.
+    pub const REDIS_ARGUMENTS_MAX: usize = 1 << 20;
+    /// Frames of HTTP/2 before the first request is complete; curl and browsers send three to seven.
+    pub const FRAMES_MAX: usize = 128;
 
     /// `inspect_timeout`: a request takes at least a round trip; the client's own patience ends soon after the other end.
     pub const INSPECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);

@@ -168,6 +168,8 @@ struct Undecided {
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
+    /// Since when all that came is whole, and not enough to decide by: the client may be waiting for the server.
+    awaits_server: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.
     acknowledge_when_parked: bool,
     /// When the client was last challenged.
@@ -362,6 +364,11 @@ impl State {
 }
 
 impl Undecided {
+    /// When a client that may be waiting for the server is answered by the default's.
+    fn gives_up_waiting(&self) -> Option<Instant> {
+        Some(self.awaits_server? + limits::AWAITS_SERVER_MAX + 2 * self.round_trip)
+    }
+
     /// Octets the client allows its server to send, by its latest segment.
     fn window_of_client(&self) -> i64 {
         let shift = self.initial.window_scales.map_or(0, |scales| scales.client.shift());

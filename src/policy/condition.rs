@@ -69,7 +69,7 @@ fn nested(field: &Field<'_>, context: Context<'_>, depth_left: usize, problems: 
 }
 
 /// The matchers that a message lists first.
-const KNOWN_FIRST: [&str; 7] = ["host", "path", "method", "header", "sni", "alpn", "client"];
+const KNOWN_FIRST: [&str; 9] = ["host", "path", "method", "query", "header", "cookie", "sni", "alpn", "client"];
 
 fn others() -> impl Iterator<Item = &'static str> {
     NAMES.iter().copied().filter(|name| !KNOWN_FIRST.contains(name))

@@ -1,8 +1,8 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
-use super::choice::Choice;
-use super::inspect::{Content, Reading};
+use super::choice::{Choice, Key};
+use super::inspect::Reading;
 use super::rule::Rule;
 use super::subject::{Origin, Subject};
 use super::truth::{Truth, Unknown};
@@ -43,8 +43,15 @@ impl Target {
 }
 
 impl Decision {
-    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
-        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
+    /// What a rule decides. What its choice goes by may not be known yet.
+    fn new(rule: &Rule, subject: &Subject<'_>) -> Result<Self, Unknown> {
+        let key = rule.choice.key().map_or(Ok(None), |key| key.hash_or_client(subject))?;
+        Ok(Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None })
+    }
+
+    /// The same when nothing of what the client sent is known.
+    fn unread(rule: &Rule, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|_| Key::hash_of_client(origin));
         Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
     }
 
@@ -72,7 +79,13 @@ impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), origin.into())
+        let mut text = Vec::new();
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
+    }
+
+    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
+    pub fn awaits_server(&self, first_flight: &[u8]) -> bool {
+        self.inspect.awaits_server(first_flight)
     }
 
     /// [`Service::examine`] of bytes that were read.
@@ -80,7 +93,7 @@ impl Service {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
             Reading::Unclear(why) => self.unclear(*why, origin),
-            Reading::Clear(content) => self.by_rules(&Subject { content, origin }),
+            Reading::Clear(content) => self.by_rules(&Subject::new(content, origin, &self.pointers)),
         }
     }
 
@@ -91,7 +104,7 @@ impl Service {
     /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
     /// the request, it goes by the client's address.
     pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
-        Decision::new(&self.default, None, origin.into())
+        Decision::unread(&self.default, origin.into())
     }
 
     /// Whether decisions are acted on.
@@ -124,13 +137,23 @@ impl Service {
     pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
         for rule in &self.rules {
             match rule.holds(subject) {
-                Truth::Yes => return Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin)),
+                Truth::Yes => return self.by_rule(rule, subject),
                 Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
                 Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why, subject.origin),
                 Truth::No | Truth::Unknown(Unknown::Forever) => {}
             }
         }
-        Examination::Decided(Decision::new(&self.default, Some(subject.content), subject.origin))
+        self.by_rule(&self.default, subject)
+    }
+
+    /// What a rule decides that matches.
+    fn by_rule(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
+        match Decision::new(rule, subject) {
+            Ok(decision) => Examination::Decided(decision),
+            Err(Unknown::SoFar) => Examination::NeedMore,
+            Err(Unknown::Ambiguous(why)) => self.unclear(why, subject.origin),
+            Err(Unknown::Forever) => Examination::Decided(Decision::unread(rule, subject.origin)),
+        }
     }
 }
 

@@ -60,7 +60,8 @@ impl Explanation {
 impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), origin.into())
+        let mut text = Vec::new();
+        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
@@ -79,14 +80,20 @@ impl Service {
             Examination::NeedMore => self.by_default(origin),
         };
         let (request, tried) = match reading {
-            Reading::Clear(content) => (content.attributes(origin), self.tried(&Subject { content, origin })),
+            Reading::Clear(content) => (content.attributes(origin), self.tried(&Subject::new(content, origin, &self.pointers))),
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
         let read = match (&examination, reading) {
-            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => {
+                Some(Subject::new(content, origin, &self.pointers))
+            }
             _ => None,
         };
-        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        let key = decision.choice.key().map(|key| KeySeen {
+            key: key.to_string(),
+            value: key.seen(read.as_ref(), origin),
+            hash: decision.key,
+        });
         Explanation { examination, decision, key, request, tried }
     }
 

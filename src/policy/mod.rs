@@ -10,28 +10,36 @@
 //! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
+//! | `difference` | what two files say differently |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
-//! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
+//! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
 //! | `summary` | what a client asked for, in a few words |
-//! | `when`, `matchers`, `pattern`, `name`, `truth` | what a rule asks, and whether it holds |
+//! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
 //! | `subject`, `decide` | what rules are compared with; which one matches |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
 mod ambiguity;
+mod body;
 mod check;
 mod choice;
 mod cluster;
 mod compile;
 mod condition;
 mod decide;
+mod difference;
 mod explain;
+mod expression;
 mod file;
 mod hash;
+mod hpack;
 mod http;
+mod http2;
+mod huffman;
 mod inspect;
+mod json;
 mod matchers;
 mod name;
 mod pattern;
@@ -51,9 +59,10 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
-pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
+pub use choice::{Choice, Chooser, Finally, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
+pub use difference::{Difference, differences};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
@@ -113,6 +122,8 @@ pub struct Service {
     pub handoff_timeout: Duration,
     /// Tried in order.
     rules: Vec<rule::Rule>,
+    /// The JSON fields they ask for; sorted.
+    pointers: Vec<json::Pointer>,
     /// Where connections go that no rule matches: a rule without conditions.
     default: rule::Rule,
     mode: Mode,

@@ -8,6 +8,7 @@
 //! * **Host**: the name in small letters, without port and without a dot at its end.
 
 use super::ambiguity::Ambiguity;
+use super::body::Body;
 use std::borrow::Cow;
 
 /// The head of a request, of whatever version of HTTP.
@@ -22,6 +23,7 @@ pub(super) struct Request<'a> {
     /// Normal form; none when the client named no host.
     pub(super) host: Option<Cow<'a, str>>,
     pub(super) headers: Headers<'a>,
+    pub(super) body: Body<'a>,
 }
 
 impl Request<'_> {
@@ -63,6 +65,12 @@ impl<'a> Headers<'a> {
             Cow::Owned(value) => Cow::Owned(value.trim_ascii().to_vec()),
         };
         self.fields.push((name.into(), value));
+    }
+
+    /// All of them, in order.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The values of the fields of a name, which has no case.
@@ -235,7 +243,7 @@ mod tests {
             headers.push("Cookie", cookie.as_bytes());
         }
         let query = Some(Cow::Borrowed(query.as_bytes()));
-        Request { method: "GET".into(), path: Cow::Borrowed(b"/"), query, host: None, headers }
+        Request { method: "GET".into(), path: Cow::Borrowed(b"/"), query, host: None, headers, body: Body::none() }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
-use super::choice::{self, Choice, Recipients};
+use super::choice::{self, Choice, Key, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
-use super::matchers::Context;
+use super::json::Pointer;
+use super::matchers::{Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
@@ -11,6 +12,8 @@ use super::yaml::{Place, Value};
 use super::{Mode, Protocol, Service};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -60,7 +63,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
-    let context = Context { inspect, frontends: &frontends };
+    let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
     let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, context };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
@@ -70,6 +73,13 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => choice::send_to(&field, DEFAULT_RULE, &recipients, problems),
         None => None,
     };
+    let default = Rule {
+        name: Rc::from(DEFAULT_RULE),
+        when: When::default(),
+        canary: None,
+        choice: Rc::new(default.unwrap_or_else(Choice::local)),
+    };
+    let pointers = pointers(&rules, &default, &entry.place.key(), problems);
     let mode = fields.optional("mode").and_then(|field| mode(&field, problems)).unwrap_or(Mode::Route);
     let inspect_bytes_max = fields
         .optional("inspect_bytes_max")
@@ -87,18 +97,31 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
+        pointers,
         rules,
-        default: Rule {
-            name: Rc::from(DEFAULT_RULE),
-            when: When::default(),
-            canary: None,
-            choice: Rc::new(default.unwrap_or_else(Choice::local)),
-        },
+        default,
         mode,
     };
     let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
     let servers_place = fields.optional("servers").map(|field| field.place.key());
     Some(ReadService { service, servers_place, frontend_places })
+}
+
+/// The JSON fields that rules ask for or go by, each once.
+fn pointers(rules: &[Rule], default: &Rule, place: &Place, problems: &mut Problems) -> Vec<Pointer> {
+    let matchers = rules.iter().flat_map(|rule| rule.when.matchers());
+    let asked = matchers.filter_map(|matcher| match matcher {
+        Matcher::Json(json) => Some(json.pointer()),
+        _ => None,
+    });
+    let keys = rules.iter().chain([default]).flat_map(Rule::keys).filter_map(Key::pointer);
+    let pointers: BTreeSet<Pointer> = asked.chain(keys).cloned().collect();
+    if pointers.len() > bounds::JSON_FIELDS_MAX {
+        let message =
+            format!("rules can ask for at most {} different JSON fields, here are {}", bounds::JSON_FIELDS_MAX, pointers.len());
+        problems.error(place, message, "split the service");
+    }
+    pointers.into_iter().collect()
 }
 
 /// The choices of which one works today.

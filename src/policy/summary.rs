@@ -18,7 +18,8 @@ impl Summary {
 impl Service {
     /// What these first bytes ask for; none if they are not one clear request or hello.
     pub fn summary(&self, first_flight: &[u8]) -> Option<Summary> {
-        match self.inspect().read(first_flight, self.inspect_bytes_max) {
+        let mut text = Vec::new();
+        match self.inspect().read(first_flight, self.inspect_bytes_max, &mut text) {
             Reading::Clear(content) => Some(content.summary()),
             Reading::Incomplete | Reading::Unclear(_) => None,
         }

@@ -41,7 +41,7 @@ impl Btcp {
             (_, None) => true,
             (Some(first_byte), Some(service)) => now >= first_byte + service.inspect_timeout,
             (None, Some(service)) => now >= undecided.entered + service.silence_timeout,
-        };
+        } || undecided.gives_up_waiting().is_some_and(|at| now >= at);
         if is_late {
             return self.decide_by_default(slot, ctx, now);
         }
@@ -63,6 +63,9 @@ impl Btcp {
             Some(first_byte) => first_byte + service.inspect_timeout,
             None => undecided.entered + service.silence_timeout,
         };
+        if let Some(gives_up) = undecided.gives_up_waiting() {
+            at = at.min(gives_up);
+        }
         if undecided.kernel == KernelHalf::SynReceived {
             at = at.min(undecided.entered + limits::HOLD_MAX);
         }

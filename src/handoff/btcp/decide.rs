@@ -21,6 +21,7 @@ impl Btcp {
                 if is_all {
                     return self.decide_by_default(slot, ctx, now);
                 }
+                undecided.awaits_server = service.awaits_server(undecided.flight.bytes()).then_some(now);
                 if undecided.flight.initial_window_is_used_up() {
                     self.acknowledge_early(slot, ctx);
                 }

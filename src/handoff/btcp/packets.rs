@@ -169,6 +169,7 @@ impl Btcp {
             round_trip: initial.syn_acks.round_trip(segment.timestamps().map(|(_, tsecr)| tsecr), now),
             entered: now,
             first_byte: None,
+            awaits_server: None,
             acknowledge_when_parked: false,
             challenged: None,
         });

@@ -1,30 +1,32 @@
 //! `header`: a field of a request's head.
 
-use super::super::condition::alternatives;
-use super::super::yaml::Value;
+use super::values::{Form, Manner, Values};
 use super::*;
 
-/// A field of this name has one of these values.
+/// A field of this name has one of these values, or there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::policy) struct Header {
     /// In small letters.
     name: String,
-    /// The value must be one of these, byte by byte; any value will do if there are none.
-    values: Vec<String>,
+    values: Values,
 }
+
+const MANNER: Manner = Manner { plain: Form::Exact, objection, first: b"" };
 
 impl Test for Header {
     const NAME: &'static str = "header";
 
-    fn read(field: &Field<'_>, _: Context<'_>, problems: &mut Problems) -> Option<Vec<Self>> {
+    fn read(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Option<Vec<Self>> {
         let entries = field.entries(problems)?;
-        let tests: Vec<Self> = entries.iter().filter_map(|entry| header(entry, problems)).collect();
+        let tests: Vec<Self> = entries.iter().filter_map(|entry| header(entry, context, problems)).collect();
         (tests.len() == entries.len()).then_some(tests)
     }
 
+    /// Of several fields of the name, one that fits is enough.
     fn holds(&self, subject: &Subject<'_>) -> Truth {
-        let is_wanted = |value: &[u8]| self.values.is_empty() || self.values.iter().any(|want| want.as_bytes() == value);
-        subject.http().is_some_and(|request| request.header(&self.name).any(is_wanted)).into()
+        let Some(request) = subject.http() else { return Truth::No };
+        let is_sent = request.header(&self.name).next().is_some();
+        (request.header(&self.name).any(|value| self.values.fits(value)) || !is_sent && self.values.wants_none()).into()
     }
 
     fn label(&self) -> String {
@@ -44,42 +46,39 @@ impl Test for Header {
     }
 
     fn values(&self) -> Vec<String> {
-        if self.values.is_empty() { vec!["present".to_owned()] } else { self.values.clone() }
+        self.values.texts()
     }
 
     fn spelling(&self) -> String {
-        format!("{:?} {:?}", self.name, self.values)
+        format!("{:?} {}", self.name, self.values.spelling())
+    }
+
+    fn always(&self) -> bool {
+        self.values.always()
     }
 
     fn covers(&self, other: &Self) -> bool {
-        let any = self.values.is_empty();
-        let same = || !other.values.is_empty() && each_is_covered(&self.values, &other.values, |this, other| this == other);
-        self.name == other.name && (any || same())
+        self.name == other.name && self.values.covers(&other.values)
     }
+}
+
+/// Whether a text is a token (RFC 9110, section 5.6.2), as names of header fields and of cookies are.
+pub(super) fn is_token(text: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token)
 }
 
 /// One entry of `header`: `name: value`, `name: [values]`, or `name: true` for presence.
-fn header(entry: &Field<'_>, problems: &mut Problems) -> Option<Header> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let mut is_complete = true;
-    if entry.name.is_empty() || !entry.name.bytes().all(is_token) {
+fn header(entry: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Option<Header> {
+    let is_name = is_token(entry.name);
+    if !is_name {
         let message = format!("\"{}\" is not the name of a header field", entry.name);
         problems.error(&entry.place.key(), message, "write it as it stands before the colon, such as `x-version`");
-        is_complete = false;
     }
-    let values = match entry.value {
-        Value::Bool(true) => Some(Vec::new()),
-        _ => alternatives(entry, header_value, problems),
-    };
-    values.filter(|_| is_complete).map(|values| Header { name: entry.name.to_ascii_lowercase(), values })
+    let values = Values::read(entry, MANNER, context, problems)?;
+    is_name.then(|| Header { name: entry.name.to_ascii_lowercase(), values })
 }
 
-fn header_value(item: &Field<'_>, problems: &mut Problems) -> Option<String> {
-    let text = item.text(problems)?;
-    if text.trim_ascii() != text || text.chars().any(char::is_control) {
-        let message = format!("header `{}` can never have this value", item.name);
-        problems.error(&item.place, message, "leave out white space at both ends and control characters");
-        return None;
-    }
-    Some(text.to_owned())
+fn objection(name: &str, text: &str, form: Form) -> Option<(String, &'static str)> {
+    super::values::no_space_around(&format!("header `{name}`"), text, form)
 }

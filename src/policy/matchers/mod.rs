@@ -5,25 +5,35 @@
 
 mod alpn;
 mod client;
+mod cookie;
+mod frontend;
 mod header;
 mod host;
+mod json;
 mod method;
 mod path;
+mod query;
 mod sni;
+mod values;
 
 use super::reader::Field;
 use super::report::Problems;
 use super::subject::Subject;
 use super::truth::Truth;
 use super::{Endpoint, NodeId, Protocol};
+use std::cell::Cell;
 use std::fmt;
 
 pub(super) use alpn::Alpn;
 pub(super) use client::Client;
+pub(super) use cookie::Cookie;
+pub(super) use frontend::Frontend;
 pub(super) use header::Header;
 pub(super) use host::Host;
+pub(super) use json::Json;
 pub(super) use method::Method;
 pub(super) use path::Path;
+pub(super) use query::Query;
 pub(super) use sni::Sni;
 
 /// What a matcher is read for.
@@ -33,6 +43,8 @@ pub(super) struct Context<'a> {
     pub(super) inspect: Option<Protocol>,
     /// The service's front-end addresses.
     pub(super) frontends: &'a [(NodeId, Endpoint)],
+    /// How many regular expressions its rules have so far.
+    pub(super) regexes: &'a Cell<usize>,
 }
 
 /// One thing a rule can ask. It holds if any of its values fits.
@@ -140,7 +152,7 @@ macro_rules! matchers {
     };
 }
 
-matchers!(Client, Method, Host, Path, Header, Sni, Alpn);
+matchers!(Client, Frontend, Method, Host, Path, Query, Header, Cookie, Sni, Alpn, Json);
 
 /// As an operator reads it.
 impl fmt::Display for Matcher {

@@ -1,9 +1,8 @@
 //! `path`: the path of a request.
 
-use super::super::condition::alternatives;
 use super::super::pattern::Pattern;
+use super::values::{Form, Manner, read_patterns};
 use super::*;
-use crate::limits::cluster_file::PATTERN_BYTES_MAX;
 
 /// The path, in normal form, fits one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +11,8 @@ pub(in crate::policy) struct Path(pub(in crate::policy) Vec<Pattern>);
 impl Test for Path {
     const NAME: &'static str = "path";
 
-    fn read(field: &Field<'_>, _: Context<'_>, problems: &mut Problems) -> Option<Vec<Self>> {
-        Some(vec![Self(alternatives(field, path, problems)?)])
+    fn read(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Option<Vec<Self>> {
+        Some(vec![Self(read_patterns(field, MANNER, context, problems)?)])
     }
 
     fn holds(&self, subject: &Subject<'_>) -> Truth {
@@ -29,11 +28,12 @@ impl Test for Path {
     }
 
     fn values(&self) -> Vec<String> {
-        self.0.iter().map(Pattern::text).collect()
+        self.0.iter().map(ToString::to_string).collect()
     }
 
     fn spelling(&self) -> String {
-        format!("{:?}", self.values())
+        let spelling = |pattern: &Pattern| pattern.glob().unwrap_or_else(|| pattern.spelling());
+        format!("{:?}", self.0.iter().map(spelling).collect::<Vec<_>>())
     }
 
     fn always(&self) -> bool {
@@ -45,11 +45,12 @@ impl Test for Path {
     }
 }
 
-fn path(item: &Field<'_>, problems: &mut Problems) -> Option<Pattern> {
-    let text = item.text(problems)?;
+const MANNER: Manner = Manner { plain: Form::Glob, objection, first: b"/*" };
+
+fn objection(_: &str, text: &str, form: Form) -> Option<(String, &'static str)> {
     let is_escape = |at: usize| text.as_bytes().get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-    let wrong = if text.len() > PATTERN_BYTES_MAX {
-        Some((format!("a path pattern can have at most {PATTERN_BYTES_MAX} bytes"), "shorten it with `*`"))
+    if form == Form::Regex {
+        None
     } else if !text.starts_with(['/', '*']) {
         Some((format!("path pattern \"{text}\" matches nothing: paths begin with `/`"), "begin it with `/` or `*`"))
     } else if text.match_indices('%').any(|(at, _)| is_escape(at)) {
@@ -59,12 +60,5 @@ fn path(item: &Field<'_>, problems: &mut Problems) -> Option<Pattern> {
         Some(("a path pattern cannot have control characters".to_owned(), "remove them"))
     } else {
         None
-    };
-    match wrong {
-        Some((message, remedy)) => {
-            problems.error(&item.place, message, remedy);
-            None
-        }
-        None => Some(Pattern::new(text)),
     }
 }
