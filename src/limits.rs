@@ -269,8 +269,6 @@ pub mod cluster_file {
     pub const FIELDS_BYTES_MAX: usize = 64 << 10;
     /// Arguments of a command: what Redis takes.
     pub const REDIS_ARGUMENTS_MAX: usize = 1 << 20;
-    /// States of a regular expression on the first bytes: enough for any that a person wrote, and built in milliseconds.
-    pub const REGEX_BYTES_MAX: usize = 256 << 10;
     /// Frames of HTTP/2 before the first request is complete; curl and browsers send three to seven.
     pub const FRAMES_MAX: usize = 128;
 
