@@ -74,8 +74,9 @@ Examples:
     #[command(after_help = with_exit_codes("\
 Examples:
   baton reload                     exits with 1 and the reasons when the file is refused
+  baton reload --dry-run new.yaml  what would change; exits with 1 when the file would be refused
   baton reload --json"))]
-    Reload(Query),
+    Reload(Reload),
     /// Take no new handoffs, and make none; what was handed off goes on
     ///
     /// The node's clients are answered by its own server from then on, and peers choose other nodes. `baton undrain`
@@ -333,6 +334,19 @@ pub struct Query {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A changed cluster file.
+#[derive(Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    pub query: Query,
+    /// Change nothing: say which fields differ from what is in force, and whether the file would be refused
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: look at this file, as if it were in the cluster file's place
+    #[arg(value_name = "CLUSTER.yaml", requires = "dry_run")]
+    pub file: Option<PathBuf>,
 }
 
 /// Show the connections the daemon knows, with their state and the rule that decided

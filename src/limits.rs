@@ -214,6 +214,11 @@ pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
 pub const RECORDING_BUFFER_BYTES: usize = 1 << 20;
 /// Octets of a capture that wait for the reader of a pipe; more end the recording.
 pub const RECORDING_UNREAD_BYTES_MAX: usize = 8 << 20;
+/// Targets of `by: locality` whose nodes are remembered, of all services together: some 100 octets each, and more than a
+/// server's cache has files that are worth the name. The one that was not asked for the longest is forgotten first.
+pub const LOCALITY_TARGETS_MAX: usize = 131_072;
+/// Nodes that may serve one target of `by: locality` together. One that needs more needs no locality.
+pub const LOCALITY_REPLICAS_MAX: usize = 8;
 /// Events of one wake; more wait for the next.
 pub const EVENTS_PER_WAKE: usize = 256;
 
@@ -222,22 +227,40 @@ pub mod cluster_file {
     use std::ops::RangeInclusive;
     use std::time::Duration;
 
-    /// A cluster file is written by people; more than this is not one.
-    pub const FILE_BYTES_MAX: usize = 1 << 20;
+    /// Room for as many rules as there may be; more is hardly a cluster file.
+    pub const FILE_BYTES_MAX: usize = 4 << 20;
     /// A node is an index of 16 bits, and every node keeps a session with every other.
     pub const NODES_MAX: usize = 512;
     /// Services are looked up by address, so their number costs nothing but memory.
     pub const SERVICES_MAX: usize = 256;
-    /// Rules are tried in turn: this many take some tens of microseconds.
-    pub const RULES_MAX: usize = 1_000;
+    /// Rules are found by host and path, so that their number costs nothing but memory and the time to read them: this
+    /// many take some tens of milliseconds.
+    pub const RULES_MAX: usize = 10_000;
+    /// Matchers compared to find rules that can never match, some tens of milliseconds: beyond, nobody is warned.
+    pub const COVERING_COMPARISONS_MAX: usize = 1_000_000;
     /// Values of one matcher, likewise tried in turn.
     pub const ALTERNATIVES_MAX: usize = 256;
     /// How deep `any`, `all` and `not` may be nested in `when`: people do not follow more, and walking it recurses.
     pub const CONDITION_DEPTH_MAX: usize = 4;
     /// Matchers of one rule, its nested conditions together: what one comparison may cost.
     pub const CONDITIONS_MAX: usize = 256;
-    /// Every failed candidate costs a round trip of the handoff's time.
+    /// Every failed candidate costs a round trip of the handoff's time. Of more members of a `send_to` that has `by`, this many
+    /// are asked.
     pub const TARGETS_MAX: usize = 16;
+    /// `weight`: nobody needs finer shares; 0 takes a node out of a choice.
+    pub const WEIGHT: RangeInclusive<u64> = 0..=1_000;
+    /// `bound` of a hash, in hundredths: at 1 every connection but the first would be passed on, and from 100 on it bounds nothing.
+    pub const BOUND: RangeInclusive<u32> = 101..=10_000;
+    /// `low` and `high` of `locality`, in connections: a million is no limit.
+    pub const LOCALITY_LOAD: RangeInclusive<u64> = 1..=1_000_000;
+    /// `low`: what keeps the servers that LARD was written for busy (Pai et al., ASPLOS 1998).
+    pub const LOCALITY_LOW_DEFAULT: u32 = 25;
+    /// `high`: what makes connections wait there for long (the same).
+    pub const LOCALITY_HIGH_DEFAULT: u32 = 65;
+    /// `decay`: below a second sets of nodes come and go with every burst; a day is for ever.
+    pub const LOCALITY_DECAY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    /// `decay`: likewise.
+    pub const LOCALITY_DECAY_DEFAULT: Duration = Duration::from_secs(20);
     /// Names of nodes travel in every control session's greeting.
     pub const NAME_BYTES_MAX: usize = 63;
     /// Rule names appear in log lines.

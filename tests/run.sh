@@ -121,6 +121,7 @@ scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-downlo
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
 alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
 scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
+scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
 every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh

@@ -51,7 +51,7 @@ use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payl
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Target};
+use crate::policy::{Decision, Examination, Finally, Mode, Order};
 use crate::rewrite::{Flags, Segment, SegmentSpec, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -81,6 +81,8 @@ struct Connection {
     flow: FlowKey,
     serial: u64,
     rule: Option<Rc<str>>,
+    /// Who was asked to serve it, or does.
+    asked: Option<NodeId>,
     /// What is noted for the connection log, if there is one.
     story: Option<Box<Story>>,
     guard: Guard,
@@ -178,8 +180,9 @@ struct Undecided {
 #[derive(Clone, Debug)]
 struct Pending {
     undecided: Undecided,
-    targets: Vec<Target>,
+    order: Order,
     next: usize,
+    finally: Finally,
     deadline: Instant,
     /// When the policy decided.
     decided: Instant,
@@ -190,6 +193,8 @@ struct Pending {
 enum Securing {
     Park(Undecided),
     Commit(Offered),
+    /// Nobody may serve it: the kernel's half goes without a guard, since the client is told that it is over.
+    Reset(Undecided),
 }
 
 #[derive(Clone, Debug)]
@@ -238,6 +243,7 @@ impl Btcp {
             flow,
             serial,
             rule: None,
+            asked: None,
             story: None,
             guard,
             since: now,
@@ -248,7 +254,19 @@ impl Btcp {
         slot
     }
 
+    /// Notes who was asked to serve a connection, or that nobody is: nodes are compared by how many they have.
+    fn assign(&mut self, slot: usize, to: Option<NodeId>, ctx: &mut Context) {
+        let before = std::mem::replace(&mut self.connections[slot].asked, to);
+        if let Some(peer) = before.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_sub(1);
+        }
+        if let Some(peer) = to.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_add(1);
+        }
+    }
+
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
+        self.assign(slot, None, ctx);
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
@@ -296,7 +314,7 @@ impl Btcp {
                 State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
                 State::Handshake(_)
                 | State::Undecided(_)
-                | State::Securing(Securing::Park(_))
+                | State::Securing(Securing::Park(_) | Securing::Reset(_))
                 | State::Releasing(_)
                 | State::Lost
                 | State::Moving => (None, Treatment::Inspect),
@@ -338,7 +356,8 @@ impl State {
         match self {
             Self::Undecided(undecided) => Some(undecided),
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
-            Self::Securing(Securing::Park(undecided)) | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
+            Self::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
+            | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
             Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }

@@ -324,6 +324,7 @@ impl Engine {
         let removed: BTreeSet<Endpoint> = before.own_frontends().into_iter().filter(|frontend| !own.contains(frontend)).collect();
         self.ctx.retired.extend(removed.iter().map(|frontend| (*frontend, (Rc::clone(&before), now))));
         self.utcp.forget_policy();
+        self.ctx.chooser.keep(self.ctx.policy.services.iter().flat_map(|service| service.choices()));
         self.btcp.retire(&removed, &mut self.ctx, now);
         self.settle(now);
         self.btcp.reconsider(&mut self.ctx, now);
@@ -429,7 +430,7 @@ impl Engine {
             ("commits_unsettled", back.applied),
             ("first_flight_bytes", self.ctx.first_flight_bytes),
         ];
-        let mut list = self.ctx.counters.list();
+        let mut list = self.ctx.counters.list(&self.ctx.policy.nodes);
         list.extend(self.ctx.chronicle.outcomes().map(|((service, rule, server, outcome), count)| {
             let node = server.and_then(|server| self.ctx.policy.nodes.get(usize::from(server.0)));
             let node = node.map_or("", |node| node.name.as_str());

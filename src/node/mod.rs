@@ -1,7 +1,8 @@
 //! The shell: one thread, one mio loop, all file descriptors. Decides nothing about connections.
 //!
 //! The law of the loop ([`wake`]): read the clock once, give the engine one input, do everything it says until it says
-//! nothing more, then the next input; so many inputs of each source per wake. Everything that reaches the engine or
+//! nothing more, then the next input; so many inputs of each source per wake; deadlines after what came before them
+//! ([`overdue`]). Everything that reaches the engine or
 //! leaves it passes through [`outputs`].
 
 mod clock;

@@ -25,7 +25,8 @@ impl Node {
             Request::Peers => Reply::Peers(self.peers(now)),
             Request::Flows { limit } => Reply::Flows(self.flows(limit, now)),
             Request::Stats => Reply::Stats(self.samples(now).into_iter().collect()),
-            Request::Reload => self.reload("baton reload", now),
+            Request::Reload { dry_run: true, file } => Reply::Rehearsed(self.rehearse(file)),
+            Request::Reload { dry_run: false, .. } => self.reload("baton reload", now),
             Request::Drain => self.set_draining(true, now),
             Request::Undrain => self.set_draining(false, now),
             Request::Stop { timeout_seconds } => {

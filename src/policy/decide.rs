@@ -1,11 +1,12 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
-use super::inspect::Reading;
-use super::rule::DEFAULT_RULE;
+use super::choice::Choice;
+use super::inspect::{Content, Reading};
+use super::rule::Rule;
 use super::subject::{Origin, Subject};
 use super::truth::{Truth, Unknown};
-use super::{Protocol, Service};
+use super::{Mode, Protocol, Service};
 use crate::flow::NodeId;
 use std::rc::Rc;
 
@@ -14,8 +15,10 @@ use std::rc::Rc;
 pub struct Decision {
     /// Name of the rule, or `default`.
     pub rule: Rc<str>,
-    /// Tried in order; when all fail (or the list is empty) the local server answers.
-    pub targets: Vec<Target>,
+    /// Who may answer, and how one of them is chosen.
+    pub choice: Rc<Choice>,
+    /// What it goes by in what the client sent, as a hash; none if it goes by nothing.
+    pub key: Option<u64>,
     /// Why the rules were not asked, if they were not because of what the client sent. To be counted by its label.
     pub note: Option<Ambiguity>,
 }
@@ -36,6 +39,23 @@ impl Target {
             Self::Local => None,
             Self::Node(node) => Some(node),
         }
+    }
+}
+
+impl Decision {
+    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
+        Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
+    }
+
+    /// The local server, whatever the policy says.
+    pub fn local(rule: Rc<str>) -> Self {
+        Self { rule, choice: Rc::new(Choice::local()), key: None, note: None }
+    }
+
+    /// Those who may answer, in the order of the file.
+    pub fn targets(&self) -> Vec<Target> {
+        self.choice.targets()
     }
 }
 
@@ -61,18 +81,29 @@ impl Service {
     pub(super) fn judge(&self, reading: &Reading<'_>, origin: Origin) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
-            Reading::Unclear(why) => self.unclear(*why),
+            Reading::Unclear(why) => self.unclear(*why, origin),
             Reading::Clear(content) => self.by_rules(&Subject::new(content, origin, &self.pointers)),
         }
     }
 
-    fn unclear(&self, why: Ambiguity) -> Examination {
-        Examination::Decided(Decision { note: Some(why), ..self.by_default() })
+    fn unclear(&self, why: Ambiguity, origin: Origin) -> Examination {
+        Examination::Decided(Decision { note: Some(why), ..self.by_default(origin) })
     }
 
-    /// What the default says: for clients that say nothing, too much, or something unreadable.
-    pub fn by_default(&self) -> Decision {
-        Decision { rule: Rc::from(DEFAULT_RULE), targets: self.default.clone(), note: None }
+    /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
+    /// the request, it goes by the client's address.
+    pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
+        Decision::new(&self.default, None, origin.into())
+    }
+
+    /// Whether decisions are acted on.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Every choice of its rules and its default.
+    pub fn choices(&self) -> impl Iterator<Item = &Choice> {
+        self.rules.iter().chain([&self.default]).map(|rule| &*rule.choice)
     }
 
     /// The port this node's application listens on for handed-off connections.
@@ -93,18 +124,35 @@ impl Service {
 
     /// The first rule that matches.
     pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
-        for rule in &self.rules {
-            match rule.when.holds(subject) {
-                Truth::Yes => {
-                    let decision = Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
-                    return Examination::Decided(decision);
+        let mut first: Option<(u32, &Rule, Truth)> = None;
+        self.index.candidates(subject, |positions| {
+            for position in positions.iter().copied().take_while(|position| first.is_none_or(|(first, ..)| *position < first)) {
+                let Some(rule) = usize::try_from(position).ok().and_then(|position| self.rules.get(position)) else { break };
+                let truth = rule.holds(subject);
+                if settles(truth) {
+                    first = Some((position, rule, truth));
+                    break;
                 }
-                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
-                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why),
-                Truth::No | Truth::Unknown(Unknown::Forever) => {}
             }
+        });
+        match first {
+            Some((_, rule, Truth::Yes)) => self.decided(rule, subject),
+            Some((.., Truth::Unknown(Unknown::SoFar))) => Examination::NeedMore,
+            Some((.., Truth::Unknown(Unknown::Ambiguous(why)))) => self.unclear(why, subject.origin),
+            Some((.., Truth::No | Truth::Unknown(Unknown::Forever))) | None => self.decided(&self.default, subject),
         }
-        Examination::Decided(self.by_default())
+    }
+
+    fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
+        Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin))
+    }
+}
+
+/// Whether the rules behind one whose conditions are so have no say.
+pub(super) fn settles(truth: Truth) -> bool {
+    match truth {
+        Truth::Yes | Truth::Unknown(Unknown::SoFar | Unknown::Ambiguous(_)) => true,
+        Truth::No | Truth::Unknown(Unknown::Forever) => false,
     }
 }
 
@@ -164,9 +212,9 @@ mod tests {
     fn an_unclear_request_goes_to_the_default_and_says_why() {
         let decision = decide("GET /images/../x HTTP/1.0", FAR);
         assert_eq!((&*decision.rule, decision.note), ("default", Some(Ambiguity::PathDots)));
-        assert_eq!(decision.targets, [Target::Local]);
+        assert_eq!(decision.targets(), [Target::Local]);
         let clear = decide("GET / HTTP/1.0", FAR);
-        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default()));
+        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default(None)));
     }
 
     #[test]

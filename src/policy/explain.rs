@@ -1,10 +1,10 @@
 //! Why a connection would be routed as it would be, for `baton explain`. The code that routes does the work; it is only
 //! asked to tell.
 
+use super::decide::settles;
 use super::inspect::{Content, Reading};
 use super::subject::{Origin, Subject};
-use super::truth::{Truth, Unknown};
-use super::{Ambiguity, Decision, Examination, Hello, Protocol, Service};
+use super::{Ambiguity, Decision, Examination, Hello, KeySeen, Protocol, Service};
 use std::rc::Rc;
 
 /// How an examination came out.
@@ -14,6 +14,8 @@ pub struct Explanation {
     pub examination: Examination,
     /// What decides in the end: if more bytes are needed and none come, the default.
     pub decision: Decision,
+    /// What the choice goes by, if it goes by anything.
+    pub key: Option<KeySeen>,
     /// What the rules were compared with, by the names of conditions; empty if the bytes are nothing
     /// complete and clear.
     pub request: Vec<(&'static str, Option<String>)>,
@@ -79,22 +81,27 @@ impl Service {
         let examination = self.judge(reading, origin);
         let decision = match &examination {
             Examination::Decided(decision) => decision.clone(),
-            Examination::NeedMore => self.by_default(),
+            Examination::NeedMore => self.by_default(origin),
         };
         let (request, tried) = match reading {
             Reading::Clear(content) => (content.attributes(origin), self.tried(&Subject::new(content, origin, &self.pointers))),
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
-        Explanation { examination, decision, request, tried }
+        let read = match (&examination, reading) {
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            _ => None,
+        };
+        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        Explanation { examination, decision, key, request, tried }
     }
 
     /// The rules one after the other, up to the first that matches or that cannot be told about yet.
     fn tried(&self, subject: &Subject<'_>) -> Vec<Tried> {
         let mut tried = Vec::new();
         for rule in &self.rules {
-            let unmet = rule.when.mismatch(subject);
-            let is_last = !matches!(rule.when.holds(subject), Truth::No | Truth::Unknown(Unknown::Forever));
-            tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.when.to_string(), unmet });
+            let unmet = rule.mismatch(subject);
+            let is_last = settles(rule.holds(subject));
+            tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.conditions(), unmet });
             if is_last {
                 break;
             }

@@ -4,10 +4,11 @@
 //! field that a later version adds must be left out of that text when it has the value that earlier versions implied:
 //! then nodes of both versions still agree.
 
+use super::choice::{By, Choice, Otherwise};
 use super::file::ClusterFile;
 use super::matchers::{self, Matcher};
 use super::when::{Condition, When};
-use super::{Protocol, Service, Target};
+use super::{Mode, Protocol, Service, Target};
 use std::fmt::{self, Write as _};
 
 /// A hash of what a cluster file means: files that differ only in comments, spelling, the order of nodes, services or
@@ -44,12 +45,20 @@ fn write_meaning(file: &ClusterFile, text: &mut String) -> fmt::Result {
 
 fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fmt::Result {
     let name = |id: crate::flow::NodeId| file.nodes.get(usize::from(id.0)).map_or("", |node| &node.name);
-    let targets = |targets: &[Target]| -> Vec<String> {
-        let target = |target: &Target| match target {
-            Target::Local => "local".to_owned(),
-            Target::Node(id) => format!("node {}", name(*id)),
-        };
-        targets.iter().map(target).collect()
+    let target = |target: &Target| match target {
+        Target::Local => "local".to_owned(),
+        Target::Node(id) => format!("node {}", name(*id)),
+    };
+    let targets = |choice: &Choice| -> Vec<String> { choice.targets().iter().map(target).collect() };
+    let how = |choice: &Choice, text: &mut String| -> fmt::Result {
+        if choice.by != By::Order {
+            let weights: Vec<u32> = choice.members.iter().map(|member| member.weight).collect();
+            writeln!(text, "by {} {weights:?}", choice.by.spelt())?;
+        }
+        if choice.otherwise != Otherwise::DEFAULT {
+            writeln!(text, "otherwise {}", choice.otherwise.word())?;
+        }
+        Ok(())
     };
     writeln!(text, "service {:?}", service.name)?;
     if service.inspect != Protocol::Http {
@@ -69,10 +78,18 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
         writeln!(text, "server {:?} {port}", name(*node))?;
     }
     for rule in &service.rules {
-        writeln!(text, "rule {:?} {:?}", rule.name, targets(&rule.targets))?;
+        writeln!(text, "rule {:?} {:?}", rule.name, targets(&rule.choice))?;
+        how(&rule.choice, text)?;
+        if let Some(canary) = &rule.canary {
+            writeln!(text, "canary {canary}")?;
+        }
         write_when(&rule.when, text)?;
     }
-    writeln!(text, "default {:?}", targets(&service.default))
+    if service.mode != Mode::Route {
+        writeln!(text, "mode observe")?;
+    }
+    writeln!(text, "default {:?}", targets(&service.default.choice))?;
+    how(&service.default.choice, text)
 }
 
 /// The matchers of the first version stand in fixed places, also those that were not given; all others only where they

@@ -7,8 +7,10 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
+//! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
+//! | `difference` | what two files say differently |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
@@ -17,7 +19,7 @@
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
-//! | `subject`, `decide` | what rules are compared with; which one matches |
+//! | `subject`, `index`, `decide` | what rules are compared with; which may match, and which one does |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -25,10 +27,12 @@ mod ambiguity;
 mod auto;
 mod body;
 mod check;
+mod choice;
 mod cluster;
 mod compile;
 mod condition;
 mod decide;
+mod difference;
 mod explain;
 mod expression;
 mod file;
@@ -37,6 +41,9 @@ mod hpack;
 mod http;
 mod http2;
 mod huffman;
+mod index;
+#[cfg(test)]
+mod index_tests;
 mod inspect;
 mod json;
 mod matchers;
@@ -61,8 +68,10 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
+pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
+pub use difference::{Difference, differences};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
@@ -74,6 +83,7 @@ pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A node of the cluster file.
@@ -126,8 +136,30 @@ pub struct Service {
     pub handoff_timeout: Duration,
     /// Tried in order.
     rules: Vec<rule::Rule>,
+    /// Finds those that may match.
+    index: Rc<index::Index>,
     /// The JSON fields they ask for; sorted.
     pointers: Vec<json::Pointer>,
-    /// Where connections go that no rule matches.
-    default: Vec<Target>,
+    /// Where connections go that no rule matches: a rule without conditions.
+    default: rule::Rule,
+    mode: Mode,
+}
+
+/// Whether decisions are acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    Route,
+    /// They are counted, and the local server answers.
+    Observe,
+}
+
+impl Mode {
+    /// The word for it in the cluster file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Observe => "observe",
+        }
+    }
 }

@@ -22,6 +22,27 @@ impl Btcp {
         }
     }
 
+    /// Nobody may serve it, as the policy says. The kernel is asked first, as before a commit: what it has gone on with it
+    /// serves.
+    pub(super) fn refuse(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        match undecided.kernel {
+            KernelHalf::SynReceived => {
+                let flow = connection.flow;
+                connection.state = State::Securing(Securing::Reset(undecided));
+                ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
+            }
+            KernelHalf::Purged => self.refuse_purged(slot, &undecided, ctx, now),
+        }
+    }
+
+    /// The same of one that only BTCP knows: a RST in the front-end's sequence space, where the client expects the next octet.
+    pub(super) fn refuse_purged(&mut self, slot: usize, undecided: &Undecided, ctx: &mut Context, now: Instant) {
+        ctx.first_flight_bytes -= undecided.flight.held_bytes();
+        ctx.counters.resets_by_policy += 1;
+        self.reset_unserved(slot, undecided.client, ctx, now);
+    }
+
     /// Nobody has served the connection, and nobody can.
     pub(super) fn reset_unserved(&mut self, slot: usize, client: ClientView, ctx: &mut Context, now: Instant) {
         self.count_outcome(slot, None, Outcome::Reset, ctx);
@@ -31,6 +52,7 @@ impl Btcp {
     }
 
     fn reset_client(&mut self, slot: usize, client: Option<ClientView>, ctx: &mut Context, now: Instant) {
+        self.assign(slot, None, ctx);
         let connection = &mut self.connections[slot];
         ctx.counters.resets += 1;
         if let Some(client) = client {
@@ -47,7 +69,7 @@ impl Btcp {
         let flow = self.connections[slot].flow;
         let mut undecided = match self.connections[slot].state.take() {
             State::Undecided(undecided)
-            | State::Securing(Securing::Park(undecided))
+            | State::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
             | State::Releasing(Releasing { undecided, .. }) => undecided,
             State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                 self.by_handoff.remove(&offered.id);

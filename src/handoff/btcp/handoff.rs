@@ -26,13 +26,14 @@ impl Btcp {
         ctx.say(to, Message::Offer(Box::new(offer)));
         // The time left is shared among the peers that can still be asked; the local server's share comes on top, and it
         // has nobody to make room for.
-        let peers_left = 1 + pending.targets.iter().skip(pending.next).filter(|target| matches!(target, Target::Node(_))).count();
+        let peers_left = 1 + pending.order.as_slice().iter().skip(pending.next).filter(|node| **node != ctx.node).count();
         let share = pending.deadline.saturating_duration_since(now) / u32::try_from(peers_left).unwrap_or(u32::MAX);
         let least = if to == ctx.node { limits::DELIVERY_PATIENCE } else { limits::REPLAY_DEADLINE };
         let deadline = now + share.max(least + limits::REPLAY_DEADLINE / 4);
         self.by_handoff.insert(id, slot);
         connection.since = now;
         connection.state = State::Offered(Offered { pending, id, to, offered_bytes });
+        self.assign(slot, Some(to), ctx);
         self.set_alarm(slot, deadline, ctx);
     }
 
@@ -117,6 +118,7 @@ impl Btcp {
         ctx: &mut Context,
         now: Instant,
     ) {
+        self.assign(slot, None, ctx);
         ctx.counters.fall_back(reason);
         self.note_fallback(slot, Some(candidate), reason);
         ctx.remark(candidate, |name| format!("{name} does not take it: {}", reason.label()));
@@ -172,6 +174,7 @@ impl Btcp {
         }
         self.tell(slot, Some(from), outcome, End::Closed, ctx);
         self.by_handoff.remove(&id);
+        self.assign(slot, None, ctx);
         let connection = &mut self.connections[slot];
         connection.state = State::Lingering(from);
         connection.since = now;

@@ -32,7 +32,7 @@ impl Btcp {
             KernelHalf::SynReceived => self.release(slot, undecided, ctx),
             KernelHalf::Purged => {
                 let node = ctx.node;
-                let pending = Pending { undecided, next: pending.targets.len(), deadline: now, ..pending };
+                let pending = Pending { undecided, order: Order::EMPTY, deadline: now, ..pending };
                 self.offer(slot, node, pending, ctx, now);
             }
         }

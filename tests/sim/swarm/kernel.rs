@@ -3,6 +3,9 @@
 
 use super::super::host::{Host, find_socket, socket_state};
 use super::super::requests::Requests;
+use super::ecn::Ecn;
+use super::errors::{self, TooBig};
+use super::path::Paths;
 use baton::flow::Endpoint;
 use baton::handoff::SocketState;
 use baton::rewrite::{Client, Flags, Leg, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
@@ -54,6 +57,8 @@ pub struct Kernel {
     pub dropped: BTreeMap<&'static str, u64>,
     /// Odd things that were taken as Linux takes them.
     pub odd: BTreeMap<&'static str, u64>,
+    pub ecn: Ecn,
+    paths: Paths,
     requests: Requests,
     receive_bytes: usize,
     serial: u64,
@@ -99,6 +104,8 @@ impl Kernel {
             gives_cookies,
             dropped: BTreeMap::new(),
             odd: BTreeMap::new(),
+            ecn: Ecn::default(),
+            paths: Paths::default(),
             requests: Requests::default(),
             receive_bytes,
             serial: 0,
@@ -112,6 +119,9 @@ impl Kernel {
 
     /// A packet for this host's TCP.
     pub fn receive(&mut self, packet: Vec<u8>, now: u64) {
+        if errors::is_icmp(&packet) {
+            return self.hear_error(&packet);
+        }
         let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { return self.drop("malformed") };
         if !segment.checksums_are_right() {
             return self.drop("checksum");
@@ -123,6 +133,7 @@ impl Kernel {
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             return self.receive_syn(index.zip(state), &segment, packet.clone(), now);
         }
+        self.ecn.inward::<ToServerWire>(&packet);
         match index.zip(state) {
             Some((index, State::SynReceived)) => {
                 if flags.contains(Flags::RST) {
@@ -171,6 +182,32 @@ impl Kernel {
             }
             None => self.feed(packet, now),
         }
+    }
+
+    /// An ICMP error. Only who could have seen the packet knows its sequence number (RFC 5927, section 4; `tcp_v4_err`).
+    fn hear_error(&mut self, packet: &[u8]) {
+        let interface = &self.host.interface;
+        let is_own = |address: IpAddr| interface.has_ip_addr(address) || super::world::is_alias(address);
+        let what = match errors::read(packet, is_own) {
+            None => "errors that are none",
+            Some(TooBig { source, destination, seq, mtu }) => match self.find(source, destination) {
+                None => "errors about nothing",
+                Some(index) => {
+                    let known = &self.connections[index];
+                    let next = known.said.map(|said| said.next);
+                    let seq = Seq::<Wire>::new(seq);
+                    let is_after = known.heard.is_none_or(|(heard, _)| seq.since(&heard) >= 0);
+                    if !is_after || next.is_none_or(|next| next.since(&seq) < 0) {
+                        "errors outside the window"
+                    } else if self.paths.lower(destination.address, mtu) {
+                        "path MTUs lowered"
+                    } else {
+                        "errors again"
+                    }
+                }
+            },
+        };
+        *self.odd.entry(what).or_default() += 1;
     }
 
     /// A segment as Linux takes it, where smoltcp does otherwise.
@@ -246,6 +283,7 @@ impl Kernel {
         if self.queue_is_full {
             return self.drop("accept queue full");
         }
+        self.ecn.inward::<ToServerWire>(&packet);
         let handle = self.host.add_own_socket(self.receive_bytes);
         let socket = self.host.sockets.get_mut::<Socket>(handle);
         socket.set_timeout(Some(PATIENCE));
@@ -364,10 +402,11 @@ impl Kernel {
                 }
                 advance_bare::<ToClientWire>(&mut packet, next);
             }
+            self.ecn.outward::<ToClientWire>(&mut packet);
             if is_syn_ack {
                 self.requests.hear(&packet, now);
             }
-            sent.push(packet);
+            sent.extend(self.paths.fit(packet));
         }
         sent
     }
