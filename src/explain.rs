@@ -318,10 +318,12 @@ pub fn text(answer: &Answer) -> String {
         None => writeln!(text, "arrives  nowhere: {service} has no front-end address on node {node}"),
     };
     if let Some(request) = &answer.request {
-        let shown = ["method", "host", "path", "sni", "alpn"].into_iter().filter_map(|name| {
-            let value = request.get(name)?.as_deref().unwrap_or("none");
-            Some(format!("{name} {}", printable(value)))
-        });
+        let shown = ["method", "host", "path", "sni", "alpn", "tls_version", "ech", "command", "key", "bytes"]
+            .into_iter()
+            .filter_map(|name| {
+                let value = request.get(name)?.as_deref().unwrap_or("none");
+                Some(format!("{name} {}", printable(value)))
+            });
         let _ = writeln!(text, "request  {}", shown.collect::<Vec<_>>().join(", "));
     }
     let _ = writeln!(

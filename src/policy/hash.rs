@@ -64,6 +64,9 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
     if service.inspect != Protocol::Http {
         writeln!(text, "inspect {}", service.inspect.word())?;
     }
+    if !service.proxies.is_empty() {
+        writeln!(text, "proxies {:?}", service.proxies.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    }
     for time in [service.inspect_timeout, service.silence_timeout, service.handoff_timeout] {
         writeln!(text, "time {}", time.as_nanos())?;
     }

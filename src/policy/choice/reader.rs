@@ -269,13 +269,15 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
         }
     };
     let inspect = recipients.context.inspect?;
-    if let Some(protocol) = key.protocol().filter(|protocol| *protocol != inspect) {
+    if let Some(protocol) = key.protocol().filter(|protocol| !inspect.knows(*protocol)) {
         let message = format!("`{key}` can never be known: the service has `inspect: {}`", inspect.word());
         let own = match inspect {
-            Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME`",
-            Protocol::Tls => "`sni`",
+            Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME` or ",
+            Protocol::Tls => "`sni` or ",
+            Protocol::Redis => "`key` or ",
+            Protocol::Raw | Protocol::Auto => "",
         };
-        let remedy = format!("go by {own} or `client` here, or write `inspect: {}` in the service", protocol.word());
+        let remedy = format!("go by {own}`client` here, or write `inspect: {}` in the service", protocol.word());
         problems.error(&field.place, message, remedy);
         return None;
     }
