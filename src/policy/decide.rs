@@ -135,25 +135,41 @@ impl Service {
 
     /// The first rule that matches.
     pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
-        for rule in &self.rules {
-            match rule.holds(subject) {
-                Truth::Yes => return self.by_rule(rule, subject),
-                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
-                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why, subject.origin),
-                Truth::No | Truth::Unknown(Unknown::Forever) => {}
+        let mut first: Option<(u32, &Rule, Truth)> = None;
+        self.index.candidates(subject, |positions| {
+            for position in positions.iter().copied().take_while(|position| first.is_none_or(|(first, ..)| *position < first)) {
+                let Some(rule) = usize::try_from(position).ok().and_then(|position| self.rules.get(position)) else { break };
+                let truth = rule.holds(subject);
+                if settles(truth) {
+                    first = Some((position, rule, truth));
+                    break;
+                }
             }
+        });
+        match first {
+            Some((_, rule, Truth::Yes)) => self.decided(rule, subject),
+            Some((.., Truth::Unknown(Unknown::SoFar))) => Examination::NeedMore,
+            Some((.., Truth::Unknown(Unknown::Ambiguous(why)))) => self.unclear(why, subject.origin),
+            Some((.., Truth::No | Truth::Unknown(Unknown::Forever))) | None => self.decided(&self.default, subject),
         }
-        self.by_rule(&self.default, subject)
     }
 
     /// What a rule decides that matches.
-    fn by_rule(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
+    fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
         match Decision::new(rule, subject) {
             Ok(decision) => Examination::Decided(decision),
             Err(Unknown::SoFar) => Examination::NeedMore,
             Err(Unknown::Ambiguous(why)) => self.unclear(why, subject.origin),
             Err(Unknown::Forever) => Examination::Decided(Decision::unread(rule, subject.origin)),
         }
+    }
+}
+
+/// Whether the rules behind one whose conditions are so have no say.
+pub(super) fn settles(truth: Truth) -> bool {
+    match truth {
+        Truth::Yes | Truth::Unknown(Unknown::SoFar | Unknown::Ambiguous(_)) => true,
+        Truth::No | Truth::Unknown(Unknown::Forever) => false,
     }
 }
 

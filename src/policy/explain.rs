@@ -1,9 +1,9 @@
 //! Why a connection would be routed as it would be, for `baton explain`. The code that routes does the work; it is only
 //! asked to tell.
 
+use super::decide::settles;
 use super::inspect::{Content, Reading};
 use super::subject::{Origin, Subject};
-use super::truth::{Truth, Unknown};
 use super::{Ambiguity, Decision, Examination, Hello, KeySeen, Protocol, Service};
 use std::rc::Rc;
 
@@ -102,7 +102,7 @@ impl Service {
         let mut tried = Vec::new();
         for rule in &self.rules {
             let unmet = rule.mismatch(subject);
-            let is_last = !matches!(rule.holds(subject), Truth::No | Truth::Unknown(Unknown::Forever));
+            let is_last = settles(rule.holds(subject));
             tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.conditions(), unmet });
             if is_last {
                 break;

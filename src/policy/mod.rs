@@ -17,7 +17,7 @@
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
-//! | `subject`, `decide` | what rules are compared with; which one matches |
+//! | `subject`, `index`, `decide` | what rules are compared with; which may match, and which one does |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -38,6 +38,9 @@ mod hpack;
 mod http;
 mod http2;
 mod huffman;
+mod index;
+#[cfg(test)]
+mod index_tests;
 mod inspect;
 mod json;
 mod matchers;
@@ -74,6 +77,7 @@ pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A node of the cluster file.
@@ -122,6 +126,8 @@ pub struct Service {
     pub handoff_timeout: Duration,
     /// Tried in order.
     rules: Vec<rule::Rule>,
+    /// Finds those that may match.
+    index: Rc<index::Index>,
     /// The JSON fields they ask for; sorted.
     pointers: Vec<json::Pointer>,
     /// Where connections go that no rule matches: a rule without conditions.

@@ -2,6 +2,7 @@
 
 use super::choice::{self, Choice, Key, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::index::Index;
 use super::json::Pointer;
 use super::matchers::{Context, Matcher};
 use super::reader::{Field, Mapping};
@@ -65,9 +66,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     };
     let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
     let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, context };
-    let rules = match fields.optional("rules") {
+    let (rules, index) = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
-        None => Vec::new(),
+        None => (Vec::new(), Index::default()),
     };
     let default = match fields.optional("default") {
         Some(field) => choice::send_to(&field, DEFAULT_RULE, &recipients, problems),
@@ -98,6 +99,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
         pointers,
+        index: Rc::new(index),
         rules,
         default,
         mode,

@@ -54,6 +54,13 @@ kinds! {
     ForgedErrors => "forged-errors",
 }
 
+impl Kind {
+    /// Those that there were not from the beginning.
+    pub fn later() -> impl Iterator<Item = Self> {
+        Self::ALL[FIRST_KINDS..].iter().copied()
+    }
+}
+
 /// Something that happens to somebody.
 #[derive(Clone, Debug)]
 pub enum Fault {
