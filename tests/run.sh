@@ -45,6 +45,7 @@ scenario             150  netns-scripts/options-that-fall-back.sh
 scenario             150  netns-scripts/settings-of-three-kernels.sh
 scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
+scenario              60  netns-scripts/chooses-servers.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
 scenario             150  netns-scripts/killed-under-a-local-download.sh
 scenario             150  netns-scripts/restarted-under-local-requests.sh
