@@ -6,11 +6,12 @@ use crate::handoff::counters::{Counters, DropReason};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::notes::{Remarks, Why};
 use crate::handoff::timers::Timers;
+use crate::health::{Loads, NodeState};
 use crate::policy::{Policy, Service};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A peer as the engine knows it.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +44,8 @@ pub struct Context {
     pub frontend_addresses: BTreeSet<IpAddr>,
     /// By NodeId.
     pub peers: Vec<Peer>,
+    /// What all nodes say about their applications.
+    pub loads: Loads,
     /// What the engine originates.
     pub outputs: VecDeque<Output>,
     /// What this node says to itself when it is its own back-end.
@@ -67,6 +70,11 @@ pub struct Context {
     pub overlay_overhead: u16,
 }
 
+/// All services by name, and how slowly their servers start.
+pub fn slow_starts(policy: &Policy) -> impl Iterator<Item = (&str, Duration)> {
+    policy.services.iter().map(|service| (service.name.as_str(), service.slow_start))
+}
+
 /// What this node says to itself.
 #[derive(Clone, Debug)]
 pub enum Loopback {
@@ -89,6 +97,7 @@ impl Context {
                 .map(|frontend| (frontend, (Rc::clone(&policy), now)))
                 .collect(),
             frontend_addresses: policy.own_frontends().iter().map(|frontend| frontend.address).collect(),
+            loads: Loads::new(config.node, peers.len(), slow_starts(&policy)),
             policy,
             peers,
             outputs: VecDeque::new(),
@@ -163,6 +172,16 @@ impl Context {
             IpAddr::V6(_) => 40 + 20,
         };
         self.mtu.saturating_sub(self.overlay_overhead).saturating_sub(headers).max(536)
+    }
+
+    /// What a choice needs to know about a node in a service.
+    pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
+        let state = self.loads.state(service, node, now);
+        if node == self.node {
+            return NodeState { draining: self.draining, full: !self.has_room(), ..state };
+        }
+        let (up, draining) = self.peer(node).map_or((false, false), |peer| (peer.up, peer.draining));
+        NodeState { reachable: up, draining, ..state }
     }
 
     /// A peer, if it is one of the cluster.

@@ -1,6 +1,7 @@
 //! Counted reasons: every dropped packet and every fall-back has one. The names are metric labels.
 
 use crate::control::message::Refusal;
+use crate::health::Unfit;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -65,6 +66,14 @@ reasons! {
         PeerDown => "peer_down",
         /// The peer said it is draining before it was asked.
         PeerDraining => "peer_draining",
+        /// The peer said that its application is down.
+        PeerUnhealthy => "peer_unhealthy",
+        /// The peer said that its table of connections is full.
+        PeerFull => "peer_full",
+        /// Probes through the peer fail, and the cluster file says that this counts.
+        ProbeFailed => "probe_failed",
+        /// The local application is down, and the rule names others behind it.
+        LocalUnhealthy => "local_unhealthy",
         /// The back-end's kernel answered RST.
         RefusedApplicationDown => "refused_application_down",
         /// The back-end's kernel did not answer.
@@ -114,6 +123,18 @@ impl From<Refusal> for Fallback {
             Refusal::InUse => Self::RefusedInUse,
             Refusal::NotAServer => Self::RefusedNotAServer,
             Refusal::UnknownFrontend => Self::RefusedUnknownFrontend,
+        }
+    }
+}
+
+impl From<Unfit> for Fallback {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Unreachable => Self::PeerDown,
+            Unfit::Draining => Self::PeerDraining,
+            Unfit::Full => Self::PeerFull,
+            Unfit::Unhealthy => Self::PeerUnhealthy,
+            Unfit::ProbeFailed => Self::ProbeFailed,
         }
     }
 }

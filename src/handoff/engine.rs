@@ -2,13 +2,15 @@
 //! back-end. Must not know TCP states.
 
 use crate::control::message::{Epoch, Message};
+use crate::control::report::{Report, Told};
 use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::btcp::Btcp;
-use crate::handoff::context::{Context, Loopback};
+use crate::handoff::context::{Context, Loopback, slow_starts};
 use crate::handoff::counters::DropReason;
 use crate::handoff::notes::Why;
 use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::Utcp;
+use crate::health::NodeState;
 use crate::policy::Policy;
 use crate::rewrite::{Flags, Malformed, Offload, Segment, ToServerWire, icmp};
 use std::collections::BTreeSet;
@@ -258,6 +260,8 @@ impl Engine {
         let Some(state) = self.ctx.peer_mut(peer) else { return };
         match event {
             PeerEvent::Up(epoch) => {
+                self.ctx.loads.come_up(peer, false);
+                let Some(state) = self.ctx.peer_mut(peer) else { return };
                 let born_anew = state.epoch.is_some_and(|before| before != epoch);
                 state.up = true;
                 state.epoch = Some(epoch);
@@ -269,11 +273,42 @@ impl Engine {
             }
             PeerEvent::Down => {
                 state.up = false;
+                self.ctx.loads.go_down(peer, now);
                 self.btcp.handle_peer_down(peer, &mut self.ctx, now);
             }
             PeerEvent::Draining(draining) => state.draining = draining,
         }
         self.settle(now);
+    }
+
+    /// The session with a peer, which is up, has reports. Until the first nothing is known of its applications.
+    pub fn expect_reports(&mut self, peer: NodeId) {
+        self.ctx.loads.come_up(peer, true);
+    }
+
+    /// What a peer says about itself.
+    pub fn handle_report(&mut self, peer: NodeId, report: &Report, now: Instant) {
+        self.ctx.loads.hear(peer, report, now);
+    }
+
+    /// What this node's own checks say about its application, and how many connections that serves.
+    pub fn handle_own_health(&mut self, service: &str, told: Told, connections: u32, now: Instant) {
+        self.ctx.loads.hear_own(service, told, connections, now);
+    }
+
+    /// Whether probes through a peer fail and this counts.
+    pub fn handle_probe_verdict(&mut self, service: &str, peer: NodeId, failed: bool) {
+        self.ctx.loads.set_probe_failed(service, peer, failed);
+    }
+
+    /// What a choice knows about a node in a service.
+    pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
+        self.ctx.node_state(service, node, now)
+    }
+
+    /// Whether the table of connections is full.
+    pub fn is_full(&self) -> bool {
+        !self.ctx.has_room()
     }
 
     /// The result of [`Output::Guard`].
@@ -316,6 +351,7 @@ impl Engine {
             (&self.ctx.policy.nodes, self.ctx.node, &self.ctx.policy.aliases)
         );
         let before = std::mem::replace(&mut self.ctx.policy, policy);
+        self.ctx.loads.replace(slow_starts(&self.ctx.policy));
         let own = self.ctx.policy.own_frontends();
         self.ctx.frontend_addresses.extend(own.iter().map(|frontend| frontend.address));
         self.ctx.retired.retain(|frontend, _| !own.contains(frontend));

@@ -7,7 +7,9 @@
 mod clock;
 mod cluster;
 mod doctor;
+mod files;
 mod guards;
+mod health;
 mod host;
 mod listeners;
 mod listening;
@@ -51,7 +53,9 @@ mod token {
     pub const SIGNALS: mio::Token = mio::Token(2);
     pub const CLUSTER_FILE: mio::Token = mio::Token(3);
     pub const ADMIN_FIRST: usize = 4;
-    pub const CHANNEL_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    /// One for each service.
+    pub const HEALTH_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const CHANNEL_FIRST: usize = HEALTH_FIRST + crate::limits::cluster_file::SERVICES_MAX;
 }
 
 /// A started node: the host captures for it, and it must run.
@@ -73,6 +77,8 @@ pub struct Node {
     phase: stop::Phase,
     pulse: pulse::Pulse,
     listeners: listeners::Listeners,
+    applications: health::Applications,
+    files: files::Files,
     guards: guards::Guards,
     promises: promises::Promises,
     /// What the engine will be told as soon as it has nothing more to say.

@@ -4,7 +4,9 @@ use super::{Node, process, stop::Phase};
 use crate::admin::protocol::{self, Reply, Request, State};
 use crate::admin::server::ClientId;
 use crate::flow::NodeId;
+use crate::handoff::counters::Fallback;
 use crate::handoff::engine::FlowView;
+use crate::health::Health;
 use std::time::{Duration, Instant};
 
 impl Node {
@@ -44,7 +46,7 @@ impl Node {
         }
     }
 
-    fn name_of(&self, node: NodeId) -> String {
+    pub(super) fn name_of(&self, node: NodeId) -> String {
         self.policy.nodes.get(usize::from(node.0)).map_or_else(|| format!("#{}", node.0), |node| node.name.clone())
     }
 
@@ -69,7 +71,7 @@ impl Node {
             },
             peers: self.peers_up(),
             connections: self.connections(),
-            services: self.services(),
+            services: self.services(now),
         }
     }
 
@@ -93,7 +95,7 @@ impl Node {
         protocol::PeersUp { up, total: self.policy.nodes.len().saturating_sub(1) }
     }
 
-    fn services(&self) -> Vec<protocol::Service> {
+    fn services(&self, now: Instant) -> Vec<protocol::Service> {
         let own = self.policy.node;
         let services = self.policy.services.iter().map(|service| protocol::Service {
             name: service.name.clone(),
@@ -110,6 +112,11 @@ impl Node {
             application_port: service.server_port(own),
             application_listens: service.server_port(own).map(|_| self.listeners.problem_of(&service.name).is_none()),
             application_problem: self.listeners.problem_of(&service.name),
+            health: self.applications.view(&service.name).map(|view| protocol::Health {
+                state: word(view.health).to_owned(),
+                since_seconds: now.saturating_duration_since(view.since).as_secs(),
+                failure: view.failure,
+            }),
         });
         services.collect()
     }
@@ -130,6 +137,9 @@ impl Node {
                 draining: view.draining,
                 sessions: view.sessions,
                 warnings: self.promises.obstacles(view.peer, &self.policy),
+                cluster_file_hash: self.files.of(view.peer).map(|hash| hash.to_string()),
+                cluster_file_differs: self.files.of(view.peer).is_some_and(|hash| hash != self.policy.hash),
+                services: self.services_of(view.peer, now),
             }
         });
         let counters = self.overlay.counters();
@@ -144,6 +154,23 @@ impl Node {
                 receive_drops: counters.unknown + counters.forged + counters.replayed,
             },
         }
+    }
+
+    fn services_of(&self, peer: NodeId, now: Instant) -> Vec<protocol::PeerService> {
+        let served = self.policy.services.iter().filter(|service| service.server_port(peer).is_some());
+        served
+            .map(|service| {
+                let state = self.engine.node_state(&service.name, peer, now);
+                protocol::PeerService {
+                    service: service.name.clone(),
+                    health: word(state.health).to_owned(),
+                    connections: state.connections,
+                    ramp: state.ramp,
+                    passed_over: state.unfit().map(|unfit| Fallback::from(unfit).label().to_owned()),
+                    probe: None,
+                }
+            })
+            .collect()
     }
 
     fn flows(&self, limit: usize, now: Instant) -> protocol::Flows {
@@ -215,5 +242,13 @@ impl Node {
         let cpu = usage.cpu_seconds.and_then(serde_json::Number::from_f64);
         cpu.map(|seconds| stats.insert("process_cpu_seconds_total".to_owned(), seconds));
         stats
+    }
+}
+
+const fn word(health: Health) -> &'static str {
+    match health {
+        Health::Up => "up",
+        Health::Down => "down",
+        Health::Unknown => "unknown",
     }
 }

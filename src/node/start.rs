@@ -2,6 +2,8 @@
 
 use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster;
+use super::files::Files;
+use super::health::Applications;
 use super::host::Host;
 use super::listeners::{self, Listeners};
 use super::recording::Recording;
@@ -141,6 +143,8 @@ fn start_host(
         channel,
         overlay,
         listeners: Listeners::new(&policy, now),
+        applications: Applications::new(&policy, now),
+        files: Files::default(),
         policy,
         admin,
         signals,
@@ -165,6 +169,7 @@ fn start_host(
     }
     node.log_start();
     node.ask_listeners(now);
+    node.tell_health(now);
     node.settle(now);
     // Capture begins with this.
     let all_written = node.host.beat();

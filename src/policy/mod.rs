@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
-//! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
+//! | `cluster`, `service`, `health`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
@@ -26,6 +26,7 @@ mod decide;
 mod explain;
 mod file;
 mod hash;
+mod health;
 mod http;
 mod inspect;
 mod name;
@@ -48,6 +49,7 @@ pub use decide::{Decision, Examination, Target};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
+pub use health::{HealthCheck, HttpQuestion, ProbePlan, Question};
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
 pub use tls::Hello;
@@ -100,6 +102,12 @@ pub struct Service {
     pub silence_timeout: Duration,
     /// Bound of a whole handoff.
     pub handoff_timeout: Duration,
+    /// How long a server that has recovered gets less than its share.
+    pub slow_start: Duration,
+    /// How each node checks its own application; if it does.
+    pub health: Option<HealthCheck>,
+    /// How the way through each peer is probed; if it is.
+    pub probe: Option<ProbePlan>,
     /// Tried in order.
     rules: Vec<rule::Rule>,
     /// Where connections go that no rule matches.

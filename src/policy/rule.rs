@@ -32,6 +32,8 @@ pub(super) struct Recipients<'a> {
     pub(super) servers: Option<&'a [(NodeId, u16)]>,
     /// What rules can ask about; none likewise.
     pub(super) inspect: Option<Protocol>,
+    /// Whether a server can be known to be down before it is asked.
+    pub(super) is_checked: bool,
 }
 
 /// Reads the list of rules of a service.
@@ -125,9 +127,13 @@ pub(super) fn send_to(field: &Field<'_>, recipients: &Recipients<'_>, problems: 
                 problems.error(&item.place, message, "a server is tried once; remove one of them");
             }
             Some(target) => {
-                if targets.last() == Some(&Target::Local) {
+                if targets.last() == Some(&Target::Local) && !recipients.is_checked {
                     let message = format!("{} is never tried: the local server before it always answers", item.value.describe());
-                    problems.warning(&item.place, message, "put `local` last");
+                    problems.warning(
+                        &item.place,
+                        message,
+                        "put `local` last; with `health`, others follow it that answer while it is down",
+                    );
                 }
                 targets.push(target);
             }

@@ -5,7 +5,7 @@ use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, Recipients};
 use super::yaml::{Place, Value};
-use super::{Protocol, Service, Target};
+use super::{ProbePlan, Protocol, Service, Target, health};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub(super) struct ReadService {
     pub(super) frontend_places: Vec<(Endpoint, Place)>,
 }
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 16] = [
     "frontends",
     "servers",
     "inspect",
@@ -31,6 +31,9 @@ const KNOWN: [&str; 13] = [
     "forward",
     "return",
     "mode",
+    "health",
+    "slow_start",
+    "probe",
     "rules",
     "default",
 ];
@@ -38,7 +41,7 @@ const KNOWN: [&str; 13] = [
 /// Reads one service; what could be read of it even if something is wrong.
 pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
-    let fields = entry.mapping_without(&["health"], &KNOWN, problems)?;
+    let fields = entry.mapping(&KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
     let frontend_places =
         fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
@@ -51,11 +54,13 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
         check_local_servers(&frontends, servers, names, &field, problems);
     }
+    let health_field = fields.optional("health");
     let inspect = match fields.optional("inspect") {
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), inspect };
+    let recipients =
+        Recipients { service: entry.name, names, servers: servers.as_deref(), inspect, is_checked: health_field.is_some() };
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),
@@ -68,6 +73,16 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         .optional("inspect_bytes_max")
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
         .and_then(|bytes| usize::try_from(bytes).ok());
+    let health = health_field.as_ref().and_then(|field| health::health(field, problems));
+    let probe = match fields.optional("probe") {
+        Some(field) if health_field.is_none() => {
+            let remedy = "add `health:`, or leave `probe` out: without `health` nothing is probed";
+            problems.error(&field.place.key(), "a probe asks what `health` says, and there is no `health`", remedy);
+            None
+        }
+        Some(field) => health::probe(&field, problems),
+        None => health.as_ref().map(|_| ProbePlan::default()),
+    };
     let mut duration = |name: &str, bounds: RangeInclusive<Duration>, default: Duration| {
         fields.optional(name).and_then(|field| field.duration(bounds, problems)).unwrap_or(default)
     };
@@ -80,6 +95,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
+        slow_start: duration("slow_start", bounds::SLOW_START, Duration::ZERO),
+        health,
+        probe,
         rules,
         default: default.unwrap_or_else(|| vec![Target::Local]),
     };

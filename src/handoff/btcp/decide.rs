@@ -1,6 +1,7 @@
 //! Inspection and decision.
 
 use super::*;
+use crate::health::Health;
 
 impl Btcp {
     pub(super) fn examine(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
@@ -53,7 +54,8 @@ impl Btcp {
         ctx.remarks.say(|| format!("decided by rule {:?}", decision.rule));
         connection.rule = Some(decision.rule);
         connection.alarm.clear();
-        let pending = Pending { undecided, targets: decision.targets, next: 0, deadline: now + timeout };
+        let targets = unknown_last(decision.targets, |node| ctx.node_state(&service_name, node, now).health);
+        let pending = Pending { undecided, targets, next: 0, deadline: now + timeout };
         self.try_next(slot, pending, ctx, now);
     }
 
@@ -61,24 +63,52 @@ impl Btcp {
     pub(super) fn try_next(&mut self, slot: usize, mut pending: Pending, ctx: &mut Context, now: Instant) {
         while let Some(target) = pending.targets.get(pending.next).copied() {
             pending.next += 1;
-            let Target::Node(node) = target else { break };
-            if node == ctx.node {
-                break;
-            }
-            let passed_over = match ctx.peer(node) {
-                _ if ctx.draining => Some(Fallback::Draining),
-                Some(peer) if peer.up && peer.draining => Some(Fallback::PeerDraining),
-                Some(peer) if peer.up => None,
-                _ => Some(Fallback::PeerDown),
+            let node = target.node().unwrap_or(ctx.node);
+            let service = ctx.service_of(self.connections[slot].flow.frontend).map_or("", |service| &service.name);
+            let state = ctx.node_state(service, node, now);
+            let passed_over = if node == ctx.node {
+                // Down as it is it serves when nobody else does, so it is passed over only for others.
+                let has_others = pending.targets[pending.next..].iter().any(|target| target.node().is_some());
+                if state.health != Health::Down || ctx.draining || !has_others {
+                    break;
+                }
+                Some(Fallback::LocalUnhealthy)
+            } else if ctx.draining {
+                Some(Fallback::Draining)
+            } else {
+                state.unfit().map(Fallback::from)
             };
             match passed_over {
                 Some(reason) => {
                     ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
+                    log::debug!("passed over flow={} node={} reason={}", self.connections[slot].flow, node.0, reason.label());
                     ctx.counters.fall_back(reason);
                 }
                 None => return self.offer(slot, node, pending, ctx, now),
             }
         }
         self.serve_locally(slot, pending, ctx, now);
+    }
+}
+
+/// Peers of which nobody knows whether they can serve are tried after those that can, and still before what the rule says is
+/// to be tried after all peers: `local`.
+fn unknown_last(mut targets: Vec<Target>, health: impl Fn(NodeId) -> Health) -> Vec<Target> {
+    let end = targets.iter().position(|target| target.node().is_none()).unwrap_or(targets.len());
+    targets[..end].sort_by_key(|target| target.node().is_some_and(|node| health(node) == Health::Unknown));
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_nobody_knows_about_come_after_those_that_are_up_and_before_the_local_server() {
+        let [b, c, d, e] = [1, 2, 3, 4].map(|node| Target::Node(NodeId(node)));
+        let health = |node: NodeId| if node.0 % 2 == 1 { Health::Unknown } else { Health::Up };
+        assert_eq!(unknown_last(vec![b, c, d, Target::Local, e], health), [c, b, d, Target::Local, e]);
+        assert_eq!(unknown_last(vec![b, Target::Local, c], health), [b, Target::Local, c]);
+        assert_eq!(unknown_last(Vec::new(), health), []);
     }
 }
