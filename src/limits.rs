@@ -103,6 +103,15 @@ pub const HEALTH_ANSWER_BYTES_MAX: usize = 64 << 10;
 pub const PEER_WORD_LIFETIME: Duration = Duration::from_millis(1_500);
 /// Cluster files may differ for this long before the log says so: people and programs copy them to one node after the other.
 pub const CLUSTER_FILES_MAY_DIFFER: Duration = Duration::from_secs(5);
+/// How long a probe that has its verdict waits for the other side's end before it resets: a round trip, and a loss.
+pub const PROBE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a probe sent through the overlay is sent again after this long, as a kernel's least time-out is.
+pub const PROBE_REPEAT_INTERVAL: Duration = Duration::from_millis(200);
+/// Probes under way at once: each has a socket, and is a handoff for some milliseconds. The others wait.
+pub const PROBES_AT_ONCE: usize = 16;
+/// Source ports of probes: no kernel gives them to its own clients, so that nobody else's connection can have these ends. In turn,
+/// they come again after more than a minute, when nothing remembers the connection before.
+pub const PROBE_PORTS: std::ops::RangeInclusive<u16> = 512..=1_023;
 /// Least share of its weight that a node has after it has recovered: with none it would get nothing to warm up with.
 pub const RAMP_MIN: f32 = 0.05;
 

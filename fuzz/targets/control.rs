@@ -202,6 +202,7 @@ pub fn message(input: &mut Input<'_>) -> Message {
             window: input.u16(),
             round_trip: Duration::from_micros(u64::from(input.u32())),
             acknowledged_early: input.bool(),
+            probe: input.bool(),
             first_flight: flight(input),
         })),
         1 => Message::Accept(Accept {

@@ -167,6 +167,10 @@ pub struct Counters {
     pub handoffs_committed: u64,
     /// Commits received from peers and applied.
     pub handoffs_accepted: u64,
+    /// Probes sent to peers.
+    pub probes_sent: u64,
+    /// Probes of peers taken; they are not among the handoffs accepted.
+    pub probes_accepted: u64,
     /// Offers of peers refused here.
     pub offers_refused: u64,
     /// First flights delivered again because the kernel had not acknowledged them.
@@ -224,6 +228,8 @@ impl Counters {
             ("handoffs_closed_total", self.handoffs_closed),
             ("handoffs_accepted_total", self.handoffs_accepted),
             ("handoffs_returned_total", self.handoffs_returned),
+            ("probes_sent_total", self.probes_sent),
+            ("probes_accepted_total", self.probes_accepted),
             ("offers_refused_total", self.offers_refused),
             ("redeliveries_total", self.redeliveries),
             ("resets_total", self.resets),

@@ -1,18 +1,19 @@
 //! The engine's face: sorts every input to the half it is for, and lets the node talk to itself when it is its own
 //! back-end. Must not know TCP states.
 
-use crate::control::message::{Epoch, Message};
+use crate::control::message::{Epoch, HandoffId, Message};
 use crate::control::report::{Report, Told};
 use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::btcp::Btcp;
 use crate::handoff::context::{Context, Loopback, slow_starts};
 use crate::handoff::counters::DropReason;
 use crate::handoff::notes::Why;
+use crate::handoff::probe::{ProbeEvent, ProbeSpec, Probes};
 use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::Utcp;
 use crate::health::NodeState;
 use crate::policy::Policy;
-use crate::rewrite::{Flags, Malformed, Offload, Segment, ToServerWire, icmp};
+use crate::rewrite::{Flags, Malformed, Offload, Segment, ToClientWire, ToServerWire, icmp};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -102,6 +103,7 @@ pub struct Engine {
     pub(super) ctx: Context,
     pub(super) btcp: Btcp,
     pub(super) utcp: Utcp,
+    probes: Probes,
 }
 
 /// The protocol number of TCP in an IPv4 header.
@@ -114,6 +116,7 @@ impl Engine {
         let mut engine = Self {
             btcp: Btcp::new(seed, &config.orphans, now),
             utcp: Utcp::new(seed.rotate_left(32)),
+            probes: Probes::default(),
             ctx: Context::new(&config, policy, now),
         };
         engine.arm_housekeeping(now);
@@ -220,6 +223,11 @@ impl Engine {
 
     fn dispatch(&mut self, from: NodeId, message: Message, now: Instant) {
         let ctx = &mut self.ctx;
+        if let Some(id) = message.handoff_of_mine()
+            && self.probes.owns(from, id)
+        {
+            return self.probes.handle_message(id, &message, ctx, now);
+        }
         match message {
             Message::Offer(offer) => self.utcp.handle_offer(from, offer, ctx, now),
             Message::Commit { id, more } => self.utcp.handle_commit(from, id, &more, ctx, now),
@@ -274,6 +282,7 @@ impl Engine {
             PeerEvent::Down => {
                 state.up = false;
                 self.ctx.loads.go_down(peer, now);
+                self.probes.handle_peer_down(peer, now);
                 self.btcp.handle_peer_down(peer, &mut self.ctx, now);
             }
             PeerEvent::Draining(draining) => state.draining = draining,
@@ -304,6 +313,28 @@ impl Engine {
     /// What a choice knows about a node in a service.
     pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
         self.ctx.node_state(service, node, now)
+    }
+
+    /// Begins a probe. What comes back for its client goes to [`Engine::handle_probe_answer`] until it is over.
+    pub fn begin_probe(&mut self, spec: ProbeSpec, now: Instant) -> HandoffId {
+        let id = self.probes.begin(spec, &mut self.ctx, now);
+        self.settle(now);
+        id
+    }
+
+    /// A packet that came for a probe's client; whether it was one.
+    pub fn handle_probe_answer(&mut self, packet: &mut [u8], now: Instant) -> bool {
+        let is_one = match Segment::<_, ToClientWire>::parse(packet) {
+            Ok(segment) => self.probes.handle_answer(&segment, &mut self.ctx, now),
+            Err(_) => false,
+        };
+        self.settle(now);
+        is_one
+    }
+
+    /// What became of probes, until None.
+    pub fn poll_probe(&mut self) -> Option<ProbeEvent> {
+        self.probes.poll_event()
     }
 
     /// Whether the table of connections is full.
@@ -373,6 +404,7 @@ impl Engine {
                 Owner::Btcp => self.btcp.handle_deadline(deadline, &mut self.ctx, now),
                 Owner::Utcp => self.utcp.handle_deadline(deadline, &mut self.ctx, now),
                 Owner::Engine => self.keep_house(now),
+                Owner::Probe => self.probes.handle_deadline(deadline, &mut self.ctx, now),
             }
             self.settle(now);
         }

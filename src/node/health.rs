@@ -108,7 +108,7 @@ impl Applications {
 
     /// Whether the token is one of a check's.
     pub fn owns(&self, token: Token) -> bool {
-        (token::HEALTH_FIRST..token::CHANNEL_FIRST).contains(&token.0)
+        (token::HEALTH_FIRST..token::PROBE_FIRST).contains(&token.0)
     }
 
     /// Of a service; None when it is not checked here.

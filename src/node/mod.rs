@@ -15,6 +15,7 @@ mod listeners;
 mod listening;
 mod outputs;
 mod pcapng;
+mod probes;
 mod process;
 mod promises;
 mod pulse;
@@ -55,7 +56,8 @@ mod token {
     pub const ADMIN_FIRST: usize = 4;
     /// One for each service.
     pub const HEALTH_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
-    pub const CHANNEL_FIRST: usize = HEALTH_FIRST + crate::limits::cluster_file::SERVICES_MAX;
+    pub const PROBE_FIRST: usize = HEALTH_FIRST + crate::limits::cluster_file::SERVICES_MAX;
+    pub const CHANNEL_FIRST: usize = PROBE_FIRST + crate::limits::PROBES_AT_ONCE;
 }
 
 /// A started node: the host captures for it, and it must run.
@@ -79,6 +81,7 @@ pub struct Node {
     listeners: listeners::Listeners,
     applications: health::Applications,
     files: files::Files,
+    probes: probes::Probes,
     guards: guards::Guards,
     promises: promises::Promises,
     /// What the engine will be told as soon as it has nothing more to say.

@@ -141,6 +141,8 @@ impl Node {
         self.promises.compare_all(&self.policy);
         self.applications.replace(&self.policy, now);
         self.files.compare_all(self.policy.hash, now);
+        self.probes.replace(&self.policy, self.poll.registry(), now);
+        self.tell_probe_verdicts();
         self.tell_health(now);
         self.ask_listeners(now);
         self.settle(now);

@@ -1,6 +1,6 @@
 //! Answers to the command line.
 
-use super::{Node, process, stop::Phase};
+use super::{Node, probes, process, stop::Phase};
 use crate::admin::protocol::{self, Reply, Request, State};
 use crate::admin::server::ClientId;
 use crate::flow::NodeId;
@@ -167,7 +167,7 @@ impl Node {
                     connections: state.connections,
                     ramp: state.ramp,
                     passed_over: state.unfit().map(|unfit| Fallback::from(unfit).label().to_owned()),
-                    probe: None,
+                    probe: self.probes.view(&service.name, peer).map(|view| probe(view, now)),
                 }
             })
             .collect()
@@ -242,6 +242,20 @@ impl Node {
         let cpu = usage.cpu_seconds.and_then(serde_json::Number::from_f64);
         cpu.map(|seconds| stats.insert("process_cpu_seconds_total".to_owned(), seconds));
         stats
+    }
+}
+
+fn probe(view: probes::View, now: Instant) -> protocol::Probe {
+    let (round_trip, failure) = match view.last {
+        Ok(took) => (Some(took.as_secs_f64() * 1e3), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    protocol::Probe {
+        state: if failure.is_none() { "ok" } else { "failed" }.to_owned(),
+        last_ok_seconds: view.last_ok.map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        round_trip_ms: round_trip,
+        failed_at: failure.as_ref().map(|failure| failure.step.label().to_owned()),
+        failure: failure.map(|failure| failure.why),
     }
 }
 

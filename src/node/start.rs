@@ -6,6 +6,7 @@ use super::files::Files;
 use super::health::Applications;
 use super::host::Host;
 use super::listeners::{self, Listeners};
+use super::probes::Probes;
 use super::recording::Recording;
 use super::reload::Configuration;
 use super::watch::Watch;
@@ -145,6 +146,7 @@ fn start_host(
         listeners: Listeners::new(&policy, now),
         applications: Applications::new(&policy, now),
         files: Files::default(),
+        probes: Probes::new(&policy, now),
         policy,
         admin,
         signals,

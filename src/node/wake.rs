@@ -49,6 +49,7 @@ impl Node {
             Some(self.watch.poll_timeout()),
             self.applications.poll_timeout(),
             self.files.poll_timeout(),
+            self.probes.poll_timeout(),
             self.engine.poll_timeout(),
             self.channel.poll_timeout(),
             self.admin.poll_timeout(),
@@ -93,6 +94,7 @@ impl Node {
         self.ask_listeners(now);
         self.check_applications(now);
         self.compare_files(now);
+        self.probe_peers(now);
         self.review_settings(now);
         self.admin.handle_timeout(self.poll.registry(), now);
         self.answer_requests(now);
@@ -106,6 +108,7 @@ impl Node {
             token::SIGNALS => self.handle_signals(now),
             token::CLUSTER_FILE => self.watch.handle_event(now),
             token if self.applications.owns(token) => self.handle_check(event, now),
+            token if self.probes.owns(token) => self.handle_probe(token, now),
             token if self.admin.owns(token) => self.admin.handle_event(event, self.poll.registry(), now),
             token if self.channel.owns(token) => {
                 self.channel.handle_event(event, self.poll.registry(), now);
@@ -182,6 +185,7 @@ impl Node {
                     self.engine.handle_peer(peer, PeerEvent::Up(epoch), now);
                     if version >= REPORT_SINCE {
                         self.engine.expect_reports(peer);
+                        self.probes.come_up(peer, now);
                     }
                 }
                 ChannelEvent::Down { peer, reason: _ } => {

@@ -160,7 +160,7 @@ fn question(field: &Field<'_>, fields: &Mapping<'_>, problems: &mut Problems) ->
             }
             for name in ["host", "status", "body"] {
                 if let Some(field) = fields.optional(name) {
-                    let remedy = format!("leave it out, or write `http: /PATH` instead of `tcp: true`");
+                    let remedy = "leave it out, or write `http: /PATH` instead of `tcp: true`";
                     problems.error(&field.place.key(), format!("`{name}` is about an answer, and `tcp` asks for none"), remedy);
                 }
             }
