@@ -40,7 +40,7 @@ sleep 2.5
 assert_at_least "probes taken by b in 2.5 s" 2 $(($(stat_of b probes_accepted_total) - taken))
 assert_counts
 log=$run_dir/log/nginx-b.health.log
-assert_at_least "of which its nginx knows that they are probes" 2 "$(grep -c "^${address_of[a]} baton-probe 200$" "$log")"
+assert_at_least "of which its nginx knows that they are probes" 2 "$(grep -c "^${address_of[a$FAMILY]} baton-probe 200$" "$log")"
 # b hands nothing to a: nobody probes that.
 assert_eq "probes taken by a" 0 "$(stat_of a probes_accepted_total)"
 assert_eq "b of a" "none " "$(told b probe a web)"
@@ -58,18 +58,18 @@ broken() {
     wait_until $seconds_to_notice probed "failed $words"
     ok "a says: failed at $words"
     must_fail "the way is broken" probed "ok "
-    grep -q "peer=b service=web probe=failed at=\"$words\"" "$run_dir/log/baton-a.log" || fail "the log of a does not say so"
+    grep -q "peer=b service=web frontend=[^ ]* probe=failed at=\"$words\"" "$run_dir/log/baton-a.log" || fail "the log of a does not say so"
     $cure
     wait_until $seconds_to_notice probed "ok "
     ok "and it is whole again"
 }
-if [[ $FAMILY == 4 ]]; then ip=ip; else ip=ip6; fi
+# Of probes only: their clients have ports that no other has.
 drop_answers() {
     in_ns b nft -f - <<END
 table inet hostile {
   chain forward {
     type filter hook forward priority 0;
-    $ip daddr ${address_of[a]} tcp sport 80 counter drop
+    meta nfproto ipv$FAMILY tcp sport 80 tcp dport 512-1023 counter drop
   }
 }
 END

@@ -21,6 +21,7 @@
 //!
 //! Until the commit is sent the connection can be taken back for any reason; from then on only its owner can return it.
 
+mod conclude;
 mod deadlines;
 mod decide;
 mod ends;
@@ -37,6 +38,7 @@ use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
+use crate::handoff::chronicle::{End, Outcome, Story};
 use crate::handoff::context::Context;
 use crate::handoff::counters::{DropReason, Fallback};
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
@@ -44,11 +46,12 @@ use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
+use crate::handoff::syn_acks::LateSynAcks;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Target};
+use crate::policy::{Decision, Examination, Finally, Mode, Order};
 use crate::rewrite::{Flags, Segment, SegmentSpec, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -62,6 +65,7 @@ type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 #[derive(Clone, Debug)]
 pub struct Btcp {
     syns: SynTable,
+    late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
     by_handoff: Map<HandoffId, usize>,
@@ -77,6 +81,10 @@ struct Connection {
     flow: FlowKey,
     serial: u64,
     rule: Option<Rc<str>>,
+    /// Who was asked to serve it, or does.
+    asked: Option<NodeId>,
+    /// What is noted for the connection log, if there is one.
+    story: Option<Box<Story>>,
     guard: Guard,
     since: Instant,
     alarm: Alarm,
@@ -160,6 +168,8 @@ struct Undecided {
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
+    /// Since when all that came is whole, and not enough to decide by: the client may be waiting for the server.
+    awaits_server: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.
     acknowledge_when_parked: bool,
     /// When the client was last challenged.
@@ -170,9 +180,12 @@ struct Undecided {
 #[derive(Clone, Debug)]
 struct Pending {
     undecided: Undecided,
-    targets: Vec<Target>,
+    order: Order,
     next: usize,
+    finally: Finally,
     deadline: Instant,
+    /// When the policy decided.
+    decided: Instant,
 }
 
 /// What follows once the guard is written and the kernel's half is known to be what we think.
@@ -180,6 +193,8 @@ struct Pending {
 enum Securing {
     Park(Undecided),
     Commit(Offered),
+    /// Nobody may serve it: the kernel's half goes without a guard, since the client is told that it is over.
+    Reset(Undecided),
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +226,7 @@ impl Btcp {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             syns: SynTable::new(seed),
+            late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
             by_handoff: HashMap::with_hasher(hasher.clone()),
@@ -223,13 +239,34 @@ impl Btcp {
     fn insert(&mut self, flow: FlowKey, state: State, guard: Guard, ctx: &mut Context, now: Instant) -> usize {
         let serial = ctx.serial();
         ctx.connections += 1;
-        let slot =
-            self.connections.insert(Connection { flow, serial, rule: None, guard, since: now, alarm: Alarm::default(), state });
+        let slot = self.connections.insert(Connection {
+            flow,
+            serial,
+            rule: None,
+            asked: None,
+            story: None,
+            guard,
+            since: now,
+            alarm: Alarm::default(),
+            state,
+        });
         self.by_flow.insert(flow, slot);
         slot
     }
 
+    /// Notes who was asked to serve a connection, or that nobody is: nodes are compared by how many they have.
+    fn assign(&mut self, slot: usize, to: Option<NodeId>, ctx: &mut Context) {
+        let before = std::mem::replace(&mut self.connections[slot].asked, to);
+        if let Some(peer) = before.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_sub(1);
+        }
+        if let Some(peer) = to.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_add(1);
+        }
+    }
+
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
+        self.assign(slot, None, ctx);
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
@@ -277,7 +314,7 @@ impl Btcp {
                 State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
                 State::Handshake(_)
                 | State::Undecided(_)
-                | State::Securing(Securing::Park(_))
+                | State::Securing(Securing::Park(_) | Securing::Reset(_))
                 | State::Releasing(_)
                 | State::Lost
                 | State::Moving => (None, Treatment::Inspect),
@@ -319,13 +356,19 @@ impl State {
         match self {
             Self::Undecided(undecided) => Some(undecided),
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
-            Self::Securing(Securing::Park(undecided)) | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
+            Self::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
+            | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
             Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }
 }
 
 impl Undecided {
+    /// When a client that may be waiting for the server is answered by the default's.
+    fn gives_up_waiting(&self) -> Option<Instant> {
+        Some(self.awaits_server? + limits::AWAITS_SERVER_MAX + 2 * self.round_trip)
+    }
+
     /// Octets the client allows its server to send, by its latest segment.
     fn window_of_client(&self) -> i64 {
         let shift = self.initial.window_scales.map_or(0, |scales| scales.client.shift());

@@ -2,12 +2,13 @@
 
 use crate::control::message::{Epoch, HandoffId, Message};
 use crate::flow::{Endpoint, NodeId};
-use crate::handoff::counters::{Counters, DropReason};
+use crate::handoff::chronicle::Chronicle;
+use crate::handoff::counters::{Counters, DropReason, Fallback};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::notes::{Remarks, Why};
 use crate::handoff::timers::Timers;
-use crate::health::{Loads, NodeState};
-use crate::policy::{Policy, Service};
+use crate::health::{Health, Loads, NodeState};
+use crate::policy::{Chooser, Decision, Load, Nodes, Order, Policy, Service};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -26,6 +27,53 @@ pub struct Peer {
     pub sessions: u64,
     /// Commits were sent to it since it was last told which are settled.
     pub unsettled: bool,
+    /// Connections of this front-end that it was offered or owns.
+    pub connections: u32,
+}
+
+/// The nodes as a choice for one service sees them.
+struct Seen<'a> {
+    service: &'a str,
+    own: NodeId,
+    draining: bool,
+    peers: &'a [Peer],
+    loads: &'a Loads,
+    now: Instant,
+}
+
+impl Seen<'_> {
+    /// All there is to know.
+    fn state(&self, node: NodeId) -> NodeState {
+        let state = self.loads.state(self.service, node, self.now);
+        if node == self.own {
+            return NodeState { draining: self.draining, ..state };
+        }
+        let peer = self.peers.get(usize::from(node.0));
+        let (reachable, draining) = peer.map_or((false, false), |peer| (peer.up, peer.draining));
+        // Its own word is of up to half a second ago, and has those of other front-ends; ours are of now.
+        let connections = state.connections.max(peer.map_or(0, |peer| peer.connections));
+        NodeState { reachable, draining, connections, ..state }
+    }
+
+    /// Why a node cannot be asked; none if it can.
+    fn passed_over(&self, node: NodeId) -> Option<Fallback> {
+        let state = self.state(node);
+        if node == self.own {
+            return (state.health == Health::Down && !self.draining).then_some(Fallback::LocalUnhealthy);
+        }
+        if self.draining { Some(Fallback::Draining) } else { state.unfit().map(Fallback::from) }
+    }
+}
+
+impl Nodes for Seen<'_> {
+    fn own(&self) -> NodeId {
+        self.own
+    }
+
+    fn load(&self, node: NodeId) -> Load {
+        let NodeState { connections, ramp, .. } = self.state(node);
+        Load { takes: self.passed_over(node).is_none(), connections, start: (ramp * f32::from(Load::IDLE.start)) as u16 }
+    }
 }
 
 /// Shared state; no connection is in here.
@@ -54,10 +102,16 @@ pub struct Context {
     pub timers: Timers,
     /// Counted reasons.
     pub counters: Counters,
+    /// What is told about connections that are over.
+    pub chronicle: Chronicle,
     /// What is said about packets.
     pub remarks: Remarks,
+    /// What is remembered from one choice to the next.
+    pub chooser: Chooser,
     /// No new handoffs.
     pub draining: bool,
+    /// The process ends.
+    pub stopping: bool,
     /// Tells connections apart that use the same slot one after the other; also numbers handoffs.
     pub next_serial: u64,
     /// Connections in both roles.
@@ -68,6 +122,23 @@ pub struct Context {
     pub mtu: u16,
     /// Octets the overlay adds.
     pub overlay_overhead: u16,
+}
+
+/// Peers of which nobody knows whether they can serve are asked after those that can, and still before what is to be asked
+/// after all of these: the local server, and what follows it.
+fn unknown_last(order: &Order, own: NodeId, health: impl Fn(NodeId) -> Health) -> Order {
+    let nodes = order.as_slice();
+    let (peers, rest) = nodes.split_at(nodes.iter().position(|node| *node == own).unwrap_or(nodes.len()));
+    if peers.iter().all(|node| health(*node) != Health::Unknown) {
+        return *order;
+    }
+    let (mut known, unknown): (Vec<NodeId>, Vec<NodeId>) = peers.iter().partition(|node| health(**node) != Health::Unknown);
+    known.extend(unknown.iter().chain(rest));
+    let mut sorted = Order::EMPTY;
+    for node in known {
+        sorted.push(node);
+    }
+    sorted
 }
 
 /// All services by name, and how slowly their servers start.
@@ -104,8 +175,11 @@ impl Context {
             loopback: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            chronicle: Chronicle::default(),
             remarks: Remarks::default(),
+            chooser: Chooser::new(config.epoch.0),
             draining: false,
+            stopping: false,
             next_serial: 1,
             connections: 0,
             first_flight_bytes: 0,
@@ -122,6 +196,11 @@ impl Context {
     /// The service for connections to a front-end address of this node.
     pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> {
         self.policy_of(frontend).service_of(frontend)
+    }
+
+    /// The name of the service for connections to a front-end address; empty if it is none's any more.
+    pub fn service_name(&self, frontend: Endpoint) -> Rc<str> {
+        self.service_of(frontend).map_or("", |service| service.name.as_str()).into()
     }
 
     /// A number never used before in this life.
@@ -174,16 +253,6 @@ impl Context {
         self.mtu.saturating_sub(self.overlay_overhead).saturating_sub(headers).max(536)
     }
 
-    /// What a choice needs to know about a node in a service.
-    pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
-        let state = self.loads.state(service, node, now);
-        if node == self.node {
-            return NodeState { draining: self.draining, full: !self.has_room(), ..state };
-        }
-        let (up, draining) = self.peer(node).map_or((false, false), |peer| (peer.up, peer.draining));
-        NodeState { reachable: up, draining, ..state }
-    }
-
     /// A peer, if it is one of the cluster.
     pub fn peer_mut(&mut self, peer: NodeId) -> Option<&mut Peer> {
         self.peers.get_mut(usize::from(peer.0))
@@ -192,6 +261,28 @@ impl Context {
     /// A peer's state.
     pub fn peer(&self, peer: NodeId) -> Option<&Peer> {
         self.peers.get(usize::from(peer.0))
+    }
+
+    /// Whom to ask for a connection, in order.
+    pub fn choose(&mut self, service: &str, decision: &Decision, now: Instant) -> Order {
+        let Self { node, draining, ref peers, ref loads, .. } = *self;
+        let seen = Seen { service, own: node, draining, peers, loads, now };
+        let order = self.chooser.choose(&decision.choice, decision.key, &seen, now);
+        unknown_last(&order, node, |node| seen.state(node).health)
+    }
+
+    /// Why a node that was chosen for a service cannot be asked; none if it can.
+    pub fn passed_over(&self, service: &str, node: NodeId, now: Instant) -> Option<Fallback> {
+        self.seen(service, now).passed_over(node)
+    }
+
+    /// What a choice knows about a node in a service.
+    pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
+        self.seen(service, now).state(node)
+    }
+
+    fn seen<'a>(&'a self, service: &'a str, now: Instant) -> Seen<'a> {
+        Seen { service, own: self.node, draining: self.draining, peers: &self.peers, loads: &self.loads, now }
     }
 
     /// Counts a dropped packet.
@@ -203,5 +294,27 @@ impl Context {
     /// Whether there is room for one more connection.
     pub fn has_room(&self) -> bool {
         self.connections < self.policy.limits.connections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_nobody_knows_about_come_after_those_that_are_up_and_before_the_local_server() {
+        let order = |nodes: &[u16]| {
+            let mut order = Order::EMPTY;
+            nodes.iter().for_each(|node| order.push(NodeId(*node)));
+            order
+        };
+        let sorted = |nodes: &[u16]| -> Vec<u16> {
+            let health = |node: NodeId| if node.0 % 2 == 1 { Health::Unknown } else { Health::Up };
+            unknown_last(&order(nodes), NodeId(0), health).as_slice().iter().map(|node| node.0).collect()
+        };
+        assert_eq!(sorted(&[1, 2, 3, 0, 5, 4]), [2, 1, 3, 0, 5, 4]);
+        assert_eq!(sorted(&[1, 0, 2]), [1, 0, 2]);
+        assert_eq!(sorted(&[3, 1, 2]), [2, 3, 1]);
+        assert_eq!(sorted(&[]), [0; 0]);
     }
 }

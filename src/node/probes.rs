@@ -80,7 +80,8 @@ impl Probes {
         let next = Self { next_port: self.next_port, ..Self::new(policy, now) };
         let before = std::mem::replace(self, next);
         for known in before.ways {
-            let same = |way: &&mut Way| (&way.service, way.peer) == (&known.service, known.peer);
+            let ends = |way: &Way| (way.peer, way.frontend.address.is_ipv4());
+            let same = |way: &&mut Way| way.service == known.service && ends(way) == ends(&known);
             if let Some(way) = self.ways.iter_mut().find(same) {
                 let mut judge = known.judge;
                 judge.adjust(way.plan.rise, way.plan.fall);
@@ -107,10 +108,17 @@ impl Probes {
         (token::PROBE_FIRST..token::PROBE_FIRST + PROBES_AT_ONCE).contains(&token.0)
     }
 
-    /// What is known of the way through a peer; None before the first probe.
+    /// What is known of the way through a peer; of that of one family if the other's is broken. None before the first probe.
     pub fn view(&self, service: &str, peer: NodeId) -> Option<View> {
-        let way = self.ways.iter().find(|way| way.service == service && way.peer == peer)?;
+        let ways = || self.ways.iter().filter(|way| way.service == service && way.peer == peer && way.last.is_some());
+        let way = ways().find(|way| matches!(way.last, Some(Err(_)))).or_else(|| ways().next())?;
         Some(View { last: way.last.clone()?, last_ok: way.last_ok })
+    }
+
+    /// Whether a way through a peer is broken, and this counts.
+    fn passes_over(&self, service: &str, peer: NodeId) -> bool {
+        let mut ways = self.ways.iter().filter(|way| way.service == service && way.peer == peer);
+        ways.any(|way| way.plan.enforce && way.judge.verdict() == Health::Down)
     }
 
     /// A port that has not been used for longest.
@@ -126,17 +134,17 @@ impl Way {
     fn conclude(&mut self, outcome: Result<Duration, ProbeFailure>, name: &str, now: Instant) -> bool {
         let was_known = self.judge.verdict() != Health::Unknown;
         let is_changed = self.judge.hear(outcome.is_ok());
-        let service = &self.service;
+        let (service, frontend) = (&self.service, self.frontend);
         match &outcome {
-            Ok(_) if is_changed && was_known => log::info!("peer={name} service={service} probe=ok again"),
-            Ok(took) => log::debug!("peer={name} service={service} probe=ok took={took:?}"),
+            Ok(_) if is_changed && was_known => log::info!("peer={name} service={service} frontend={frontend} probe=ok again"),
+            Ok(took) => log::debug!("peer={name} service={service} frontend={frontend} probe=ok took={took:?}"),
             Err(ProbeFailure { step, why }) if is_changed => log::warn!(
-                "peer={name} service={service} probe=failed at={:?}: {why}{}",
+                "peer={name} service={service} frontend={frontend} probe=failed at={:?}: {why}{}",
                 step.label(),
                 if self.plan.enforce { "; the peer is passed over" } else { "" }
             ),
             Err(ProbeFailure { step, why }) => {
-                log::debug!("peer={name} service={service} probe=failed at={:?}: {why}", step.label());
+                log::debug!("peer={name} service={service} frontend={frontend} probe=failed at={:?}: {why}", step.label());
             }
         }
         if outcome.is_ok() {
@@ -147,27 +155,30 @@ impl Way {
     }
 }
 
-/// From this node's first front-end address of a service through each peer that its connections may be handed to.
+/// From this node's first front-end address of each family of a service through each peer that its connections may be handed to.
 fn ways(policy: &Policy, service: &Service, now: Instant) -> Vec<Way> {
     let own = policy.node;
     let (Some(plan), Some(health)) = (&service.probe, &service.health) else { return Vec::new() };
-    let Some((_, frontend)) = service.frontends.iter().find(|(owner, _)| *owner == own) else { return Vec::new() };
+    let owned = || service.frontends.iter().filter(|(owner, _)| *owner == own).map(|(_, frontend)| *frontend);
+    let frontends = [true, false].map(|is_ipv4| owned().find(|frontend| frontend.address.is_ipv4() == is_ipv4));
     let address = policy.nodes[usize::from(own.0)].address;
-    let client = if address.is_ipv4() == frontend.address.is_ipv4() { address } else { frontend.address };
-    let peers = service.servers.iter().map(|(peer, _)| *peer).filter(|peer| policy.hands_off(own, *peer));
-    let way = |peer| Way {
+    let client_of = |frontend: Endpoint| {
+        if address.is_ipv4() == frontend.address.is_ipv4() { address } else { frontend.address }
+    };
+    let peers = || service.servers.iter().map(|(peer, _)| *peer).filter(|peer| policy.hands_off(own, *peer));
+    let way = |peer, frontend| Way {
         service: service.name.clone(),
         peer,
         plan: plan.clone(),
         question: health.question.clone(),
-        frontend: *frontend,
-        client,
+        frontend,
+        client: client_of(frontend),
         judge: Judge::new(plan.rise, plan.fall),
         due: now,
         last: None,
         last_ok: None,
     };
-    peers.map(way).collect()
+    frontends.into_iter().flatten().flat_map(|frontend| peers().map(move |peer| way(peer, frontend))).collect()
 }
 
 impl Ear {
@@ -325,17 +336,17 @@ impl Node {
 
     fn conclude_probe(&mut self, way: usize, outcome: Result<Duration, ProbeFailure>, now: Instant) {
         let name = self.name_of(self.probes.ways[way].peer);
-        let way = &mut self.probes.ways[way];
-        way.conclude(outcome, &name, now);
-        let failed = way.plan.enforce && way.judge.verdict() == Health::Down;
-        self.engine.handle_probe_verdict(&way.service, way.peer, failed);
+        self.probes.ways[way].conclude(outcome, &name, now);
+        let way = &self.probes.ways[way];
+        self.engine.handle_probe_verdict(&way.service, way.peer, self.probes.passes_over(&way.service, way.peer));
     }
 
     /// After a reload verdicts may count that did not, and the other way round.
     pub(super) fn tell_probe_verdicts(&mut self) {
-        for way in &self.probes.ways {
-            let failed = way.plan.enforce && way.judge.verdict() == Health::Down;
-            self.engine.handle_probe_verdict(&way.service, way.peer, failed);
+        for service in &self.policy.services {
+            for (peer, _) in &service.servers {
+                self.engine.handle_probe_verdict(&service.name, *peer, self.probes.passes_over(&service.name, *peer));
+            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum Ambiguity {
     PathSeparator,
     /// A path with a segment `.` or `..`.
     PathDots,
+    /// A name of a JSON body, on the way to a field that rules ask for, is there twice or in other letter case.
+    JsonName,
     /// The bytes cannot begin a TLS connection.
     NotTls,
     /// A ClientHello that contradicts itself or RFC 8446.
@@ -53,11 +55,29 @@ pub enum Ambiguity {
     HelloObsolete,
     /// A server name that no name of a host can be (RFC 6066, section 3), or more than one.
     SniUnreadable,
+    /// Frames that break RFC 9113, sections 3.4, 4 and 6.
+    Http2Frames,
+    /// A header block that breaks RFC 7541.
+    Http2HeaderBlock,
+    /// Pseudo-header fields that are missing, repeated, unknown or behind other fields (RFC 9113 8.3).
+    Http2PseudoFields,
+    /// A field name with capital letters or other characters than names have (RFC 9113 8.2.1).
+    Http2FieldName,
+    /// A field value with control characters, or white space around it (RFC 9113 8.2.1).
+    Http2FieldValue,
+    /// A field about the connection, which HTTP/2 has none of (RFC 9113 8.2.2).
+    Http2ConnectionField,
+    /// No PROXY header where there must be one, or one that says nothing clear.
+    ProxyHeader,
+    /// Bytes that break the protocol of Redis.
+    RedisUnreadable,
+    /// With `inspect: auto`: bytes that begin none of its protocols.
+    UnknownProtocol,
 }
 
 impl Ambiguity {
     /// Every kind, for tables of counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 33] = [
         Self::NotHttp,
         Self::Version,
         Self::TooLong,
@@ -77,10 +97,20 @@ impl Ambiguity {
         Self::PathUnreadable,
         Self::PathSeparator,
         Self::PathDots,
+        Self::JsonName,
         Self::NotTls,
         Self::HelloMalformed,
         Self::HelloObsolete,
         Self::SniUnreadable,
+        Self::Http2Frames,
+        Self::Http2HeaderBlock,
+        Self::Http2PseudoFields,
+        Self::Http2FieldName,
+        Self::Http2FieldValue,
+        Self::Http2ConnectionField,
+        Self::ProxyHeader,
+        Self::RedisUnreadable,
+        Self::UnknownProtocol,
     ];
 
     /// The name in metrics and logs.
@@ -105,10 +135,20 @@ impl Ambiguity {
             Self::PathUnreadable => "path_unreadable",
             Self::PathSeparator => "path_separator",
             Self::PathDots => "path_dots",
+            Self::JsonName => "json_name",
             Self::NotTls => "not_tls",
             Self::HelloMalformed => "hello_malformed",
             Self::HelloObsolete => "hello_obsolete",
             Self::SniUnreadable => "sni_unreadable",
+            Self::Http2Frames => "http2_frames",
+            Self::Http2HeaderBlock => "http2_header_block",
+            Self::Http2PseudoFields => "http2_pseudo_fields",
+            Self::Http2FieldName => "http2_field_name",
+            Self::Http2FieldValue => "http2_field_value",
+            Self::Http2ConnectionField => "http2_connection_field",
+            Self::ProxyHeader => "proxy_header",
+            Self::RedisUnreadable => "redis_unreadable",
+            Self::UnknownProtocol => "unknown_protocol",
         }
     }
 }

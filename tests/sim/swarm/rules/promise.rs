@@ -1,7 +1,7 @@
 //! 4. The client never sees a sequence number, acknowledgement or option outside what it was promised.
 
 use super::super::plan::Kind;
-use super::{Facts, Rule, Seen};
+use super::{ClientEvent, Facts, Rule, Seen};
 use baton::flow::FlowKey;
 use baton::rewrite::{Client, Flags, Segment, Seq, Timestamp, ToClientWire, ToServerWire, WindowScale, Wire};
 use std::collections::BTreeMap;
@@ -55,6 +55,10 @@ impl Rule for Promise {
                 let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
                 self.connections.entry(flow).or_default().hear_client(segment);
                 Ok(())
+            }
+            // What strangers said of a connection may be answered to its client.
+            Seen::Client { event: ClientEvent::Complaint { errand, what } } if !facts.plan.kinds.contains(&Kind::Forgery) => {
+                Err(format!("the client of errand {errand} complains: {what}"))
             }
             Seen::Left { packet, .. } => {
                 let Ok(segment) = Segment::<_, ToClientWire>::parse(*packet) else { return Ok(()) };
