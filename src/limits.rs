@@ -165,8 +165,9 @@ pub const REPLAY_WINDOW_PACKETS: u64 = 2_048;
 pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 /// Socket buffer asked for in each direction of the overlay: 10 ms at 400 MB/s while the loop is busy elsewhere.
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// Overlay datagrams rejected in a row before the loop turns to other work: a flood costs at most 1 ms a turn.
-pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;
+/// Overlay datagrams rejected in one wake before the loop turns to other work: as many as packets are taken, and each costs
+/// less than a packet does.
+pub const OVERLAY_REJECTED_PER_WAKE: usize = PACKETS_PER_WAKE;
 /// A front-end address that a new cluster file has no more is known this long at least: what the TUN's queue holds of its
 /// packets (10,000 at most) has been read by then.
 pub const RETIRED_FRONTEND_MIN: Duration = Duration::from_secs(10);
@@ -248,14 +249,17 @@ pub mod cluster_file {
     use std::ops::RangeInclusive;
     use std::time::Duration;
 
-    /// A cluster file is written by people; more than this is not one.
-    pub const FILE_BYTES_MAX: usize = 1 << 20;
+    /// Room for as many rules as there may be; more is hardly a cluster file.
+    pub const FILE_BYTES_MAX: usize = 4 << 20;
     /// A node is an index of 16 bits, and every node keeps a session with every other.
     pub const NODES_MAX: usize = 512;
     /// Services are looked up by address, so their number costs nothing but memory.
     pub const SERVICES_MAX: usize = 256;
-    /// Rules are tried in turn: this many take some tens of microseconds.
-    pub const RULES_MAX: usize = 1_000;
+    /// Rules are found by host and path, so that their number costs nothing but memory and the time to read them: this
+    /// many take some tens of milliseconds.
+    pub const RULES_MAX: usize = 10_000;
+    /// Matchers compared to find rules that can never match, some tens of milliseconds: beyond, nobody is warned.
+    pub const COVERING_COMPARISONS_MAX: usize = 1_000_000;
     /// Values of one matcher, likewise tried in turn.
     pub const ALTERNATIVES_MAX: usize = 256;
     /// How deep `any`, `all` and `not` may be nested in `when`: people do not follow more, and walking it recurses.

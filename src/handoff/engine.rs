@@ -16,7 +16,7 @@ use crate::health::NodeState;
 use crate::metrics::{Histogram, label_value};
 use crate::policy::Policy;
 use crate::rewrite::{Flags, Malformed, Offload, Segment, ToClientWire, ToServerWire, icmp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -337,6 +337,16 @@ impl Engine {
     /// What became of probes, until None.
     pub fn poll_probe(&mut self) -> Option<ProbeEvent> {
         self.probes.poll_event()
+    }
+
+    /// Connections that this node's kernel serves after a handoff, by service.
+    pub fn served(&self) -> BTreeMap<&str, u32> {
+        let mut served = BTreeMap::new();
+        for (frontend, count) in self.utcp.served() {
+            let service = self.ctx.service_of(frontend).map_or("", |service| service.name.as_str());
+            *served.entry(service).or_default() += count;
+        }
+        served
     }
 
     /// Whether the table of connections is full.

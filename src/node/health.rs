@@ -276,8 +276,9 @@ impl Node {
 
     /// Tells the engine and the peers what there is to say about this node: changes at once, numbers with the next heartbeat.
     pub(super) fn tell_health(&mut self, now: Instant) {
+        let served = self.engine.served();
         let services = self.applications.applications.iter().map(|application| {
-            let connections = self.listeners.connections_of(&application.service);
+            let connections = served.get(application.service.as_str()).copied().unwrap_or_default();
             ServiceReport { name: application.service.clone(), health: application.told(), connections }
         });
         let report = Report { policy: self.policy.hash.0, full: self.engine.is_full(), services: services.collect() };

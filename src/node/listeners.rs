@@ -78,11 +78,6 @@ impl Listeners {
         listener.complaint.as_ref().map(|complaint| complaint.what.clone())
     }
 
-    /// Connections that the application of a service serves.
-    pub fn connections_of(&self, _service: &str) -> u32 {
-        0
-    }
-
     /// Why handed-off connections of the service are refused, as last asked; of one family if both are.
     pub fn problem_of(&self, service: &str) -> Option<String> {
         let mut applications = self.applications.iter().filter(|application| application.service == service);
@@ -182,6 +177,7 @@ impl Node {
                 Err(error) => log::debug!("sock_diag: cannot ask who listens at {}: {error}", application.at),
             }
         }
+        self.tell_health(now);
     }
 }
 

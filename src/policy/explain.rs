@@ -1,9 +1,9 @@
 //! Why a connection would be routed as it would be, for `baton explain`. The code that routes does the work; it is only
 //! asked to tell.
 
+use super::decide::settles;
 use super::inspect::{Content, Reading};
 use super::subject::{Origin, Subject};
-use super::truth::{Truth, Unknown};
 use super::{Ambiguity, Decision, Examination, Hello, KeySeen, Protocol, Service};
 use std::rc::Rc;
 
@@ -84,10 +84,16 @@ impl Service {
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
         let read = match (&examination, reading) {
-            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => {
+                Some(Subject::new(content, origin, &self.pointers))
+            }
             _ => None,
         };
-        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        let key = decision.choice.key().map(|key| KeySeen {
+            key: key.to_string(),
+            value: key.seen(read.as_ref(), origin),
+            hash: decision.key,
+        });
         Explanation { examination, decision, key, request, tried }
     }
 
@@ -96,7 +102,7 @@ impl Service {
         let mut tried = Vec::new();
         for rule in &self.rules {
             let unmet = rule.mismatch(subject);
-            let is_last = !matches!(rule.holds(subject), Truth::No | Truth::Unknown(Unknown::Forever));
+            let is_last = settles(rule.holds(subject));
             tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.conditions(), unmet });
             if is_last {
                 break;

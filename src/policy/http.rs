@@ -12,14 +12,15 @@ use super::inspect::{Content, Reading};
 use super::request::{Authority, Headers, Request, authority, normal_path};
 use crate::limits::cluster_file::HEADERS_MAX;
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 /// Reads the head at the beginning of `bytes`, of which at most `bytes_max` are looked at. Empty lines before the
 /// request line are skipped (RFC 9112 2.2), and LF alone ends a line as CR LF does.
 pub(super) fn read(bytes: &[u8], bytes_max: usize) -> Reading<'_> {
     let seen = &bytes[..bytes.len().min(bytes_max)];
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Request::new(&mut fields);
-    match head.parse(seen) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    match head.parse_with_uninit_headers(seen, &mut fields) {
         Ok(httparse::Status::Partial) if seen.len() == bytes_max => Reading::Unclear(Ambiguity::TooLong),
         Ok(httparse::Status::Partial) => Reading::Incomplete,
         Ok(httparse::Status::Complete(length)) => {

@@ -17,7 +17,7 @@
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
-//! | `subject`, `decide` | what rules are compared with; which one matches |
+//! | `subject`, `index`, `decide` | what rules are compared with; which may match, and which one does |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
@@ -39,6 +39,9 @@ mod hpack;
 mod http;
 mod http2;
 mod huffman;
+mod index;
+#[cfg(test)]
+mod index_tests;
 mod inspect;
 mod json;
 mod matchers;
@@ -60,7 +63,7 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
-pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
+pub use choice::{Choice, Chooser, Finally, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
 pub use difference::{Difference, differences};
@@ -76,6 +79,7 @@ pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A node of the cluster file.
@@ -130,6 +134,8 @@ pub struct Service {
     pub probe: Option<ProbePlan>,
     /// Tried in order.
     rules: Vec<rule::Rule>,
+    /// Finds those that may match.
+    index: Rc<index::Index>,
     /// The JSON fields they ask for; sorted.
     pointers: Vec<json::Pointer>,
     /// Where connections go that no rule matches: a rule without conditions.
