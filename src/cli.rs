@@ -180,7 +180,7 @@ pub struct Check {
 Examples:
   baton explain shop.yaml --node a --service web --http 'GET /images/1.png'
   baton explain shop.yaml --node a --service web --http 'GET /' --header 'Host: img.example.com' --client 192.0.2.7
-  baton explain shop.yaml --node a --service api --http 'POST /v1/chat' --body '{"model": "llama3"}'
+  baton explain shop.yaml --node a --service api --http 'POST /v1/chat' --body '{\"model\": \"llama3\"}'
   baton explain shop.yaml --node a --service https --sni img.example.com --alpn h2
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
 #[command(group(clap::ArgGroup::new("bytes").required(true)))]

@@ -144,8 +144,9 @@ pub const REPLAY_WINDOW_PACKETS: u64 = 2_048;
 pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 /// Socket buffer asked for in each direction of the overlay: 10 ms at 400 MB/s while the loop is busy elsewhere.
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// Overlay datagrams rejected in a row before the loop turns to other work: a flood costs at most 1 ms a turn.
-pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;
+/// Overlay datagrams rejected in one wake before the loop turns to other work: as many as packets are taken, and each costs
+/// less than a packet does.
+pub const OVERLAY_REJECTED_PER_WAKE: usize = PACKETS_PER_WAKE;
 /// A front-end address that a new cluster file has no more is known this long at least: what the TUN's queue holds of its
 /// packets (10,000 at most) has been read by then.
 pub const RETIRED_FRONTEND_MIN: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use super::outputs::Source;
 use super::stop::Summary;
 use super::{Node, token};
 use crate::control::channel::ChannelEvent;
-use crate::control::overlay;
+use crate::control::overlay::{self, Received};
 use crate::handoff::PeerEvent;
 use crate::limits;
 use crate::rewrite::Offload;
@@ -166,15 +166,16 @@ impl Node {
         // The room that a header of the overlay leaves is enough for one of the TUN.
         const { assert!(overlay::HEADER_BYTES >= offload::HEADER_BYTES) };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut empty = false;
-        for _ in 0..packets_max {
-            let Some((from, packet)) = self.overlay.receive(&mut buffer) else {
-                empty = true;
-                break;
+        let mut turn = overlay::Turn::new(packets_max);
+        let empty = loop {
+            let (from, packet) = match self.overlay.receive(&mut buffer, &mut turn) {
+                Received::Packet(from, packet) => (from, packet),
+                Received::Empty => break true,
+                Received::TurnIsOver => break false,
             };
             let mut frame = Frame::new(&mut buffer[packet.start - offload::HEADER_BYTES..packet.end], Offload::NONE);
             self.take_packet(Source::Overlay(from), &mut frame, now);
-        }
+        };
         self.buffer = buffer;
         empty
     }

@@ -1,7 +1,7 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
-use super::choice::Choice;
+use super::choice::{Choice, Key};
 use super::inspect::{Content, Reading};
 use super::rule::Rule;
 use super::subject::{Origin, Subject};
@@ -43,8 +43,15 @@ impl Target {
 }
 
 impl Decision {
-    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
-        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
+    /// What a rule decides. What its choice goes by may not be known yet.
+    fn new(rule: &Rule, subject: &Subject<'_>) -> Result<Self, Unknown> {
+        let key = rule.choice.key().map_or(Ok(None), |key| key.hash_or_client(subject))?;
+        Ok(Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None })
+    }
+
+    /// The same when nothing of what the client sent is known.
+    fn unread(rule: &Rule, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|_| Key::hash_of_client(origin));
         Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
     }
 
@@ -120,7 +127,7 @@ impl Service {
     /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
     /// the request, it goes by the client's address.
     pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
-        Decision::new(&self.default, None, origin.into())
+        Decision::unread(&self.default, origin.into())
     }
 
     /// Whether decisions are acted on.
@@ -170,8 +177,14 @@ impl Service {
         }
     }
 
+    /// What a rule decides that matches.
     fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
-        Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin))
+        match Decision::new(rule, subject) {
+            Ok(decision) => Examination::Decided(decision),
+            Err(Unknown::SoFar) => Examination::NeedMore,
+            Err(Unknown::Ambiguous(why)) => self.unclear(why, subject.origin),
+            Err(Unknown::Forever) => Examination::Decided(Decision::unread(rule, subject.origin)),
+        }
     }
 }
 

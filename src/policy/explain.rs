@@ -84,10 +84,16 @@ impl Service {
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
         let read = match (&examination, reading) {
-            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => {
+                Some(Subject::new(content, origin, &self.pointers))
+            }
             _ => None,
         };
-        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        let key = decision.choice.key().map(|key| KeySeen {
+            key: key.to_string(),
+            value: key.seen(read.as_ref(), origin),
+            hash: decision.key,
+        });
         Explanation { examination, decision, key, request, tried }
     }
 

@@ -91,10 +91,10 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
 
 /// The matchers of the first version stand in fixed places, also those that were not given; all others only where they
 /// are.
-fn write_when(when: &When, text: &mut String) -> fmt::Result {
-    let tests = |which: &str| -> Vec<&Matcher> {
-        let test = |condition| match condition {
-            &Condition::Test(ref matcher) if matcher.name() == which => Some(matcher),
+fn write_when<'w>(when: &'w When, text: &mut String) -> fmt::Result {
+    let tests = |which: &str| -> Vec<&'w Matcher> {
+        let test = |condition: &'w Condition| match condition {
+            Condition::Test(matcher) if matcher.name() == which => Some(matcher),
             _ => None,
         };
         when.conditions.iter().filter_map(test).collect()

@@ -15,6 +15,8 @@ pub enum Protocol {
 }
 
 /// What the first bytes are.
+// There is one at a time, on the stack: a box would be an allocation for every decision.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading<'a> {
     /// The beginning of something.
@@ -26,6 +28,7 @@ pub(super) enum Reading<'a> {
 }
 
 /// What rules can ask about.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content<'a> {
     Http(Request<'a>),

@@ -62,7 +62,7 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
-pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
+pub use choice::{Choice, Chooser, Finally, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
 pub use difference::{Difference, differences};

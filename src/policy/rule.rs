@@ -1,6 +1,6 @@
 //! Rules as the file writes them: `name`, `when`, `canary`, `send_to`.
 
-use super::choice::{self, Canary, Choice, Recipients};
+use super::choice::{self, Canary, Choice, Key, Recipients};
 use super::condition;
 use super::explain::Unmet;
 use super::index::Index;
@@ -34,10 +34,9 @@ impl Rule {
     pub(super) fn holds(&self, subject: &Subject<'_>) -> Truth {
         match &self.canary {
             Some(canary) => match self.when.holds(subject) {
-                Truth::Yes => canary.holds(subject).into(),
+                Truth::No => Truth::No,
                 // Whoever is not in need not wait for the rest.
-                when if canary.holds(subject) => when,
-                _ => Truth::No,
+                when => Truth::all([when, canary.holds(subject)].into_iter()),
             },
             None => self.when.holds(subject),
         }
@@ -47,6 +46,11 @@ impl Rule {
     pub(super) fn mismatch(&self, subject: &Subject<'_>) -> Option<Unmet> {
         let mismatch = self.when.mismatch(subject);
         mismatch.or_else(|| self.canary.as_ref().and_then(|canary| canary.unmet(subject)))
+    }
+
+    /// The pieces of a request that it goes by, apart from its conditions.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.choice.key().into_iter().chain(self.canary.as_ref().map(|canary| &canary.of))
     }
 
     /// Its conditions, one line, as an operator reads it.

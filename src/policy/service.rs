@@ -1,6 +1,6 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
-use super::choice::{self, Choice, Recipients};
+use super::choice::{self, Choice, Key, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
 use super::index::Index;
 use super::json::Pointer;
@@ -70,11 +70,17 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => rule::rules(&field, &recipients, problems),
         None => (Vec::new(), Index::default()),
     };
-    let pointers = pointers(&rules, &entry.place.key(), problems);
     let default = match fields.optional("default") {
         Some(field) => choice::send_to(&field, DEFAULT_RULE, &recipients, problems),
         None => None,
     };
+    let default = Rule {
+        name: Rc::from(DEFAULT_RULE),
+        when: When::default(),
+        canary: None,
+        choice: Rc::new(default.unwrap_or_else(Choice::local)),
+    };
+    let pointers = pointers(&rules, &default, &entry.place.key(), problems);
     let mode = fields.optional("mode").and_then(|field| mode(&field, problems)).unwrap_or(Mode::Route);
     let inspect_bytes_max = fields
         .optional("inspect_bytes_max")
@@ -95,12 +101,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         pointers,
         index: Rc::new(index),
         rules,
-        default: Rule {
-            name: Rc::from(DEFAULT_RULE),
-            when: When::default(),
-            canary: None,
-            choice: Rc::new(default.unwrap_or_else(Choice::local)),
-        },
+        default,
         mode,
     };
     let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
@@ -108,14 +109,15 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     Some(ReadService { service, servers_place, frontend_places })
 }
 
-/// The JSON fields that rules ask for, each once.
-fn pointers(rules: &[Rule], place: &Place, problems: &mut Problems) -> Vec<Pointer> {
+/// The JSON fields that rules ask for or go by, each once.
+fn pointers(rules: &[Rule], default: &Rule, place: &Place, problems: &mut Problems) -> Vec<Pointer> {
     let matchers = rules.iter().flat_map(|rule| rule.when.matchers());
     let asked = matchers.filter_map(|matcher| match matcher {
-        Matcher::Json(json) => Some(json.pointer().clone()),
+        Matcher::Json(json) => Some(json.pointer()),
         _ => None,
     });
-    let pointers: BTreeSet<Pointer> = asked.collect();
+    let keys = rules.iter().chain([default]).flat_map(Rule::keys).filter_map(Key::pointer);
+    let pointers: BTreeSet<Pointer> = asked.chain(keys).cloned().collect();
     if pointers.len() > bounds::JSON_FIELDS_MAX {
         let message =
             format!("rules can ask for at most {} different JSON fields, here are {}", bounds::JSON_FIELDS_MAX, pointers.len());

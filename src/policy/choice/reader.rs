@@ -255,6 +255,10 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
             let (message, remedy) = match error {
                 KeyError::Unknown => (format!("there is no key \"{text}\""), format!("the keys are {}", Key::KINDS)),
                 KeyError::NameMissing => (format!("the key `{kind}` needs a name"), format!("write `{kind}:NAME`")),
+                KeyError::NameUnreadable if kind == "json" => {
+                    let remedy = "write the names with a `/` before each, such as `json:/model`";
+                    (format!("\"{text}\" has no JSON pointer (RFC 6901)"), remedy.to_owned())
+                }
                 KeyError::NameUnreadable => {
                     (format!("\"{text}\" names no {kind}"), "write the name as clients send it".to_owned())
                 }
