@@ -26,6 +26,7 @@ pub enum Protocol {
 }
 
 /// What the first bytes are.
+#[allow(clippy::large_enum_variant)] // One at a time, on the stack; a box would be an allocation for each connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading<'a> {
     /// The beginning of something.
@@ -37,6 +38,7 @@ pub(super) enum Reading<'a> {
 }
 
 /// What rules can ask about.
+#[allow(clippy::large_enum_variant)] // Likewise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content<'a> {
     Http(Request<'a>),
