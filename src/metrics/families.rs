@@ -159,7 +159,7 @@ mod tests {
     fn what_the_engine_counts_has_a_family() {
         let counters = crate::handoff::counters::Counters::default();
         let has_family = |name: &String| FAMILIES.iter().any(|family| family.has(name));
-        let without: Vec<_> = counters.list().into_iter().map(|(name, _)| name).filter(|name| !has_family(name)).collect();
+        let without: Vec<_> = counters.list(&[]).into_iter().map(|(name, _)| name).filter(|name| !has_family(name)).collect();
         assert_eq!(without, Vec::<String>::new());
     }
 
