@@ -21,11 +21,13 @@ pub enum Ambiguity {
     Nul,
     /// A header field continued on the next line (RFC 9112 5.2).
     FoldedHeader,
+    /// A method with characters other than capital letters, `-` and `_`.
+    MethodUnreadable,
     /// HTTP/1.1 without Host (RFC 9112 3.2).
     HostMissing,
     /// More than one Host (RFC 9112 3.2).
     HostRepeated,
-    /// A Host that is no name or address with an optional port.
+    /// A Host that is no name or address with an optional port, or is empty.
     HostUnreadable,
     /// The request target names another host than Host does.
     HostContradicted,
@@ -45,6 +47,8 @@ pub enum Ambiguity {
     PathSeparator,
     /// A path with a segment `.` or `..`.
     PathDots,
+    /// A path with an empty segment, when the rules decide otherwise without it.
+    PathSlashes,
     /// A name of a JSON body, on the way to a field that rules ask for, is there twice or in other letter case.
     JsonName,
     /// The bytes cannot begin a TLS connection.
@@ -77,7 +81,7 @@ pub enum Ambiguity {
 
 impl Ambiguity {
     /// Every kind, for tables of counters.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::NotHttp,
         Self::Version,
         Self::TooLong,
@@ -85,6 +89,7 @@ impl Ambiguity {
         Self::BareCarriageReturn,
         Self::Nul,
         Self::FoldedHeader,
+        Self::MethodUnreadable,
         Self::HostMissing,
         Self::HostRepeated,
         Self::HostUnreadable,
@@ -97,6 +102,7 @@ impl Ambiguity {
         Self::PathUnreadable,
         Self::PathSeparator,
         Self::PathDots,
+        Self::PathSlashes,
         Self::JsonName,
         Self::NotTls,
         Self::HelloMalformed,
@@ -123,6 +129,7 @@ impl Ambiguity {
             Self::BareCarriageReturn => "bare_carriage_return",
             Self::Nul => "nul",
             Self::FoldedHeader => "folded_header",
+            Self::MethodUnreadable => "method_unreadable",
             Self::HostMissing => "host_missing",
             Self::HostRepeated => "host_repeated",
             Self::HostUnreadable => "host_unreadable",
@@ -135,6 +142,7 @@ impl Ambiguity {
             Self::PathUnreadable => "path_unreadable",
             Self::PathSeparator => "path_separator",
             Self::PathDots => "path_dots",
+            Self::PathSlashes => "path_slashes",
             Self::JsonName => "json_name",
             Self::NotTls => "not_tls",
             Self::HelloMalformed => "hello_malformed",

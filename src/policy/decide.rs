@@ -1,7 +1,7 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
-use super::choice::Choice;
+use super::choice::{Choice, Key};
 use super::inspect::{Content, Reading};
 use super::rule::Rule;
 use super::subject::{Origin, Subject};
@@ -43,8 +43,15 @@ impl Target {
 }
 
 impl Decision {
-    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
-        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
+    /// What a rule decides. What its choice goes by may not be known yet.
+    fn new(rule: &Rule, subject: &Subject<'_>) -> Result<Self, Unknown> {
+        let key = rule.choice.key().map_or(Ok(None), |key| key.hash_or_client(subject))?;
+        Ok(Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None })
+    }
+
+    /// The same when nothing of what the client sent is known.
+    fn unread(rule: &Rule, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|_| Key::hash_of_client(origin));
         Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
     }
 
@@ -73,12 +80,8 @@ impl Service {
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
         let mut text = Vec::new();
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
-    }
-
-    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
-    pub fn awaits_server(&self, first_flight: &[u8]) -> bool {
-        self.inspect.awaits_server(first_flight)
+        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        self.judge(&reading, origin)
     }
 
     /// [`Service::examine`] of bytes that were read.
@@ -86,7 +89,30 @@ impl Service {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
             Reading::Unclear(why) => self.unclear(*why, origin),
-            Reading::Clear(content) => self.by_rules(&Subject::new(content, origin, &self.pointers)),
+            Reading::Clear(content) => {
+                let decided = self.by_rules(&Subject::new(content, origin, &self.pointers));
+                match self.without_empty_segments(content, origin) {
+                    Some(other) => self.reconciled(decided, other, origin),
+                    None => decided,
+                }
+            }
+        }
+    }
+
+    /// What the rules say of a path with several slashes on end to servers that take them for one; none if it has not.
+    fn without_empty_segments(&self, content: &Content<'_>, origin: Origin) -> Option<Examination> {
+        let merged = Content::Http(content.http()?.with_slashes_merged()?);
+        Some(self.by_rules(&Subject::new(&merged, origin, &self.pointers)))
+    }
+
+    /// It is known where a connection goes only if both kinds of servers see the same rule decide.
+    fn reconciled(&self, decided: Examination, other: Examination, origin: Origin) -> Examination {
+        match (&decided, &other) {
+            (Examination::Decided(one), Examination::Decided(other)) if one.rule != other.rule => {
+                self.unclear(Ambiguity::PathSlashes, origin)
+            }
+            (_, Examination::NeedMore) => other,
+            _ => decided,
         }
     }
 
@@ -97,7 +123,7 @@ impl Service {
     /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
     /// the request, it goes by the client's address.
     pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
-        Decision::new(&self.default, None, origin.into())
+        Decision::unread(&self.default, origin.into())
     }
 
     /// Whether decisions are acted on.
@@ -128,15 +154,41 @@ impl Service {
 
     /// The first rule that matches.
     pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
-        for rule in &self.rules {
-            match rule.holds(subject) {
-                Truth::Yes => return Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin)),
-                Truth::Unknown(Unknown::SoFar) => return Examination::NeedMore,
-                Truth::Unknown(Unknown::Ambiguous(why)) => return self.unclear(why, subject.origin),
-                Truth::No | Truth::Unknown(Unknown::Forever) => {}
+        let mut first: Option<(u32, &Rule, Truth)> = None;
+        self.index.candidates(subject, |positions| {
+            for position in positions.iter().copied().take_while(|position| first.is_none_or(|(first, ..)| *position < first)) {
+                let Some(rule) = usize::try_from(position).ok().and_then(|position| self.rules.get(position)) else { break };
+                let truth = rule.holds(subject);
+                if settles(truth) {
+                    first = Some((position, rule, truth));
+                    break;
+                }
             }
+        });
+        match first {
+            Some((_, rule, Truth::Yes)) => self.decided(rule, subject),
+            Some((.., Truth::Unknown(Unknown::SoFar))) => Examination::NeedMore,
+            Some((.., Truth::Unknown(Unknown::Ambiguous(why)))) => self.unclear(why, subject.origin),
+            Some((.., Truth::No | Truth::Unknown(Unknown::Forever))) | None => self.decided(&self.default, subject),
         }
-        Examination::Decided(Decision::new(&self.default, Some(subject.content), subject.origin))
+    }
+
+    /// What a rule decides that matches.
+    fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
+        match Decision::new(rule, subject) {
+            Ok(decision) => Examination::Decided(decision),
+            Err(Unknown::SoFar) => Examination::NeedMore,
+            Err(Unknown::Ambiguous(why)) => self.unclear(why, subject.origin),
+            Err(Unknown::Forever) => Examination::Decided(Decision::unread(rule, subject.origin)),
+        }
+    }
+}
+
+/// Whether the rules behind one whose conditions are so have no say.
+pub(super) fn settles(truth: Truth) -> bool {
+    match truth {
+        Truth::Yes | Truth::Unknown(Unknown::SoFar | Unknown::Ambiguous(_)) => true,
+        Truth::No | Truth::Unknown(Unknown::Forever) => false,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Why a connection would be routed as it would be, for `baton explain`. The code that routes does the work; it is only
 //! asked to tell.
 
+use super::decide::settles;
 use super::inspect::{Content, Reading};
 use super::subject::{Origin, Subject};
-use super::truth::{Truth, Unknown};
 use super::{Ambiguity, Decision, Examination, Hello, KeySeen, Protocol, Service};
 use std::rc::Rc;
 
@@ -61,14 +61,18 @@ impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
         let mut text = Vec::new();
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
+        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        self.explain_reading(&reading, origin)
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
     pub fn explain_hello(&self, hello: Hello, origin: impl Into<Origin>) -> Explanation {
         let reading = match self.inspect {
-            Protocol::Tls => Reading::Clear(Content::Tls(hello)),
+            Protocol::Tls | Protocol::Auto => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
+            Protocol::Redis => Reading::Unclear(Ambiguity::RedisUnreadable),
+            // Which bytes it would have is not known.
+            Protocol::Raw => Reading::Incomplete,
         };
         self.explain_reading(&reading, origin.into())
     }
@@ -84,10 +88,16 @@ impl Service {
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
         let read = match (&examination, reading) {
-            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => {
+                Some(Subject::new(content, origin, &self.pointers))
+            }
             _ => None,
         };
-        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        let key = decision.choice.key().map(|key| KeySeen {
+            key: key.to_string(),
+            value: key.seen(read.as_ref(), origin),
+            hash: decision.key,
+        });
         Explanation { examination, decision, key, request, tried }
     }
 
@@ -96,7 +106,7 @@ impl Service {
         let mut tried = Vec::new();
         for rule in &self.rules {
             let unmet = rule.mismatch(subject);
-            let is_last = !matches!(rule.holds(subject), Truth::No | Truth::Unknown(Unknown::Forever));
+            let is_last = settles(rule.holds(subject));
             tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.conditions(), unmet });
             if is_last {
                 break;
@@ -116,7 +126,19 @@ impl Content<'_> {
                 ("path", Some(String::from_utf8_lossy(&request.path).into_owned())),
                 client,
             ],
-            Self::Tls(hello) => vec![("sni", hello.sni().map(str::to_owned)), ("alpn", hello.alpn_text()), client],
+            Self::Tls(hello) => vec![
+                ("sni", hello.sni().map(str::to_owned)),
+                ("alpn", hello.alpn_text()),
+                ("tls_version", Some(hello.version().to_string())),
+                ("ech", Some(hello.has_ech().to_string())),
+                client,
+            ],
+            Self::Raw(raw) => vec![("bytes", Some(raw.shown())), client],
+            Self::Redis(command) => vec![
+                ("command", Some(command.name.clone())),
+                ("key", command.key.map(|key| String::from_utf8_lossy(key).into_owned())),
+                client,
+            ],
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use super::ambiguity::Ambiguity;
 use super::body::Body;
+use arrayvec::ArrayVec;
 use std::borrow::Cow;
 
 /// The head of a request, of whatever version of HTTP.
@@ -27,6 +28,16 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// The request as servers see it that take several slashes for one; none if that makes no difference.
+    pub(super) fn with_slashes_merged(&self) -> Option<Self> {
+        let is_double = |pair: &[u8]| pair == b"//";
+        self.path.windows(2).any(is_double).then(|| {
+            let mut path = self.path.to_vec();
+            path.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
+            Self { path: Cow::Owned(path), ..self.clone() }
+        })
+    }
+
     /// The values of a header field, as sent but for the white space around them; names are compared without case.
     pub(super) fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.headers.values(name)
@@ -51,10 +62,17 @@ impl Request<'_> {
     }
 }
 
+/// Name and value.
+type Field<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
+
+/// Fields of a head that are kept without allocating: browsers send about fifteen.
+const FEW_FIELDS: usize = 24;
+
 /// The fields of a head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Headers<'a> {
-    fields: Vec<(Cow<'a, str>, Cow<'a, [u8]>)>,
+    few: ArrayVec<Field<'a>, FEW_FIELDS>,
+    more: Vec<Field<'a>>,
 }
 
 impl<'a> Headers<'a> {
@@ -64,18 +82,20 @@ impl<'a> Headers<'a> {
             Cow::Borrowed(value) => Cow::Borrowed(value.trim_ascii()),
             Cow::Owned(value) => Cow::Owned(value.trim_ascii().to_vec()),
         };
-        self.fields.push((name.into(), value));
+        if let Err(field) = self.few.try_push((name.into(), value)) {
+            self.more.push(field.element());
+        }
     }
 
     /// All of them, in order.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|(name, value)| (&**name, &**value))
+        self.few.iter().chain(&self.more).map(|(name, value)| (&**name, &**value))
     }
 
     /// The values of the fields of a name, which has no case.
     pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields.iter().filter(move |field| field.0.eq_ignore_ascii_case(name)).map(|field| &*field.1)
+        self.few.iter().chain(&self.more).filter(move |field| field.0.eq_ignore_ascii_case(name)).map(|field| &*field.1)
     }
 }
 
@@ -118,6 +138,11 @@ pub(super) fn normal_path(target: &str) -> Result<Cow<'_, [u8]>, Ambiguity> {
             0..=0x1f | 0x7f => return Err(Ambiguity::PathUnreadable),
             _ => {}
         }
+    }
+    // Longer encodings than needed, which some decoders take for the character (RFC 3629, section 3).
+    let is_overlong = |pair: &[u8]| matches!(pair, [0xc0 | 0xc1, _] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]);
+    if decoded.windows(2).any(is_overlong) {
+        return Err(Ambiguity::PathUnreadable);
     }
     // A segment may carry parameters (RFC 3986 3.3), which some servers cut off before they look at the dots.
     let is_dots = |segment: &[u8]| {
@@ -195,7 +220,7 @@ pub(super) fn normal_host(host: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Owned(format!("[{address}]")));
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let is_name = !name.is_empty()
+    let is_name = name.split('.').all(|label| !label.is_empty())
         && name.len() <= 253
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'));
     let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());

@@ -1,15 +1,18 @@
 //! Rules as the file writes them: `name`, `when`, `canary`, `send_to`.
 
-use super::choice::{self, Canary, Choice, Recipients};
+use super::Protocol;
+use super::choice::{self, Canary, Choice, Key, Recipients};
 use super::condition;
 use super::explain::Unmet;
+use super::index::Index;
 use super::reader::Field;
 use super::report::Problems;
 use super::subject::Subject;
 use super::truth::Truth;
 use super::when::When;
 use super::yaml::{Place, Value};
-use crate::limits::cluster_file::{RULE_NAME_BYTES_MAX, RULES_MAX};
+use crate::limits::cluster_file::{COVERING_COMPARISONS_MAX, RULE_NAME_BYTES_MAX, RULES_MAX};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// What a decision says that no rule made. No rule may be called so.
@@ -32,10 +35,9 @@ impl Rule {
     pub(super) fn holds(&self, subject: &Subject<'_>) -> Truth {
         match &self.canary {
             Some(canary) => match self.when.holds(subject) {
-                Truth::Yes => canary.holds(subject).into(),
+                Truth::No => Truth::No,
                 // Whoever is not in need not wait for the rest.
-                when if canary.holds(subject) => when,
-                _ => Truth::No,
+                when => Truth::all([when, canary.holds(subject)].into_iter()),
             },
             None => self.when.holds(subject),
         }
@@ -45,6 +47,11 @@ impl Rule {
     pub(super) fn mismatch(&self, subject: &Subject<'_>) -> Option<Unmet> {
         let mismatch = self.when.mismatch(subject);
         mismatch.or_else(|| self.canary.as_ref().and_then(|canary| canary.unmet(subject)))
+    }
+
+    /// The pieces of a request that it goes by, apart from its conditions.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.choice.key().into_iter().chain(self.canary.as_ref().map(|canary| &canary.of))
     }
 
     /// Its conditions, one line, as an operator reads it.
@@ -57,38 +64,64 @@ impl Rule {
     }
 }
 
-/// Reads the list of rules of a service.
-pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Vec<Rule> {
+/// Reads the list of rules of a service; the index finds them by their positions.
+pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> (Vec<Rule>, Index) {
+    let mut index = Index::default();
     if matches!(field.value, Value::List(items) if items.is_empty()) {
-        return Vec::new();
+        return (Vec::new(), index);
     }
     let Some(items) = field.list(problems) else {
-        return Vec::new();
+        return (Vec::new(), index);
     };
     if items.len() > RULES_MAX {
         let message = format!("a service can have at most {RULES_MAX} rules, here are {}", items.len());
         problems.error(&field.place.key(), message, "let one rule have several values, or split the service");
-        return Vec::new();
+        return (Vec::new(), index);
     }
     let mut rules: Vec<Rule> = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let Some((rule, name_place)) = rule(item, index + 1, recipients, problems) else {
+    let mut names = HashSet::new();
+    let mut comparisons_left = COVERING_COMPARISONS_MAX;
+    for (number, item) in items.iter().enumerate() {
+        let Some((rule, name_place)) = rule(item, number + 1, recipients, problems) else {
             continue;
         };
-        if rules.iter().any(|earlier| earlier.name == rule.name) {
+        if !names.insert(Rc::clone(&rule.name)) {
             let message = format!("another rule is already named \"{}\"", rule.name);
             problems.error(&name_place, message, "give every rule a name of its own");
         }
-        let mut whole = rules.iter().filter(|earlier| earlier.canary.is_none());
-        let shadow = whole.find(|earlier| earlier.when.always() || earlier.when == rule.when);
-        if let Some(earlier) = shadow {
-            let why = if earlier.when.always() { "matches everything" } else { "has the same conditions" };
+        // With `auto`, what holds for everything of one protocol holds for nothing of another.
+        let is_auto = recipients.context.inspect == Some(Protocol::Auto);
+        let earlier = covering(&rule, &rules, &index, &mut comparisons_left).filter(|_| !is_auto);
+        if let Some(earlier) = earlier {
+            let why = match &earlier.when {
+                when if when.always() => "matches everything",
+                when if *when == rule.when => "has the same conditions",
+                _ => "matches whatever this one would",
+            };
             let message = format!("rule \"{}\" can never match: rule \"{}\" before it {why}", rule.name, earlier.name);
             problems.warning(&item.place, message, "put it before that rule, or remove it");
         }
+        if let Ok(position) = u32::try_from(rules.len()) {
+            index.insert(&rule.when, position);
+        }
         rules.push(rule);
     }
-    rules
+    (rules, index)
+}
+
+/// The first of the earlier rules that leaves nothing for this one, as far as that can be told from how they are written.
+fn covering<'r>(rule: &Rule, earlier: &'r [Rule], index: &Index, comparisons_left: &mut usize) -> Option<&'r Rule> {
+    let mut first: Option<u32> = None;
+    index.covering_candidates(&rule.when, |positions| {
+        for position in positions.iter().copied().take_while(|position| first.is_none_or(|first| *position < first)) {
+            let candidate = usize::try_from(position).ok().and_then(|position| earlier.get(position));
+            if candidate.is_some_and(|earlier| earlier.canary.is_none() && earlier.when.covers(&rule.when, comparisons_left)) {
+                first = Some(position);
+                break;
+            }
+        }
+    });
+    earlier.get(usize::try_from(first?).ok()?)
 }
 
 fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<(Rule, Place)> {

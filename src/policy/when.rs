@@ -56,6 +56,12 @@ impl When {
         condition.met(path, subject)
     }
 
+    /// Whether these surely hold whenever the others do, as far as that can be told from how they are written. Costs a
+    /// comparison for each pair of matchers; without any left the answer is no.
+    pub(super) fn covers(&self, other: &Self, comparisons_left: &mut usize) -> bool {
+        self.conditions.iter().all(|condition| condition.covers_all(other, comparisons_left))
+    }
+
     /// All matchers, those below `any`, `all` and `not` too.
     pub(super) fn matchers(&self) -> Vec<&Matcher> {
         let mut found = Vec::new();
@@ -80,6 +86,31 @@ impl Condition {
             Self::Any(branches) => branches.iter().any(When::always),
             Self::All(branches) => branches.iter().all(When::always),
             Self::Not(_) => false,
+        }
+    }
+
+    /// Whether this surely holds whenever all of the others do.
+    fn covers_all(&self, other: &When, comparisons_left: &mut usize) -> bool {
+        let by_its_own = match self {
+            Self::Any(branches) => branches.iter().any(|branch| branch.covers(other, comparisons_left)),
+            Self::All(branches) => branches.iter().all(|branch| branch.covers(other, comparisons_left)),
+            Self::Test(matcher) => matcher.always(),
+            Self::Not(_) => false,
+        };
+        by_its_own || other.conditions.iter().any(|there| self.covers_one(there, comparisons_left))
+    }
+
+    /// Whether this surely holds whenever that one does.
+    fn covers_one(&self, other: &Self, comparisons_left: &mut usize) -> bool {
+        let Some(left) = comparisons_left.checked_sub(1) else { return false };
+        *comparisons_left = left;
+        match (self, other) {
+            (Self::Test(matcher), Self::Test(there)) => matcher.covers(there),
+            (_, Self::Any(branches)) if branches.iter().all(|there| self.covers_all(there, comparisons_left)) => true,
+            (_, Self::All(branches)) if branches.iter().any(|there| self.covers_all(there, comparisons_left)) => true,
+            // What is excluded there includes what is excluded here.
+            (Self::Not(inner), Self::Not(there)) => there.covers(inner, comparisons_left),
+            _ => false,
         }
     }
 

@@ -21,6 +21,10 @@ const TIME_WAIT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Between two times that it says the same again, at most.
 const AGAIN_MAX: Duration = Duration::from_secs(20);
+/// A segment begins at most so many octets before its place.
+const OVERLAP_MAX: u64 = 20;
+/// Options take that much of a segment (RFC 6691).
+const OPTIONS_MAX: u64 = 40;
 /// Octets it allows the server at once.
 const WINDOW: u16 = 20_000;
 
@@ -281,6 +285,9 @@ impl OddClient {
                     self.complaint = Some(format!("a SYN-ACK acknowledges {}, and the SYN was {}", segment.ack, self.isn));
                     return;
                 }
+                let mss =
+                    segment.options.iter().find_map(|option| if let TcpOption::Mss(mss) = option { Some(*mss) } else { None });
+                self.mss = self.mss.min(mss.unwrap_or(536));
                 self.again_after = AGAIN;
                 self.server_isn = Some(segment.seq);
                 self.has_timestamps &= segment.timestamps().is_some();
@@ -414,10 +421,14 @@ impl OddClient {
         let mut at = from;
         while at < length {
             let end = length.min(
-                at + 1 + self.random.below([1, 7, 100, u64::from(self.mss) - 12][self.random.clone().below(4) as usize]) as u32,
+                at + 1
+                    + self.random.below(
+                        [1, 7, 100, u64::from(self.mss).saturating_sub(OVERLAP_MAX + OPTIONS_MAX).max(1)]
+                            [self.random.clone().below(4) as usize],
+                    ) as u32,
             );
             // Begins before its place now and then.
-            let overlap = if self.random.one_in(3) { self.random.below(20) as u32 } else { 0 };
+            let overlap = if self.random.one_in(3) { self.random.below(OVERLAP_MAX) as u32 } else { 0 };
             self.oddities.overlaps += u64::from(overlap > 0 && at > 0);
             self.oddities.small_pieces += u64::from(end - at < 100);
             pieces.push((at.saturating_sub(overlap), end));

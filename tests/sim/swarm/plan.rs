@@ -54,6 +54,13 @@ kinds! {
     ForgedErrors => "forged-errors",
 }
 
+impl Kind {
+    /// Those that there were not from the beginning.
+    pub fn later() -> impl Iterator<Item = Self> {
+        Self::ALL[FIRST_KINDS..].iter().copied()
+    }
+}
+
 /// Something that happens to somebody.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -536,6 +543,8 @@ fn make_odd(errand: &mut Errand) {
         // It knows no window of the server's.
         request.upload_bytes %= 3_000;
         request.padding %= 1_500;
+        // It loses segments, and smoltcp waits a minute for each in the end.
+        request.answer_bytes %= 30_000;
     }
 }
 

@@ -324,7 +324,8 @@ impl World {
             return;
         }
         // A SYN-ACK that left past the process promised a larger MSS: such a datagram is sent in fragments.
-        let may_be_large = self.facts.plan.has_any(&[Kind::Crash, Kind::Hang, Kind::Drain, Kind::Reload, Kind::SmallTables]);
+        let may_be_large =
+            self.facts.plan.has_any(&[Kind::Crash, Kind::Hang, Kind::Drain, Kind::Reload, Kind::SmallTables, Kind::Stop]);
         if datagram.len() + 28 > MTU && !may_be_large {
             return self.blame(format!("node {} sends a datagram of {} octets", NAMES[node], datagram.len() + 28));
         }
@@ -504,7 +505,7 @@ impl World {
                         self.drain(node);
                     }
                 }
-                Frame::Settings(_) | Frame::Goodbye(_) => {}
+                Frame::Settings(_) | Frame::Report(_) | Frame::Goodbye(_) => {}
             }
         }
     }

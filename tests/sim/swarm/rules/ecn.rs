@@ -1,5 +1,5 @@
-//! 11. Explicit congestion notification (RFC 3168) is between the client and the kernel that serves it: nothing is granted that
-//! was not asked for, and what carries octets is ECN-capable if it was granted, and only then.
+//! The eleventh: explicit congestion notification (RFC 3168) is between the client and the kernel that serves it. Nothing is
+//! granted that was not asked for; what carries octets is ECN-capable if it was granted, and only then.
 
 use super::super::ecn::bits;
 use super::super::plan::Kind;
@@ -47,7 +47,7 @@ impl Rule for Ecn {
                 let nearest = grants.iter().min_by_key(|(isn, _)| seq.wrapping_sub(**isn));
                 let is_granted = nearest.is_some_and(|(_, is_granted)| *is_granted);
                 let is_capable = bits(packet) != 0;
-                if is_capable && !is_granted || flags.intersects(both) && !is_granted {
+                if !is_granted && (is_capable || flags.intersects(both)) {
                     return Err(format!("ECN on a connection that was not granted it: {segment}"));
                 }
                 if is_granted && !segment.payload().is_empty() && !is_capable && facts.plan.kinds.contains(&Kind::Ecn) {
