@@ -150,8 +150,8 @@ done
 assert_eq "handed off" 8 "$(sum_since_mark a.handed_off)"
 
 mark
-assert_eq "no such model" "status 405" "$(post "$(body '{"model": "other"}')")"
-assert_eq "the field twice" "status 405" "$(post "$(body '{"model": "other", "model": "llama-3-70b"}')")"
+assert_eq "no such model" "status 404" "$(post "$(body '{"model": "other"}')")"
+assert_eq "the field twice" "status 404" "$(post "$(body '{"model": "other", "model": "llama-3-70b"}')")"
 assert_counts
 assert_eq "ambiguous" 1 "$(stat_of a 'ambiguous_requests_total{kind="json_name"}')"
 stop_playing
