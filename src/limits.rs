@@ -14,6 +14,11 @@ pub const PEER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const SYNS_MAX: usize = 65_536;
 /// How long a SYN waits for the kernel's SYN-ACK. The kernel answers at once or, with a full backlog, never.
 pub const SYN_LIFETIME: Duration = Duration::from_secs(3);
+/// Forwarded SYNs remembered until the connection's owner names itself. 64 Ki x ~300 octets: a SYN flood costs 20 MB and
+/// pushes out only other connections that have not been opened yet, whose clients repeat their SYN.
+pub const OPENINGS_MAX: usize = 65_536;
+/// How long a forwarded SYN is remembered: Linux repeats its SYN-ACK for 63 s, and a client may answer each.
+pub const OPENING_LIFETIME: Duration = Duration::from_secs(75);
 /// Longest hold of a connection in the kernel's SYN-RECV: the second retransmission of the SYN-ACK would follow at 3 s.
 pub const HOLD_MAX: Duration = Duration::from_millis(2_500);
 /// Share of a listener's backlog that held connections may take (1/4): the rest stays for connections on their way.

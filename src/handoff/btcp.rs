@@ -25,6 +25,7 @@ mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
+mod opening;
 mod packets;
 mod peers;
 mod policy;
@@ -33,6 +34,7 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
+use opening::Opening;
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
@@ -44,12 +46,13 @@ use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
+use crate::handoff::recent::Recent;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
 use crate::policy::{Decision, Examination, Target};
-use crate::rewrite::{Flags, Segment, SegmentSpec, Timestamp, ToClientWire, ToServerWire, Wire};
+use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +65,10 @@ type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 #[derive(Clone, Debug)]
 pub struct Btcp {
     syns: SynTable,
+    /// SYNs that were forwarded and whose owner has not named itself.
+    openings: Recent<Opening>,
+    /// Connections that peers say they own, while the kernel is asked whether it does.
+    claims: BTreeMap<FlowKey, (NodeId, HandoffId)>,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
     by_handoff: Map<HandoffId, usize>,
@@ -211,6 +218,8 @@ impl Btcp {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             syns: SynTable::new(seed),
+            openings: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
+            claims: BTreeMap::new(),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
             by_handoff: HashMap::with_hasher(hasher.clone()),
@@ -246,7 +255,7 @@ impl Btcp {
 
     /// Connections that end with this process, and all.
     pub fn count(&self) -> Counts {
-        let mut counts = Counts { syns: self.syns.count(), orphans: self.orphans.len(), ..Counts::default() };
+        let mut counts = Counts { syns: self.syns.count(), openings: self.openings.count(), orphans: self.orphans.len(), ..Counts::default() };
         for (_, connection) in &self.connections {
             match &connection.state {
                 State::Handshake(_) => counts.handshakes += 1,
@@ -265,7 +274,10 @@ impl Btcp {
 
     /// The state of a connection.
     pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
-        Some(self.connections[*self.by_flow.get(flow)?].state.label())
+        match self.by_flow.get(flow) {
+            Some(slot) => Some(self.connections[*slot].state.label()),
+            None => self.openings.get(flow).map(|_| "opening"),
+        }
     }
 
     /// For `baton flows`.
@@ -301,6 +313,7 @@ impl Btcp {
 #[allow(missing_docs)] // The names are the states'.
 pub struct Counts {
     pub syns: usize,
+    pub openings: usize,
     pub orphans: usize,
     pub handshakes: usize,
     pub undecided: usize,

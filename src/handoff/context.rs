@@ -110,6 +110,11 @@ impl Context {
         self.retired.get(&frontend).map_or(&self.policy, |(policy, _)| policy)
     }
 
+    /// Also an address that was one: its connections go on, and packets of others are the local stack's.
+    pub fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
+        self.policy.is_own_frontend(endpoint) || self.retired.contains_key(&endpoint)
+    }
+
     /// The service for connections to a front-end address of this node.
     pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> {
         self.policy_of(frontend).service_of(frontend)

@@ -134,6 +134,10 @@ pub struct Counters {
     pub connections: u64,
     /// Connections released to the local server, untouched.
     pub released_local: u64,
+    /// Connections decided for the local server on their SYN.
+    pub local_on_syn: u64,
+    /// SYNs forwarded to a peer that shall serve the connection.
+    pub syns_forwarded: u64,
     /// Connections served by the local server through a replay to self.
     pub replays_to_self: u64,
     /// Connections whose half in the kernel was purged because they were held too long or acknowledged early.
@@ -193,9 +197,11 @@ impl Counters {
             ("syns_total", self.syns),
             ("syns_evicted_total", self.syns_evicted),
             ("connections_total", self.connections),
-            ("decisions_local_total", self.released_local + self.replays_to_self),
+            ("decisions_local_total", self.released_local + self.replays_to_self + self.local_on_syn),
             ("released_local_total", self.released_local),
             ("replays_to_self_total", self.replays_to_self),
+            ("local_on_syn_total", self.local_on_syn),
+            ("syns_forwarded_total", self.syns_forwarded),
             ("parked_total", self.parked),
             ("early_acknowledgements_total", self.early_acknowledgements),
             ("offers_sent_total", self.offers_sent),

@@ -199,9 +199,8 @@ impl Engine {
         }
     }
 
-    /// Also an address that was one: its connections go on, and packets of others are the local stack's.
     pub(super) fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
-        self.ctx.policy.is_own_frontend(endpoint) || self.ctx.retired.contains_key(&endpoint)
+        self.ctx.is_own_frontend(endpoint)
     }
 
     fn is_own_address(&self, address: IpAddr) -> bool {
@@ -235,6 +234,8 @@ impl Engine {
             Message::Disowned { id } => self.utcp.handle_disowned(from, id, ctx, now),
             Message::Owned { id, flow } => self.btcp.handle_owned(from, id, flow, ctx, now),
             Message::OwnedEnd => self.btcp.handle_owned_end(from, ctx, now),
+            Message::SynRefused { flow, isn, reason } => self.btcp.handle_syn_refused(from, flow, isn, reason, ctx),
+            Message::WhoOwns { .. } | Message::Owner { .. } => {}
         }
     }
 
@@ -349,6 +350,7 @@ impl Engine {
 
     fn keep_house(&mut self, now: Instant) {
         self.btcp.expire_orphans(&mut self.ctx, now);
+        self.btcp.expire_openings(now);
         let btcp = &self.btcp;
         self.ctx.retired.retain(|frontend, (_, since)| {
             now.saturating_duration_since(*since) < crate::limits::RETIRED_FRONTEND_MIN || btcp.knows_frontend(*frontend)
@@ -422,6 +424,7 @@ impl Engine {
             ("connections_back_end", back.prepared + back.serving),
             ("connections_lingering", front.lingering + back.lingering),
             ("syns_pending", front.syns),
+            ("openings_pending", front.openings),
             ("orphans", front.orphans),
             ("commits_unsettled", back.applied),
             ("first_flight_bytes", self.ctx.first_flight_bytes),

@@ -12,6 +12,7 @@ pub mod flight;
 mod holds;
 mod initial;
 mod notes;
+mod recent;
 mod syn_acks;
 mod synthetic;
 mod timers;

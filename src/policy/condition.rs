@@ -61,8 +61,9 @@ fn can_be_known(fields: &Mapping<'_>, inspect: Option<Protocol>, problems: &mut 
     for other in Protocol::ALL.into_iter().filter(|protocol| *protocol != inspect) {
         for field in other.matchers().iter().filter_map(|matcher| fields.optional(matcher)) {
             let message = format!("`{}` can never be known: the service has `inspect: {}`", field.name, inspect.word());
-            let matchers = inspect.matchers().iter().map(|matcher| format!("`{matcher}`")).collect::<Vec<_>>().join(", ");
-            let remedy = format!("match {matchers} or `client` here, or write `inspect: {}` in the service", other.word());
+            let matchers: String = inspect.matchers().iter().map(|matcher| format!("`{matcher}`, ")).collect();
+            let matchers = matchers.strip_suffix(", ").map_or_else(String::new, |matchers| format!("{matchers} or "));
+            let remedy = format!("match {matchers}`client` here, or write `inspect: {}` in the service", other.word());
             problems.error(&field.place.key(), message, remedy);
             can = false;
         }

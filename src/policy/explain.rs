@@ -65,6 +65,7 @@ impl Service {
         let reading = match self.inspect {
             Protocol::Tls => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
+            Protocol::None => Reading::Clear(Content::Nothing),
         };
         self.explain_reading(&reading, client)
     }
@@ -102,6 +103,7 @@ impl Content<'_> {
                 client,
             ],
             Self::Tls(hello) => vec![("sni", hello.sni().map(str::to_owned)), ("alpn", hello.alpn_text()), client],
+            Self::Nothing => vec![client],
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum Protocol {
     Http,
     /// TLS: the ClientHello. Nothing is decrypted.
     Tls,
+    /// Nothing: the SYN is decided on, and all that is known is who connects to what.
+    None,
 }
 
 /// What the first bytes are.
@@ -30,17 +32,19 @@ pub(super) enum Reading<'a> {
 pub(super) enum Content<'a> {
     Http(Request<'a>),
     Tls(Hello),
+    Nothing,
 }
 
 impl Protocol {
     /// Those that work today.
-    pub const ALL: [Self; 2] = [Self::Http, Self::Tls];
+    pub const ALL: [Self; 3] = [Self::Http, Self::Tls, Self::None];
 
     /// The word for it in the cluster file.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Tls => "tls",
+            Self::None => "none",
         }
     }
 
@@ -49,6 +53,7 @@ impl Protocol {
         match self {
             Self::Http => &["host", "path", "method", "header"],
             Self::Tls => &["sni", "alpn"],
+            Self::None => &[],
         }
     }
 
@@ -58,6 +63,7 @@ impl Protocol {
         match self {
             Self::Http => http::read(bytes, bytes_max),
             Self::Tls => tls::read(bytes, bytes_max),
+            Self::None => Reading::Clear(Content::Nothing),
         }
     }
 }
@@ -66,13 +72,13 @@ impl<'a> Content<'a> {
     pub(super) fn http(&self) -> Option<&Request<'a>> {
         match self {
             Self::Http(request) => Some(request),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Nothing => None,
         }
     }
 
     pub(super) fn tls(&self) -> Option<&Hello> {
         match self {
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Nothing => None,
             Self::Tls(hello) => Some(hello),
         }
     }

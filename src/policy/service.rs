@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(super) struct ReadService {
     pub(super) service: Service,
     pub(super) servers_place: Option<Place>,
-    pub(super) frontend_places: Vec<(Endpoint, Place)>,
+    pub(super) frontend_places: Vec<(NodeId, Endpoint, Place)>,
 }
 
 const KNOWN: [&str; 13] = [
@@ -56,6 +56,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         None => Some(Protocol::Http),
     };
     let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), inspect };
+    if inspect == Some(Protocol::None) {
+        warn_of_what_is_never_asked(&fields, problems);
+    }
     let rules = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => Vec::new(),
@@ -83,9 +86,18 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         rules,
         default: default.unwrap_or_else(|| vec![Target::Local]),
     };
-    let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
     let servers_place = fields.optional("servers").map(|field| field.place.key());
     Some(ReadService { service, servers_place, frontend_places })
+}
+
+/// Limits of an inspection that does not take place.
+fn warn_of_what_is_never_asked(fields: &Mapping<'_>, problems: &mut Problems) {
+    for name in ["inspect_timeout", "inspect_bytes_max", "silence_timeout", "handoff_timeout"] {
+        if let Some(field) = fields.optional(name) {
+            let message = format!("`{name}` has no meaning here: with `inspect: none` the SYN decides, and nothing waits");
+            problems.warning(&field.place.key(), message, "remove it, or inspect something");
+        }
+    }
 }
 
 /// The choices of which one works today.
@@ -114,7 +126,7 @@ fn inspect(field: &Field<'_>, problems: &mut Problems) -> Option<Protocol> {
     let known = Protocol::ALL.into_iter().find(|protocol| protocol.word() == text);
     if known.is_none() {
         let message = match text {
-            "raw" | "none" | "auto" => format!("`inspect: {text}` is not supported yet"),
+            "raw" | "auto" => format!("`inspect: {text}` is not supported yet"),
             _ => format!("`inspect` cannot be {}", field.value.describe()),
         };
         problems.error(&field.place, message, remedy);

@@ -85,6 +85,11 @@ impl Btcp {
         self.give_up_orphans(|at| at <= now, ctx, now);
     }
 
+    /// Forwarded SYNs of which nothing came.
+    pub fn expire_openings(&mut self, now: Instant) {
+        self.openings.expire(now);
+    }
+
     /// Orphans without an owner: their clients are reset when they next speak, or begin anew. Only when they have been silent
     /// for a linger may the kernel answer again.
     pub(super) fn give_up_orphans(&mut self, which: impl Fn(Instant) -> bool, ctx: &mut Context, now: Instant) {
