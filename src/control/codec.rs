@@ -31,6 +31,7 @@ const OFFER_TIMESTAMPS: u8 = 0x10;
 const ACCEPT_WINDOW_SCALE: u8 = 0x01;
 const ACCEPT_TSVAL: u8 = 0x02;
 
+const WHO_OWNS_ACK: u8 = 0x01;
 const OWNER_OWNS: u8 = 0x01;
 
 impl Message {
@@ -82,7 +83,13 @@ impl Message {
                 out.extend_from_slice(&isn.raw().to_be_bytes());
                 out.push(*reason as u8);
             }
-            Self::WhoOwns { flow } => put_flow(*flow, out),
+            Self::WhoOwns { flow, ack } => {
+                put_flow(*flow, out);
+                out.push(if ack.is_some() { WHO_OWNS_ACK } else { 0 });
+                if let Some(ack) = ack {
+                    out.extend_from_slice(&ack.raw().to_be_bytes());
+                }
+            }
             Self::Owner { flow, owns } => {
                 put_flow(*flow, out);
                 out.push(u8::from(*owns));
@@ -110,7 +117,11 @@ impl Message {
             SYN_REFUSED => {
                 Self::SynRefused { flow: fields.flow()?, isn: Seq::new(fields.u32()?), reason: refusal(fields.u8()?)? }
             }
-            WHO_OWNS => Self::WhoOwns { flow: fields.flow()? },
+            WHO_OWNS => {
+                let flow = fields.flow()?;
+                let has_ack = fields.flags(WHO_OWNS_ACK)? != 0;
+                Self::WhoOwns { flow, ack: if has_ack { Some(Seq::new(fields.u32()?)) } else { None } }
+            }
             OWNER => Self::Owner { flow: fields.flow()?, owns: fields.flags(OWNER_OWNS)? != 0 },
             unknown => return Err(DecodeError::UnknownType(unknown)),
         };
@@ -327,7 +338,7 @@ mod tests {
             1 => (any_flow(), any::<u32>(), 1u8..=9).prop_map(|(flow, isn, reason)| Message::SynRefused {
                 flow, isn: Seq::new(isn), reason: refusal(reason).unwrap(),
             }),
-            1 => any_flow().prop_map(|flow| Message::WhoOwns { flow }),
+            1 => (any_flow(), any::<Option<u32>>()).prop_map(|(flow, ack)| Message::WhoOwns { flow, ack: ack.map(Seq::new) }),
             1 => (any_flow(), any::<bool>()).prop_map(|(flow, owns)| Message::Owner { flow, owns }),
         ]
     }

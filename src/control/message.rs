@@ -184,6 +184,8 @@ pub enum Message {
     WhoOwns {
         /// The connection.
         flow: FlowKey,
+        /// What its client acknowledges: whoever has only answered its SYN knows by it whether it was meant.
+        ack: Option<Seq<Wire>>,
     },
     /// Answers `WhoOwns`, or a packet of a connection that the sender does not own.
     Owner {

@@ -26,6 +26,7 @@ mod decide;
 mod ends;
 mod handoff;
 mod opening;
+mod owners;
 mod packets;
 mod peers;
 mod policy;
@@ -35,6 +36,7 @@ mod secure;
 mod tests;
 
 use opening::Opening;
+use owners::{Asking, Known};
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
@@ -69,6 +71,10 @@ pub struct Btcp {
     openings: Recent<Opening>,
     /// Connections that peers say they own, while the kernel is asked whether it does.
     claims: BTreeMap<FlowKey, (NodeId, HandoffId)>,
+    /// Connections that peers ask for, likewise.
+    questions: BTreeMap<FlowKey, (NodeId, Option<Seq<Wire>>)>,
+    /// Who owns connections to shared addresses that did not begin here.
+    known: Known,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
     by_handoff: Map<HandoffId, usize>,
@@ -123,6 +129,8 @@ enum State {
     Releasing(Releasing),
     /// The owner serves it.
     HandedOff(HandedOff),
+    /// It did not begin here; its owner is being looked for.
+    Asking(Asking),
     /// It is over; late packets still go to the owner.
     Lingering(NodeId),
     /// The owner is lost and the client was reset.
@@ -141,6 +149,7 @@ impl State {
             Self::Securing(_) => "securing",
             Self::Releasing(_) => "releasing",
             Self::HandedOff(_) => "handed-off",
+            Self::Asking(_) => "asking",
             Self::Lingering(_) => "lingering",
             Self::Lost => "lost",
             Self::Moving => "moving",
@@ -220,6 +229,8 @@ impl Btcp {
             syns: SynTable::new(seed),
             openings: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
             claims: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            known: Known::new(seed, now),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
             by_handoff: HashMap::with_hasher(hasher.clone()),
@@ -255,7 +266,7 @@ impl Btcp {
 
     /// Connections that end with this process, and all.
     pub fn count(&self) -> Counts {
-        let mut counts = Counts { syns: self.syns.count(), openings: self.openings.count(), orphans: self.orphans.len(), ..Counts::default() };
+        let mut counts = Counts { syns: self.syns.count(), openings: self.openings.count(), known: self.known.count(), orphans: self.orphans.len(), ..Counts::default() };
         for (_, connection) in &self.connections {
             match &connection.state {
                 State::Handshake(_) => counts.handshakes += 1,
@@ -266,6 +277,7 @@ impl Btcp {
                 State::Offered(_) | State::Securing(_) => counts.offered += 1,
                 State::Releasing(_) => counts.undecided += 1,
                 State::HandedOff(_) => counts.handed_off += 1,
+                State::Asking(_) => counts.asking += 1,
                 State::Lingering(_) | State::Lost | State::Moving => counts.lingering += 1,
             }
         }
@@ -282,6 +294,16 @@ impl Btcp {
 
     /// For `baton flows`.
     pub fn flows(&self, now: Instant) -> impl Iterator<Item = FlowView> + '_ {
+        let known = self.known.list().map(|(flow, owner)| FlowView {
+            flow: *flow,
+            role: "front-end",
+            state: "known",
+            peer: Some(*owner),
+            socket: None,
+            rule: None,
+            treatment: Treatment::Forward(*owner).label(),
+            age: Duration::ZERO,
+        });
         self.connections.iter().map(move |(_, connection)| {
             let (peer, treatment) = match &connection.state {
                 State::Offered(offered) | State::Securing(Securing::Commit(offered)) => (Some(offered.to), Treatment::Inspect),
@@ -291,6 +313,7 @@ impl Btcp {
                 | State::Undecided(_)
                 | State::Securing(Securing::Park(_))
                 | State::Releasing(_)
+                | State::Asking(_)
                 | State::Lost
                 | State::Moving => (None, Treatment::Inspect),
             };
@@ -305,6 +328,7 @@ impl Btcp {
                 age: now.saturating_duration_since(connection.since),
             }
         })
+        .chain(known)
     }
 }
 
@@ -314,6 +338,8 @@ impl Btcp {
 pub struct Counts {
     pub syns: usize,
     pub openings: usize,
+    pub known: usize,
+    pub asking: usize,
     pub orphans: usize,
     pub handshakes: usize,
     pub undecided: usize,
@@ -333,7 +359,7 @@ impl State {
             Self::Undecided(undecided) => Some(undecided),
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
             Self::Securing(Securing::Park(undecided)) | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
-            Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
+            Self::Handshake(_) | Self::HandedOff(_) | Self::Asking(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Peer {
     pub up: bool,
     /// The life the peer was last seen in.
     pub epoch: Option<Epoch>,
+    /// When the latest session came or went.
+    pub since: Option<Instant>,
     /// It said it is draining.
     pub draining: bool,
     /// Sessions so far.
@@ -79,7 +81,7 @@ pub enum Loopback {
 impl Context {
     /// A fresh context.
     pub fn new(config: &crate::handoff::EngineConfig, policy: Rc<Policy>, now: Instant) -> Self {
-        let peers = vec![Peer::default(); policy.nodes.len()];
+        let peers = vec![Peer { since: Some(now), ..Peer::default() }; policy.nodes.len()];
         Self {
             node: config.node,
             epoch: config.epoch,

@@ -32,6 +32,10 @@ pub enum Why {
     ForwardedSyn,
     /// A SYN that no peer takes, or of a connection that the local kernel has.
     LocalSyn,
+    /// To whoever serves the connection, now that it is known.
+    OwnerFound,
+    /// Of a connection that no node has: the local kernel says so.
+    NobodyOwns,
     /// A SYN whose data cannot be handed off.
     WithoutData,
     /// An acknowledgement on the kernel's behalf.
@@ -61,6 +65,8 @@ impl Why {
             Self::KeptSyn => "SYN kept until the connection before was over",
             Self::ForwardedSyn => "SYN, forwarded to the node that serves the connection",
             Self::LocalSyn => "SYN, the local server's after all",
+            Self::OwnerFound => "held until the owner of the connection was found",
+            Self::NobodyOwns => "no node has this connection, as the local kernel will say",
             Self::WithoutData => "SYN without its data, which cannot be handed off",
             Self::EarlyAcknowledgement => "acknowledgement on the kernel's behalf: the request is not complete yet",
             Self::Challenge => "challenge ACK (RFC 5961)",

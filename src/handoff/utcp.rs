@@ -302,6 +302,15 @@ impl Utcp {
         }
     }
 
+    /// Whether the kernel serves this connection, whose client acknowledges this.
+    pub fn owns(&self, flow: &FlowKey, ack: Option<Seq<Wire>>) -> bool {
+        let Some(slot) = self.by_flow.get(flow) else { return false };
+        match &self.connections[*slot].state {
+            State::Opening(opening) if !opening.is_completed() => opening.expects(ack),
+            _ => self.serves(flow) == Some(Serves::Yes),
+        }
+    }
+
     /// Connections served, and lingering ones.
     pub fn count(&self) -> Counts {
         let mut counts = Counts { applied: self.applied.len(), ..Counts::default() };

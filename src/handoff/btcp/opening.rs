@@ -40,6 +40,7 @@ impl Btcp {
         if !begins(&segment) {
             return match self.openings.get(&flow) {
                 Some(opening) => Verdict::Forward(opening.to),
+                None if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
                 None => Verdict::Write,
             };
         }
@@ -78,6 +79,7 @@ impl Btcp {
 
     fn keep_local(&mut self, flow: &FlowKey) -> Verdict {
         self.openings.remove(flow);
+        self.known.remove(flow);
         Verdict::Write
     }
 
@@ -97,6 +99,7 @@ impl Btcp {
     /// The local kernel gets the SYN.
     fn open_locally(&mut self, flow: FlowKey, ctx: &mut Context) {
         if let Some(opening) = self.openings.remove(&flow) {
+            self.known.remove(&flow);
             ctx.counters.local_on_syn += 1;
             ctx.write(opening.syn, Why::LocalSyn);
         }
@@ -136,6 +139,7 @@ impl Btcp {
         if let Some(slot) = self.by_flow.get(&flow).copied() {
             match &self.connections[slot].state {
                 State::Lingering(_) | State::Lost => {}
+                State::Asking(_) => self.end_asking(slot, from, ctx),
                 State::HandedOff(handed_off) if handed_off.to == from => {
                     let before = handed_off.id;
                     self.handle_closed(from, before, ctx, now);
@@ -165,6 +169,7 @@ impl Btcp {
 
     fn adopt_opened(&mut self, from: NodeId, id: HandoffId, flow: FlowKey, ctx: &mut Context, now: Instant) {
         let rule = self.openings.remove(&flow).map(|opening| opening.rule);
+        self.known.remove(&flow);
         let state = State::HandedOff(HandedOff {
             to: from,
             id,

@@ -49,6 +49,12 @@ impl Btcp {
                 }
                 Verdict::Forward(handed_off.to)
             }
+            State::Asking(_) if is_syn => {
+                self.forget(slot, ctx);
+                self.handle_unknown(flow, segment, ctx, now)
+            }
+            State::Asking(_) if segment.is_super_segment() => Verdict::Cut,
+            State::Asking(_) => self.keep_while_asking(slot, &segment, ctx),
             State::Lingering(_) | State::Lost if is_syn => {
                 let syn = segment.completed();
                 self.begin_anew(slot, syn, ctx, now);
@@ -268,10 +274,14 @@ impl Btcp {
                 State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_) => {
                     return self.absorb_syn_ack(slot, &syn_ack, ctx, now);
                 }
+                State::Asking(_) => self.forget(slot, ctx),
                 State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
                     return ctx.drop(DropReason::UnexpectedFromKernel);
                 }
             }
+        }
+        if ctx.policy.is_shared_frontend(flow.frontend) {
+            self.note_shared_syn_ack(flow, &mut syn_ack, ctx, now);
         }
         if ctx.draining {
             return Verdict::Write;
@@ -291,7 +301,9 @@ impl Btcp {
 
     /// Where an ICMP error about this connection has to go; None if the local kernel serves it.
     pub fn owner_of(&self, flow: &FlowKey) -> Option<NodeId> {
-        let Some(slot) = self.by_flow.get(flow) else { return self.openings.get(flow).map(|opening| opening.to) };
+        let Some(slot) = self.by_flow.get(flow) else {
+            return self.openings.get(flow).map(|opening| opening.to).or_else(|| self.known.peek(flow));
+        };
         match &self.connections[*slot].state {
             State::HandedOff(handed_off) => Some(handed_off.to),
             State::Lingering(owner) => Some(*owner),
@@ -300,6 +312,7 @@ impl Btcp {
             | State::Offered(_)
             | State::Securing(_)
             | State::Releasing(_)
+            | State::Asking(_)
             | State::Lost
             | State::Moving => None,
         }

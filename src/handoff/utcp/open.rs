@@ -30,6 +30,13 @@ impl Opening {
     }
 }
 
+impl Opening {
+    /// Whether what the client acknowledges is this kernel's SYN-ACK. (A client that acknowledges nothing resets.)
+    pub(super) fn expects(&self, ack: Option<Seq<Wire>>) -> bool {
+        self.answered.is_some_and(|answered| ack.is_none_or(|ack| ack == self.shifts.seq.to_wire(answered.isn.plus(1))))
+    }
+}
+
 impl Utcp {
     /// A client's SYN, forwarded by the node that chose this one to serve it.
     pub(super) fn open(
