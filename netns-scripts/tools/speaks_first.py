@@ -148,12 +148,17 @@ def obey(connection, lines, words):
 def ask(arguments):
     results = []
     try:
-        source = (arguments.source or "", arguments.source_port) if arguments.source or arguments.source_port else None
-        connection = socket.create_connection((arguments.address, arguments.port), timeout=arguments.wait, source_address=source)
+        family = socket.AF_INET6 if ":" in arguments.address else socket.AF_INET
+        connection = socket.socket(family)
+        connection.settimeout(arguments.wait)
+        if arguments.source or arguments.source_port:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind((arguments.source or "", arguments.source_port))
+        connection.connect((arguments.address, arguments.port))
     except ConnectionRefusedError:
         print("refused")
         return 1
-    except OSError:
+    except TimeoutError:
         print("timeout")
         return 1
     port = connection.getsockname()[1]
@@ -185,7 +190,7 @@ def main():
     parser.add_argument("--port", dest="source_port", type=int, default=0)
     parser.add_argument("--wait", type=float, default=20)
     parser.add_argument("command", nargs="*")
-    return ask(parser.parse_args())
+    return ask(parser.parse_intermixed_args())
 
 
 sys.exit(main())
