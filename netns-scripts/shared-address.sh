@@ -27,6 +27,9 @@ ip -n "$(namespace client)" address add "$third6/64" dev eth0 nodad preferred_lf
 for node in a b; do
     ip -n "$(namespace "$node")" address add 10.77.0.50/32 dev lo
     ip -n "$(namespace "$node")" address add fd77::50/128 dev lo nodad
+    # Packets for an address of no device come in where the default route leaves.
+    ip -n "$(namespace "$node")" route add default via "${address_of[client4]}"
+    ip -n "$(namespace "$node")" -6 route add default via "${address_of[client6]}"
 done
 # through MARK NODE: packets with this mark go to NODE.
 through() {
@@ -47,7 +50,8 @@ split() {
 table inet divide {
   chain leaves {
     type route hook output priority mangle;
-    ip daddr != 10.77.0.50 ip6 daddr != fd77::50 accept
+    ip daddr != 10.77.0.50 accept
+    ip6 daddr != fd77::50 accept
     $1
   }
 }
@@ -61,6 +65,7 @@ syns_to_a='tcp flags & (syn | ack) == syn meta mark set 1 accept; meta mark set 
 split "$syns_to_a"
 
 speak a 25
+speak b 25
 speak b 2525
 speak c 25
 nodes=(a b c)
