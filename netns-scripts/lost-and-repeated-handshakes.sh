@@ -40,12 +40,14 @@ assert_repeated $((3 * ${#kinds[@]}))
 assert_counts a.handed_off=31 b.accepted=31
 oracle_end courses
 # What else may differ is which of two timers of a second or of 200 ms is first, or which millisecond it is:
-# whether the server repeats its SYN-ACK too when the client repeats its SYN, and its FIN when the client does;
+# whether the client repeats its SYN, or the server its SYN-ACK, or both, when the SYN-ACK was lost: both wait for a second, by
+# timers that the kernel rounds to 64 ms;
+# whether the server repeats its FIN too when the client does;
 # whether what was delayed by the network is older, by the clocks, than what came after it, or as old;
 # whether the client has forgotten the connection when the second acknowledgement of its FIN comes;
 # how many of the segments behind the gap the client acknowledges one by one, and whether with the window it had said before.
 chance=(
-    lost-syn-ack/'*':{server:SYN,server.retransmission,server.out_of_order,client.duplicate_ack}
+    lost-syn-ack/'*':{client:SYN,client.retransmission,server:SYN,server.retransmission,server.out_of_order,client.duplicate_ack}~1
     lost-syn-ack/'*:timestamps of the server that go back'
     lost-client-fin/'*':{server:FIN,server.retransmission,server.spurious_retransmission,client.duplicate_ack}
     {late,after-the-end}-'*:timestamps of the server that go back' late-ack/'*':server.duplicate_ack

@@ -101,12 +101,12 @@ assert_eq "super-segments that the kernel did not take" "0 0" "$(super_segments 
 
 say "a link of 1280 octets behind the router"
 before=$(wire errors router)
-ip -n "$(namespace router)" link set far mtu 1280
+narrow far 1280
 download b /images/small "$handed_off"
 download a /elsewhere/small ''
 assert_at_least "complaints of the router" 2 $(($(wire errors router) - before))
-ip -n "$(namespace router)" link set far mtu 1500
-for node in a b; do ip -n "$(namespace "$node")" "-$FAMILY" route flush cache; done
+narrow far 1500
+forget_path_mtus a b
 
 say "no device computes checksums or cuts segments; what the client receives has right checksums"
 for node in a b router; do no_device_helps "$node" eth0; done

@@ -10,8 +10,6 @@
 BACKLOG='511 fastopen=16' alike_up
 # Of IP and TCP; and of what carries a client's packet between servers.
 headers=$((FAMILY == 4 ? 40 : 60)) overhead=$((FAMILY == 4 ? 56 : 76))
-# Of IP and TCP; and of what carries a client's packet between servers.
-headers=$((FAMILY == 4 ? 40 : 60)) overhead=$((FAMILY == 4 ? 56 : 76))
 make_file picture 10K
 make_file large 500K
 # Large frames between servers; the client's are of 1500 octets at first.
@@ -211,7 +209,9 @@ fi
 say "TCP-MD5"
 signed=${address_of[client]}1
 if [[ $FAMILY == 4 ]]; then signed=10.77.0.101; fi
-ip -n "$(namespace client)" address add "$signed/$((FAMILY == 4 ? 24 : 64))" dev eth0
+# Deprecated: only who asks for it has this address (RFC 6724, section 5, rule 3); else the kernel would choose it over IPv6, and
+# what is not signed would come from it.
+ip -n "$(namespace client)" address add "$signed/$((FAMILY == 4 ? 24 : 64))" dev eth0 preferred_lft 0
 listen_by --md5 "$signed"
 oracle_capture courses
 : >"$courses"

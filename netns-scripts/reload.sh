@@ -179,6 +179,21 @@ baton_ask a reload >"$run_dir/reload.out" 2>&1 || outcome=$?
 assert_eq "exit status of baton reload when the file is refused" 1 "$outcome"
 assert_eq "its first line" "$file:$(grep -n 'send_to: z' "$file" | cut -d : -f 1):18: there is no node \`z\`" "$(head -n 1 "$run_dir/reload.out")"
 assert_eq "baton status shows it" 1 "$(baton_ask a status | grep -cF "${refused_with[unknown-node]}")"
+# rehearse VERSION: what `baton reload --dry-run` says of it, and how it ends.
+rehearse() {
+    outcome=0
+    baton_ask a reload --dry-run "$(version "$1")" >"$run_dir/rehearsed" 2>"$run_dir/rehearsed.error" || outcome=$?
+}
+rehearse to-b
+assert_eq "exit status of a dry run" 0 "$outcome"
+assert_eq "fields that would change" "services.web.rules.images.send_to: local -> b" "$(grep send_to "$run_dir/rehearsed")"
+assert_eq "its last line" "would be put in force (hash ${hashes[to-a]} -> ${hashes[to-b]}); nothing has been changed" "$(tail -n 1 "$run_dir/rehearsed")"
+rehearse to-a
+assert_eq "nothing would change" "nothing to do: the file means what is in force (hash ${hashes[to-a]})" "$(<"$run_dir/rehearsed")"
+rehearse unknown-node
+assert_eq "exit status of a dry run of a wrong file" 1 "$outcome"
+grep -q 'there is no node .z.' "$run_dir/rehearsed.error" || fail "$(<"$run_dir/rehearsed.error")"
+[[ $(baton_ask a status --json) == *"\"hash\": \"${hashes[to-a]}"* ]] || fail "a dry run changed what is in force"
 change in-place to-b
 kill -HUP "$(baton_pid a)"
 wait_until 5 in_force a to-b

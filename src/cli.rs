@@ -74,8 +74,9 @@ Examples:
     #[command(after_help = with_exit_codes("\
 Examples:
   baton reload                     exits with 1 and the reasons when the file is refused
+  baton reload --dry-run new.yaml  what would change; exits with 1 when the file would be refused
   baton reload --json"))]
-    Reload(Query),
+    Reload(Reload),
     /// Take no new handoffs, and make none; what was handed off goes on
     ///
     /// The node's clients are answered by its own server from then on, and peers choose other nodes. `baton undrain`
@@ -107,6 +108,7 @@ fn with_exit_codes(examples: &str) -> String {
 Examples:
   baton run --node a shop.yaml
   baton run --node a --key ./a.key --socket /tmp/a.sock shop.yaml
+  baton run --node a --metrics 127.0.0.1:9477 --connection-log /var/log/baton.jsonl shop.yaml
   RUST_LOG=baton::handoff=debug baton run --node a shop.yaml"))]
 pub struct Run {
     /// Which node of the cluster file this server is
@@ -127,6 +129,16 @@ pub struct Run {
     /// readable by its owner only and ends at 4 GiB.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics
+    ///
+    /// Anybody who can reach the address can read them: choose one of an inner network, or 127.0.0.1.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Append a line of JSON to this file for every connection that is over or that the local server got
+    ///
+    /// SIGUSR1 opens the file again, after it was renamed. It tells which client asked for what.
+    #[arg(long, value_name = "FILE")]
+    pub connection_log: Option<PathBuf>,
     /// The cluster file, the same on every node
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,
@@ -169,8 +181,9 @@ Examples:
   baton explain shop.yaml --node a --service web --http 'GET /images/1.png'
   baton explain shop.yaml --node a --service web --http 'GET /' --header 'Host: img.example.com' --client 192.0.2.7
   baton explain shop.yaml --node a --service https --sni img.example.com --alpn h2
+  baton explain shop.yaml --node a --service mail --client 192.0.2.7     with `inspect: none` there is nothing to send
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
-#[command(group(clap::ArgGroup::new("bytes").required(true)))]
+#[command(group(clap::ArgGroup::new("bytes")))]
 pub struct Explain {
     /// The cluster file
     #[arg(value_name = "CLUSTER.yaml")]
@@ -322,6 +335,19 @@ pub struct Query {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A changed cluster file.
+#[derive(Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    pub query: Query,
+    /// Change nothing: say which fields differ from what is in force, and whether the file would be refused
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: look at this file, as if it were in the cluster file's place
+    #[arg(value_name = "CLUSTER.yaml", requires = "dry_run")]
+    pub file: Option<PathBuf>,
 }
 
 /// Show the connections the daemon knows, with their state and the rule that decided

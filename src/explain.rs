@@ -2,8 +2,9 @@
 //! asks no daemon and touches no host.
 
 use crate::flow::{Endpoint, NodeId};
+use crate::limits::cluster_file::TARGETS_MAX;
 use crate::node::{StartError, load};
-use crate::policy::{Explanation, Hello, Policy, Service, Target};
+use crate::policy::{self, Explanation, Finally, Hello, Mode, Origin, Policy, Service, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,6 +29,8 @@ pub struct Question {
 /// The first bytes of a connection.
 #[derive(Clone, Debug)]
 pub enum Bytes {
+    /// None: the SYN decides.
+    Nothing,
     /// As they are.
     Raw(Vec<u8>),
     /// A request in words.
@@ -52,7 +55,7 @@ pub enum Bytes {
 }
 
 /// What would become of the connection. Field names are a promise: `docs/admin.md` lists them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Answer {
     /// The cluster.
     pub cluster: String,
@@ -72,12 +75,56 @@ pub struct Answer {
     pub ambiguity: Option<&'static str>,
     /// The rule that decides, or `default`.
     pub rule: String,
-    /// The nodes that are asked to answer, in order. When none of them can, the local server answers.
+    /// How one of several nodes is chosen; absent where they are tried in turn.
+    pub choice: Option<Chosen>,
+    /// The nodes that are asked to answer, in order if nothing but the file and the request decides it. When none of them
+    /// can, the local server answers, or the client is reset.
     pub candidates: Vec<String>,
-    /// The first of them.
-    pub answered_by: String,
+    /// The first of them; absent when more decides than the file and the request.
+    pub answered_by: Option<String>,
+    /// Whether the client is reset when none of the candidates can.
+    pub or_reset: bool,
+    /// `route` or `observe`.
+    pub mode: &'static str,
     /// The rules in order, up to the one that matches.
     pub rules: Vec<Rule>,
+}
+
+/// How one of several nodes is chosen.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Chosen {
+    /// As in the file.
+    pub by: String,
+    /// Likewise.
+    pub otherwise: &'static str,
+    /// What it goes by; absent if by nothing in the request.
+    pub key: Option<KeySeen>,
+    /// Those that can be chosen, in the order of their scores if they have any.
+    pub members: Vec<Member>,
+    /// What else decides, in words.
+    pub depends_on: Option<&'static str>,
+}
+
+/// What a choice goes by.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct KeySeen {
+    /// As in the file: `cookie:session`.
+    pub key: String,
+    /// What the client sent there; absent if it sent no such thing: then its address is taken.
+    pub value: Option<String>,
+    /// 64 bits, in hexadecimal digits; absent if not even the address is given.
+    pub hash: Option<String>,
+}
+
+/// One that can be chosen.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Member {
+    /// Its name.
+    pub node: String,
+    /// Its share.
+    pub weight: u32,
+    /// The lower, the earlier it is asked; absent where the key does not decide.
+    pub score: Option<f64>,
 }
 
 /// Who decides.
@@ -134,7 +181,15 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
         return Err(format!("the client {client} cannot connect to {frontend}: they are of different families"));
     }
     let explanation = question.bytes.explain(service, frontend, question.client)?;
-    let candidates = candidates(policy, &explanation.decision.targets);
+    let decision = &explanation.decision;
+    let ranking = decision.choice.ranking(decision.key);
+    let targets: Vec<Target> = match &ranking {
+        Some(ranking) => ranking.iter().map(|(member, _)| member.target).collect(),
+        None => decision.choice.members().iter().filter(|member| member.weight > 0).map(|member| member.target).collect(),
+    };
+    let asked = if decision.choice.asks_next() || ranking.is_none() { targets.len() } else { 1 };
+    let candidates = candidates(policy, targets.get(..asked).unwrap_or(&targets), ranking.is_some());
+    let mode = service.mode();
     Ok(Answer {
         cluster: policy.cluster.clone(),
         node: question.node.clone(),
@@ -148,8 +203,15 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
         },
         ambiguity: explanation.ambiguity().map(|ambiguity| ambiguity.label()),
         rule: explanation.decision.rule.to_string(),
-        answered_by: candidates.first().cloned().unwrap_or_default(),
+        choice: chosen(policy, &explanation),
+        answered_by: match (mode, &ranking) {
+            (Mode::Observe, _) => Some(question.node.clone()),
+            (Mode::Route, Some(_)) => candidates.first().cloned(),
+            (Mode::Route, None) => None,
+        },
         candidates,
+        or_reset: decision.choice.finally() == Finally::Reset,
+        mode: mode.word(),
         rules: rules(&explanation),
         request: (!explanation.request.is_empty()).then(|| explanation.request.into_iter().collect()),
     })
@@ -170,23 +232,41 @@ fn frontend(policy: &Policy, service: &Service, question: &Question) -> Result<O
     }
 }
 
-/// Names instead of numbers; what follows the local server is never asked.
-fn candidates(policy: &Policy, targets: &[Target]) -> Vec<String> {
-    let name = |node: NodeId| policy.nodes.get(usize::from(node.0)).map_or_else(String::new, |node| node.name.clone());
-    let mut names = Vec::new();
-    for target in targets {
-        match target {
-            Target::Node(node) => names.push(name(*node)),
-            Target::Local => {
-                names.push(name(policy.node));
-                return names;
-            }
-        }
+fn name(policy: &Policy, target: Target) -> String {
+    let NodeId(index) = target.node().unwrap_or(policy.node);
+    policy.nodes.get(usize::from(index)).map_or_else(String::new, |node| node.name.clone())
+}
+
+/// Names instead of numbers; what follows the local server in order is never asked.
+fn candidates(policy: &Policy, targets: &[Target], in_order: bool) -> Vec<String> {
+    let local = targets.iter().position(|target| in_order && *target == Target::Local);
+    let asked = targets.iter().take(local.map_or(TARGETS_MAX, |local| (local + 1).min(TARGETS_MAX)));
+    asked.map(|target| name(policy, *target)).collect()
+}
+
+fn chosen(policy: &Policy, explanation: &Explanation) -> Option<Chosen> {
+    let choice = &explanation.decision.choice;
+    if choice.is_in_order() {
+        return None;
     }
-    if names.is_empty() {
-        names.push(name(policy.node));
-    }
-    names
+    let ranking = choice.ranking(explanation.decision.key);
+    let ranked = ranking.unwrap_or_else(|| choice.members().iter().map(|member| (*member, None)).collect());
+    let member = |(member, score): &(policy::Member, Option<f64>)| Member {
+        node: name(policy, member.target),
+        weight: member.weight,
+        score: *score,
+    };
+    Some(Chosen {
+        by: choice.by(),
+        otherwise: choice.otherwise(),
+        key: explanation.key.as_ref().map(|seen| KeySeen {
+            key: seen.key.clone(),
+            value: seen.value.clone(),
+            hash: seen.hash.map(|hash| format!("{hash:016x}")),
+        }),
+        members: ranked.iter().map(member).collect(),
+        depends_on: choice.depends_on(),
+    })
 }
 
 fn rules(explanation: &Explanation) -> Vec<Rule> {
@@ -205,8 +285,13 @@ fn rules(explanation: &Explanation) -> Vec<Rule> {
 
 impl Bytes {
     fn explain(&self, service: &Service, frontend: Option<Endpoint>, client: Option<IpAddr>) -> Result<Explanation, String> {
+        let origin = Origin { client, frontend };
         match self {
-            Self::Raw(bytes) => Ok(service.explain(bytes, client)),
+            Self::Nothing if service.decides_on_syn() => Ok(service.explain(&[], origin)),
+            Self::Nothing => {
+                Err(format!("service {} decides by what the client sends: say it with --http, --sni or --request", service.name))
+            }
+            Self::Raw(bytes) => Ok(service.explain(bytes, origin)),
             Self::Http { method, target, version, headers } => {
                 let mut text = format!("{method} {target} {version}\r\n");
                 let names_host = headers
@@ -220,12 +305,12 @@ impl Bytes {
                     let _ = write!(text, "{header}\r\n");
                 }
                 text.push_str("\r\n");
-                Ok(service.explain(text.as_bytes(), client))
+                Ok(service.explain(text.as_bytes(), origin))
             }
             Self::Tls { sni, alpn } => {
                 let alpn = alpn.iter().map(|protocol| protocol.clone().into_bytes()).collect();
                 let hello = Hello::new(sni.as_deref(), alpn).map_err(|why| format!("no client can say this ({why})"))?;
-                Ok(service.explain_hello(hello, client))
+                Ok(service.explain_hello(hello, origin))
             }
         }
     }
@@ -270,14 +355,47 @@ pub fn text(answer: &Answer) -> String {
         _ => format!("{}: no rule matches", answer.rule),
     };
     let _ = writeln!(text, "rule     {because}");
-    let mut servers: Vec<String> = answer.candidates.clone();
-    if servers.last() != Some(node) {
-        servers.push(node.clone());
+    if let Some(choice) = &answer.choice {
+        write_choice(choice, &mut text);
     }
     let local = |name: &String| if name == node { format!("{name} (the local server)") } else { name.clone() };
-    let servers: Vec<String> = servers.iter().map(local).collect();
-    let _ = writeln!(text, "server   {}", servers.join("; if it cannot, "));
+    let mut servers: Vec<String> = answer.candidates.iter().map(local).collect();
+    let is_in_order = answer.choice.as_ref().is_none_or(|choice| choice.members.iter().any(|member| member.score.is_some()));
+    if !is_in_order {
+        servers = vec![format!("one of {}", servers.join(", "))];
+    }
+    if answer.or_reset {
+        servers.push("the client is reset".to_owned());
+    } else if !is_in_order || answer.candidates.last() != Some(node) {
+        servers.push(local(node));
+    }
+    let servers = servers.join("; if it cannot, ");
+    let _ = match answer.mode {
+        "observe" => writeln!(text, "server   {} (mode observe); else {servers}", local(node)),
+        _ => writeln!(text, "server   {servers}"),
+    };
     text
+}
+
+fn write_choice(choice: &Chosen, text: &mut String) {
+    let _ = writeln!(text, "choice   by {}, otherwise {}", choice.by, choice.otherwise);
+    if let Some(seen) = &choice.key {
+        let value = match (&seen.value, &seen.hash) {
+            (Some(value), _) => printable(value),
+            (None, Some(_)) => "not there: the client's address instead".to_owned(),
+            (None, None) => "not there, and no client is given (--client)".to_owned(),
+        };
+        let hash = seen.hash.as_ref().map_or_else(String::new, |hash| format!(", hash {hash}"));
+        let _ = writeln!(text, "key      {} {value}{hash}", seen.key);
+    }
+    let width = choice.members.iter().map(|member| member.node.chars().count()).max().unwrap_or(0);
+    for member in &choice.members {
+        let score = member.score.map_or_else(String::new, |score| format!("  score {score:.4}"));
+        let _ = writeln!(text, "         {:width$}  weight {}{score}", member.node, member.weight);
+    }
+    if let Some(depends_on) = choice.depends_on {
+        let _ = writeln!(text, "depends  on {depends_on}");
+    }
 }
 
 /// What a request says, as it may be printed on a terminal.
@@ -341,7 +459,7 @@ server   b; if it cannot, a (the local server)
         let error = explain("a", |question| question.frontend = asked("10.77.0.2:80")).unwrap_err();
         assert!(error.contains("it has 10.77.0.1:80, 10.77.0.1:8080"), "{error}");
         let nowhere = explain("b", |_| {}).unwrap();
-        assert_eq!((nowhere.frontend, &*nowhere.answered_by), (None, "b"));
+        assert_eq!((nowhere.frontend, nowhere.answered_by.as_deref()), (None, Some("b")));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! `ARCHITECTURE.md` has the picture. In short: [`node`] is the shell around everything, one mio loop that owns all
 //! file descriptors; [`handoff`] is the engine, which owns all decisions and touches no descriptor, clock or random
 //! source; [`rewrite`] knows TCP/IP headers; [`policy`] knows the cluster file and requests; [`control`] knows how two
-//! nodes talk; [`tun`] knows the host's kernel; [`admin`] is what the command line talks to; [`doctor`]
+//! nodes talk; [`tun`] knows the host's kernel; [`admin`] is what the command line talks to; [`metrics`] is what Prometheus
+//! scrapes; [`doctor`]
 //! is how refusals and findings are said.
 
 pub mod admin;
@@ -13,6 +14,7 @@ pub mod explain;
 pub mod flow;
 pub mod handoff;
 pub mod limits;
+pub mod metrics;
 pub mod node;
 pub mod policy;
 pub mod rewrite;

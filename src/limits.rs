@@ -39,6 +39,10 @@ pub const BACKLOG_ASSUMED: u32 = 128;
 /// A request still incomplete this long after its first byte is acknowledged on the kernel's behalf: a client that waits
 /// for an acknowledgement (Nagle, RFC 896) goes on.
 pub const EARLY_ACKNOWLEDGEMENT_AFTER: Duration = Duration::from_millis(50);
+/// A client that has said something whole, but nothing to decide by (the SETTINGS of HTTP/2 without a request), may be
+/// waiting for the server to speak. It is given this and two round trips to go on: time for a segment that was lost to
+/// be sent again (200 ms after a round trip in Linux), and for one that waited for an early acknowledgement.
+pub const AWAITS_SERVER_MAX: Duration = Duration::from_millis(300);
 /// Segments a client may send unacknowledged at first (RFC 6928): more needed means acknowledging early.
 pub const INITIAL_WINDOW_SEGMENTS: usize = 10;
 /// How long both ends remember a connection that is over (the TIME-WAIT of Linux).
@@ -62,6 +66,12 @@ pub const UNTIMED_AFTER: Duration = Duration::from_millis(500);
 /// How long the local kernel may take to answer a repeated SYN before what was withheld is released without: it answers
 /// within the write, or not at all.
 pub const RELEASE_PATIENCE: Duration = Duration::from_millis(10);
+/// How long the SYN-ACK that a repeated SYN asked for is still kept from the client when its connection was let go of without
+/// it: longer than it can wait in the TUN's queue, and over when the kernel's own second repetition may follow, 3 s after a
+/// SYN that was held for [`HOLD_MAX`] at most.
+pub const LATE_SYN_ACK_LIFETIME: Duration = Duration::from_millis(500);
+/// Such SYN-ACKs that are waited for at a time, 40 octets each; more than that were never held at once.
+pub const LATE_SYN_ACKS_MAX: usize = 16_384;
 /// How long a prepared replay waits for commit or abort when the front-end has gone silent.
 pub const PREPARED_LIFETIME: Duration = Duration::from_secs(5);
 /// Interval between deliveries of the first flight until the kernel has acknowledged it.
@@ -150,8 +160,9 @@ pub const REPLAY_WINDOW_PACKETS: u64 = 2_048;
 pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 /// Socket buffer asked for in each direction of the overlay: 10 ms at 400 MB/s while the loop is busy elsewhere.
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// Overlay datagrams rejected in a row before the loop turns to other work: a flood costs at most 1 ms a turn.
-pub const OVERLAY_REJECTED_IN_A_ROW_MAX: usize = 1_024;
+/// Overlay datagrams rejected in one wake before the loop turns to other work: as many as packets are taken, and each costs
+/// less than a packet does.
+pub const OVERLAY_REJECTED_PER_WAKE: usize = PACKETS_PER_WAKE;
 /// A front-end address that a new cluster file has no more is known this long at least: what the TUN's queue holds of its
 /// packets (10,000 at most) has been read by then.
 pub const RETIRED_FRONTEND_MIN: Duration = Duration::from_secs(10);
@@ -192,6 +203,15 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 4 * 1024;
 pub const ADMIN_REPLY_BYTES_MAX: u64 = 40 << 20;
 /// Most connections one reply lists: more would hold up the loop for longer than a heartbeat.
 pub const ADMIN_FLOWS_MAX: usize = 100_000;
+/// Scrapers at once: one or two monitors, and a person with curl.
+pub const METRICS_CLIENTS_MAX: usize = 8;
+/// Longest head of a scraper's request.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Most of a path or a name that the connection log tells; a path may be as long as a request.
+pub const SUMMARY_VALUE_BYTES_MAX: usize = 512;
+/// Lines that the connection log keeps while its file takes none (a pipe that nobody reads, a full disk), in octets. What
+/// comes then is counted and not written.
+pub const CONNECTION_LOG_BYTES_MAX: usize = 4 << 20;
 /// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
 /// of a missing element is one), and a transaction must not hold up the loop.
 pub const GUARDS_PER_TRANSACTION_MAX: usize = 128;
@@ -202,12 +222,20 @@ pub const KEY_FILE_BYTES_MAX: u64 = 256;
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 /// Packets of one source per wake: a few hundred microseconds, so that a heartbeat is never late because of a flood.
 pub const PACKETS_PER_WAKE: usize = 256;
+/// How long a deadline waits for the packets that came before it, so that nothing is late that only was not read yet: the
+/// TUN's queue (10,000 packets) is read within 200 ms, and a flood that fills it again must not stop the clock.
+pub const OVERDUE_MAX: Duration = Duration::from_millis(200);
 /// Octets of a capture file (`--pcap`): a forgotten one must not fill the disk.
 pub const RECORDING_BYTES_MAX: u64 = 4 << 30;
 /// Octets of a capture that wait for the end of the wake.
 pub const RECORDING_BUFFER_BYTES: usize = 1 << 20;
 /// Octets of a capture that wait for the reader of a pipe; more end the recording.
 pub const RECORDING_UNREAD_BYTES_MAX: usize = 8 << 20;
+/// Targets of `by: locality` whose nodes are remembered, of all services together: some 100 octets each, and more than a
+/// server's cache has files that are worth the name. The one that was not asked for the longest is forgotten first.
+pub const LOCALITY_TARGETS_MAX: usize = 131_072;
+/// Nodes that may serve one target of `by: locality` together. One that needs more needs no locality.
+pub const LOCALITY_REPLICAS_MAX: usize = 8;
 /// Events of one wake; more wait for the next.
 pub const EVENTS_PER_WAKE: usize = 256;
 
@@ -216,30 +244,73 @@ pub mod cluster_file {
     use std::ops::RangeInclusive;
     use std::time::Duration;
 
-    /// A cluster file is written by people; more than this is not one.
-    pub const FILE_BYTES_MAX: usize = 1 << 20;
+    /// Room for as many rules as there may be; more is hardly a cluster file.
+    pub const FILE_BYTES_MAX: usize = 4 << 20;
     /// A node is an index of 16 bits, and every node keeps a session with every other.
     pub const NODES_MAX: usize = 512;
     /// Services are looked up by address, so their number costs nothing but memory.
     pub const SERVICES_MAX: usize = 256;
-    /// Rules are tried in turn: this many take some tens of microseconds.
-    pub const RULES_MAX: usize = 1_000;
+    /// Rules are found by host and path, so that their number costs nothing but memory and the time to read them: this
+    /// many take some tens of milliseconds.
+    pub const RULES_MAX: usize = 10_000;
+    /// Matchers compared to find rules that can never match, some tens of milliseconds: beyond, nobody is warned.
+    pub const COVERING_COMPARISONS_MAX: usize = 1_000_000;
     /// Values of one matcher, likewise tried in turn.
     pub const ALTERNATIVES_MAX: usize = 256;
-    /// Every failed candidate costs a round trip of the handoff's time.
+    /// How deep `any`, `all` and `not` may be nested in `when`: people do not follow more, and walking it recurses.
+    pub const CONDITION_DEPTH_MAX: usize = 4;
+    /// Matchers of one rule, its nested conditions together: what one comparison may cost.
+    pub const CONDITIONS_MAX: usize = 256;
+    /// Every failed candidate costs a round trip of the handoff's time. Of more members of a `send_to` that has `by`, this many
+    /// are asked.
     pub const TARGETS_MAX: usize = 16;
+    /// `weight`: nobody needs finer shares; 0 takes a node out of a choice.
+    pub const WEIGHT: RangeInclusive<u64> = 0..=1_000;
+    /// `bound` of a hash, in hundredths: at 1 every connection but the first would be passed on, and from 100 on it bounds nothing.
+    pub const BOUND: RangeInclusive<u32> = 101..=10_000;
+    /// `low` and `high` of `locality`, in connections: a million is no limit.
+    pub const LOCALITY_LOAD: RangeInclusive<u64> = 1..=1_000_000;
+    /// `low`: what keeps the servers that LARD was written for busy (Pai et al., ASPLOS 1998).
+    pub const LOCALITY_LOW_DEFAULT: u32 = 25;
+    /// `high`: what makes connections wait there for long (the same).
+    pub const LOCALITY_HIGH_DEFAULT: u32 = 65;
+    /// `decay`: below a second sets of nodes come and go with every burst; a day is for ever.
+    pub const LOCALITY_DECAY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    /// `decay`: likewise.
+    pub const LOCALITY_DECAY_DEFAULT: Duration = Duration::from_secs(20);
     /// Names of nodes travel in every control session's greeting.
     pub const NAME_BYTES_MAX: usize = 63;
     /// Rule names appear in log lines.
     pub const RULE_NAME_BYTES_MAX: usize = 128;
     /// Patterns are compared with every request.
     pub const PATTERN_BYTES_MAX: usize = 1_024;
+    /// Regular expressions of one service.
+    pub const REGEXES_MAX: usize = 256;
+    /// A compiled regular expression: room for some Unicode classes. All of a service take 64 MiB at most.
+    pub const REGEX_BYTES_MAX: usize = 256 << 10;
+    /// What one may cache while it is tried, likewise.
+    pub const REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
+    /// Different JSON fields that the rules of a service may ask about: all are taken from a body in one pass.
+    pub const JSON_FIELDS_MAX: usize = 64;
+    /// A JSON pointer.
+    pub const JSON_POINTER_BYTES_MAX: usize = 256;
+    /// How deep the objects and arrays of a body may be nested: reading them recurses. Common parsers stop at 100 to 512.
+    pub const JSON_DEPTH_MAX: usize = 64;
+    /// Chunks of a chunked body: every one that arrives lets all of them be walked again.
+    pub const CHUNKS_MAX: usize = 1_024;
     /// Name of a protocol: what its length field in a ClientHello can say (RFC 7301, section 3.1).
     pub const ALPN_BYTES_MAX: usize = 255;
     /// A ClientHello, whatever `inspect_bytes_max` says: rustls takes 64 KiB with the headers of its records.
     pub const HELLO_BYTES_MAX: usize = 60 << 10;
     /// Header fields of a request; common servers stop at 100.
     pub const HEADERS_MAX: usize = 128;
+    /// Names and values of an HTTP/2 request together, decoded: an octet on the wire can stand for 4 KiB. Common servers
+    /// stop at 16 to 32 KiB.
+    pub const FIELDS_BYTES_MAX: usize = 64 << 10;
+    /// Arguments of a command: what Redis takes.
+    pub const REDIS_ARGUMENTS_MAX: usize = 1 << 20;
+    /// Frames of HTTP/2 before the first request is complete; curl and browsers send three to seven.
+    pub const FRAMES_MAX: usize = 128;
 
     /// `inspect_timeout`: a request takes at least a round trip; the client's own patience ends soon after the other end.
     pub const INSPECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);

@@ -62,7 +62,10 @@ fn main() -> ExitCode {
         Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
         Command::Flows(query) => ask(query.daemon, query.json, &Request::Flows { limit: query.limit }),
         Command::Stats(query) => ask(query.daemon, query.json, &Request::Stats),
-        Command::Reload(query) => ask(query.daemon, query.json, &Request::Reload),
+        Command::Reload(cli::Reload { query, dry_run, file }) => {
+            let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
+            ask(query.daemon, query.json, &Request::Reload { dry_run, file })
+        }
         Command::Drain(query) => ask(query.daemon, query.json, &Request::Drain),
         Command::Undrain(query) => ask(query.daemon, query.json, &Request::Undrain),
         Command::Stop(stop) => {
@@ -89,6 +92,8 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
             cli::Offload::Off => Offloading::Off,
         },
         pcap: arguments.pcap,
+        metrics: arguments.metrics,
+        connection_log: arguments.connection_log,
         cluster: arguments.cluster,
         node: arguments.node,
     })?;
@@ -138,7 +143,7 @@ fn explain(arguments: cli::Explain) -> Result<(), Failure> {
         }
         (None, Some(name), _) => Bytes::Tls { sni: name.0, alpn: arguments.alpn },
         (None, None, Some(path)) => Bytes::Raw(read_request(&path)?),
-        (None, None, None) => unreachable!("the command line asks for one of them"),
+        (None, None, None) => Bytes::Nothing,
     };
     let question = Question {
         node: arguments.node,
@@ -200,6 +205,13 @@ fn ask(daemon: cli::Daemon, json: bool, request: &Request) -> Result<(), Failure
         Reply::Reloaded(reply) => {
             let failure = reply.error.clone().map(Failure::Cluster);
             print(&show(json, &reply, text::reloaded))?;
+            return failure.map_or(Ok(()), Err);
+        }
+        Reply::Rehearsed(reply) => {
+            let failure = reply.error.clone().map(Failure::Cluster);
+            if json || failure.is_none() {
+                print(&show(json, &reply, text::rehearsed))?;
+            }
             return failure.map_or(Ok(()), Err);
         }
         Reply::State(reply) => show(json, &reply, text::state),

@@ -3,8 +3,9 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use baton::control::overlay::{OVERHEAD_V4, Overlay, SessionKeys};
+use baton::control::overlay::{OVERHEAD_V4, Overlay, Received, SessionKeys, Turn};
 use baton::flow::NodeId;
+use baton::limits::{OVERLAY_REJECTED_PER_WAKE, PACKETS_PER_WAKE};
 
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
@@ -44,9 +45,14 @@ impl Overlays {
     /// What b makes of a datagram.
     fn arrives(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         self.between.send_to(datagram, self.b_address).unwrap();
-        let (peer, packet) = self.b.receive(&mut self.buffer)?;
-        assert_eq!(peer, A);
-        Some(self.buffer[packet].to_vec())
+        match self.b.receive(&mut self.buffer, &mut Turn::new(1)) {
+            Received::Packet(peer, packet) => {
+                assert_eq!(peer, A);
+                Some(self.buffer[packet].to_vec())
+            }
+            Received::Empty => None,
+            Received::TurnIsOver => panic!("one datagram is no flood"),
+        }
     }
 }
 
@@ -102,7 +108,7 @@ fn an_authentic_packet_from_elsewhere_does_not_move_its_sender() {
     let datagram = overlays.sealed(b"packet");
     let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
     elsewhere.send_to(&datagram, overlays.b_address).unwrap();
-    let (peer, _) = overlays.b.receive(&mut overlays.buffer).unwrap();
+    let Received::Packet(peer, _) = overlays.b.receive(&mut overlays.buffer, &mut Turn::new(1)) else { panic!() };
     overlays.b.send(peer, b"answer");
     overlays.between.recv_from(&mut overlays.buffer).unwrap();
 }
@@ -114,4 +120,50 @@ fn what_cannot_be_sent_is_counted() {
     overlays.a.send(B, &[0; 65_500]);
     let counters = overlays.a.counters();
     assert_eq!((counters.no_key, counters.send_failed, counters.sent_packets), (1, 1, 0));
+}
+
+/// The loop sleeps after `Empty` until something new comes: a packet that it left behind would wait with it.
+#[test]
+fn a_packet_behind_a_flood_of_rubbish_is_not_left_in_the_socket() {
+    let mut overlays = Overlays::new();
+    let rubbish = OVERLAY_REJECTED_PER_WAKE + 44;
+    for _ in 0..rubbish {
+        overlays.between.send_to(b"rubbish", overlays.b_address).unwrap();
+    }
+    let datagram = overlays.sealed(b"packet");
+    overlays.between.send_to(&datagram, overlays.b_address).unwrap();
+
+    let mut turns = vec![];
+    let mut packets = 0;
+    loop {
+        let mut turn = Turn::new(PACKETS_PER_WAKE);
+        let ended = loop {
+            match overlays.b.receive(&mut overlays.buffer, &mut turn) {
+                Received::Packet(..) => packets += 1,
+                ended => break ended,
+            }
+        };
+        turns.push(overlays.b.counters().unknown);
+        if ended == Received::Empty {
+            break;
+        }
+    }
+    assert_eq!(packets, 1);
+    assert_eq!(turns, [OVERLAY_REJECTED_PER_WAKE as u64, rubbish as u64], "what a turn rejects is bounded");
+}
+
+#[test]
+fn what_is_rejected_between_packets_is_bounded_too() {
+    let mut overlays = Overlays::new();
+    let mut turn = Turn::new(usize::MAX);
+    for _ in 0..OVERLAY_REJECTED_PER_WAKE {
+        let datagram = overlays.sealed(b"packet");
+        overlays.between.send_to(&datagram, overlays.b_address).unwrap();
+        assert!(matches!(overlays.b.receive(&mut overlays.buffer, &mut turn), Received::Packet(..)));
+        overlays.between.send_to(b"rubbish", overlays.b_address).unwrap();
+        let _ = overlays.b.receive(&mut overlays.buffer, &mut turn);
+    }
+    assert_eq!(overlays.b.receive(&mut overlays.buffer, &mut turn), Received::TurnIsOver);
+    assert_eq!(overlays.b.receive(&mut overlays.buffer, &mut Turn::new(0)), Received::TurnIsOver);
+    assert_eq!(overlays.b.receive(&mut overlays.buffer, &mut Turn::new(1)), Received::Empty);
 }

@@ -34,12 +34,12 @@ fn two_nodes() {
     let policy = example("two-nodes.yaml", "a");
     assert_eq!(policy.node, NodeId(0));
     let pictures = decide(&policy, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!((&*pictures.rule, &pictures.targets[..]), ("pictures", &[node(&policy, "b")][..]));
+    assert_eq!((&*pictures.rule, &pictures.targets()[..]), ("pictures", &[node(&policy, "b")][..]));
     let other = decide(&policy, "web", "GET / HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!((&*other.rule, &other.targets[..]), ("default", &[Target::Local][..]));
+    assert_eq!((&*other.rule, &other.targets()[..]), ("default", &[Target::Local][..]));
     let at_b = example("two-nodes.yaml", "b");
     let pictures = decide(&at_b, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!(pictures.targets, [Target::Local]);
+    assert_eq!(pictures.targets(), [Target::Local]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn shop() {
     let policy = example("shop.yaml", "front");
     let rule = |head: &str| {
         let decision = decide(&policy, "web", head, "203.0.113.9:4000");
-        (decision.rule.to_string(), decision.targets)
+        (decision.rule.to_string(), decision.targets())
     };
     let (media, carts) = (node(&policy, "media"), node(&policy, "carts"));
     assert_eq!(rule("GET / HTTP/1.1\nHost: IMG.example.com:80"), ("image host".into(), vec![media]));
@@ -82,7 +82,7 @@ fn shards() {
             Target::Local => "local".to_owned(),
             Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
         };
-        (decision.rule.to_string(), decision.targets.iter().map(name).collect::<Vec<_>>().join(" "))
+        (decision.rule.to_string(), decision.targets().iter().map(name).collect::<Vec<_>>().join(" "))
     };
     assert_eq!(rule("s4", "GET /k/3f HTTP/1.0"), ("shard 0-7".into(), "s1 s2 local".into()));
     assert_eq!(rule("s2", "GET /k/3f HTTP/1.0"), ("shard 0-7".into(), "s1 local".into()));
@@ -121,7 +121,7 @@ fn tls() {
             Target::Local => "local".to_owned(),
             Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
         };
-        (decision.rule.to_string(), decision.targets.iter().map(name).collect::<Vec<_>>().join(" "))
+        (decision.rule.to_string(), decision.targets().iter().map(name).collect::<Vec<_>>().join(" "))
     };
     let browser = ["h2", "http/1.1"];
     assert_eq!(rule("front", Some("img.example.com"), &browser), ("images".into(), "media local".into()));
@@ -148,7 +148,7 @@ fn back_ends() {
     }
     let rule = |head: &str| {
         let decision = decide(&policy, "api", head, "203.0.113.9:4000");
-        (decision.rule.to_string(), decision.targets)
+        (decision.rule.to_string(), decision.targets())
     };
     let [one, two, archive] = ["model-1", "model-2", "archive"].map(|name| node(&policy, name));
     assert_eq!(rule("POST /v1/small/chat HTTP/1.1\nHost: x"), ("small".into(), vec![one, two, Target::Local]));
@@ -166,8 +166,8 @@ fn every_field_says_the_default_where_there_is_one() {
     assert_eq!(with.inspect_bytes_max, without.inspect_bytes_max);
     assert_eq!(with.silence_timeout, without.silence_timeout);
     assert_eq!(with.handoff_timeout, without.handoff_timeout);
-    assert_eq!(with.by_default(), without.by_default());
+    assert_eq!(with.by_default(None), without.by_default(None));
     assert_eq!(every.limits, fewest.limits);
     let decision = decide(&every, "web", "GET /same/as/a/list HTTP/1.0", "10.1.1.1:9");
-    assert_eq!((&*decision.rule, decision.targets), ("rule 2", vec![Target::Local, node(&every, "two")]));
+    assert_eq!((&*decision.rule, decision.targets()), ("rule 2", vec![Target::Local, node(&every, "two")]));
 }

@@ -331,7 +331,7 @@ fn an_explanation_says_why_each_earlier_rule_did_not_match() {
     assert_eq!(seen, "sni=api.example.com alpn=h2, x\\n client=203.0.113.7");
     let expected = [
         "images (sni img.example.com or *.img.example.com): sni: server name api.example.com is not among its names",
-        "near (sni www.example.com, client 192.0.2.0/24): client: client 203.0.113.7 is in none of its networks",
+        "near (client 192.0.2.0/24, sni www.example.com): client: client 203.0.113.7 is in none of its networks",
         "grpc (sni api.example.com, alpn h2)",
     ];
     assert_eq!(tried, expected);

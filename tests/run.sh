@@ -54,8 +54,11 @@ scenario             120  netns-scripts/server-ports.sh
 scenario             120  netns-scripts/address-of-its-own.sh
 scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
+scenario             120  netns-scripts/layer-4.sh
+scenario             120  netns-scripts/shared-address.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
+scenario             120  netns-scripts/what-operators-look-at.sh
 scenario             120  netns-scripts/silent-clients.sh
 scenario             300  env WAYS='without handed-off' netns-scripts/loss-each-way.sh
 scenario             300  env WAYS='without handed-off' netns-scripts/impaired-network.sh
@@ -71,6 +74,7 @@ scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
+scenario              90  netns-scripts/backlog-in-the-tun.sh
 scenario             120  netns-scripts/host-is-restored.sh
 scenario             120  netns-scripts/wrong-environments.sh
 scenario             120  netns-scripts/hostile-firewall.sh
@@ -118,6 +122,7 @@ scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-downlo
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
 alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
 scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
+scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
 every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh

@@ -61,7 +61,7 @@ fn accepted(file: &ClusterFile, text: &str) {
             for request in [&b""[..], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01", &[0; 300_000]] {
                 let explained = service.explain(request, Some(client.address));
                 assert_eq!(service.examine(request, client), explained.examination);
-                for target in explained.decision.targets.iter().filter_map(|target| target.node()) {
+                for target in explained.decision.targets().iter().filter_map(|target| target.node()) {
                     assert!(usize::from(target.0) < file.nodes.len() && target != policy.node, "{target:?}");
                 }
             }

@@ -59,7 +59,7 @@ pub fn run(octets: &[u8]) {
             Examination::Decided(decision) => {
                 let (_, first) = decided.expect("the last piece makes it whole");
                 assert_eq!(&first, decision, "in pieces otherwise than as a whole");
-                assert!(decision.targets.iter().all(|target| target.node() != Some(NodeId(0))), "the node itself is `local`");
+                assert!(decision.targets().iter().all(|target| target.node() != Some(NodeId(0))), "the node itself is `local`");
             }
         }
         // Whatever follows a head that was read changes nothing.

@@ -20,6 +20,8 @@ alike_up() {
     done
     install_missing tshark:tshark tcpdump:tcpdump ethtool:ethtool
     complete_checksums a b c client
+    keep_in_order switch a b c client
+    meet_the_client a b c
     courses=$run_dir/log/courses
     : >"$courses"
     next_port=${FIRST_PORT:-20000}

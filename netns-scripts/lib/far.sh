@@ -52,7 +52,7 @@ forget_round_trips() { in_ns "$1" ip tcp_metrics flush all >/dev/null; }
 # as_the_kernel_sees NODE PORT: one line of NODE's socket towards this port of the client, such as
 # `rtt=300.2 minrtt=300.1 rto=504 cwnd=10`, in milliseconds and segments; `none` for what the kernel does not have.
 as_the_kernel_sees() {
-    in_ns "$1" ss -Htin "dst $client_address and dport = :$2" | tr ' ' '\n' | awk -F '[:/]' '
+    in_ns "$1" ss -Htin "dst ${host_of[client]} and dport = :$2" | tr ' ' '\n' | awk -F '[:/]' '
         { value[$1] = $2 }
         function of(name) { return name "=" (name in value ? value[name] : "none") }
         END { print of("rtt"), of("minrtt"), of("rto"), of("cwnd") }'

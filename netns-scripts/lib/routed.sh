@@ -31,3 +31,29 @@ add_router() {
 # advertised_route NODE: the default route that a router advertised to it, without the time it has still to live.
 advertised_route() { ip -n "$(namespace "$1")" -6 route show default proto ra | sed 's/ expires.*//'; }
 has_advertised_route() { [[ $(advertised_route "$1") == *"via fe80:"* ]]; }
+
+# The router's two networks, and what its kernel's own route to each of them looks like.
+declare -A network_of=([far4]=10.78.0.0/24 [far6]=fd78::/64 [eth04]=10.77.0.0/24 [eth06]=fd77::/64)
+declare -A route_of=([far4]='proto kernel scope link src 10.78.0.1' [eth04]="proto kernel scope link src ${address_of[router4]}"
+    [far6]='proto kernel metric 256' [eth06]='proto kernel metric 256')
+# narrow DEVICE MTU: larger packets the router does not send through `far`, to the client behind it, or `eth0`, to the servers,
+# and says so to whoever sent one. By its routes, which its own device does not know of: a wire whose ends take different sizes
+# would lose what the other end sends, each segment that is not part of a larger packet of the sender's offload, and nobody would
+# be told.
+narrow() {
+    local router family
+    router=$(namespace router)
+    for family in 4 6; do
+        # shellcheck disable=SC2086 # one word per option
+        ip -n "$router" -$family route change "${network_of[$1$family]}" dev "$1" ${route_of[$1$family]} mtu lock "$2"
+    done
+}
+# forget_path_mtus NAMESPACE...: what they have learned, in every table of routes; the one of the aliases is baton's.
+forget_path_mtus() {
+    local name
+    for name in "$@"; do
+        name=$(namespace "$name")
+        ip -n "$name" -4 route flush cache
+        ip -n "$name" -6 route flush table all cache
+    done
+}

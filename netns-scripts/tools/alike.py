@@ -4,10 +4,11 @@
                                        one line each: CASE WAY RESULT, RESULT being `whole`, or what went wrong. LOGs are the
                                        servers' access logs: each request must have reached exactly one of them, once.
   alike.py cookie ADDRESS              asks for a cookie of TCP Fast Open, which the kernel keeps for later connections
-  alike.py compare REPORT COURSES [CASE/WAY:KIND...] [--beyond] [--few N KIND...]
+  alike.py compare REPORT COURSES [CASE/WAY:KIND[~N]...] [--beyond] [--few N KIND...]
                                        compares, case by case, what the client's wire saw of each way with what it saw of
                                        the way `bare`, in a report of tools/oracle.py. Prints a line per difference, and exits
-                                       with 1 when there is one that is not named as CASE/WAY:KIND;
+                                       with 1 when there is one that is not named as CASE/WAY:KIND
+                                       (~N: and is one of at most N more or less);
                                        CASE/WAY may be a pattern. In N of the courses there may be one more or less of
                                        the KINDs. --beyond: only what is more counts
 
@@ -226,7 +227,11 @@ def seen_of(report, port):
 def compare(options):
     with open(options.report) as file:
         report = json.load(file)
-    allowed = {tuple(word.split(":", 1)) for word in options.allow}
+    allowed = {}
+    for word in options.allow:
+        case, kind = word.split(":", 1)
+        kind, _, most = kind.partition("~")
+        allowed[case, kind] = int(most or sys.maxsize)
     ways, used, differences = {}, set(), 0
     few_of, few = set(options.few[1:]), {}
     for course in courses_of(options.courses):
@@ -244,10 +249,12 @@ def compare(options):
             for kind in sorted(set(bare) | set(kinds)):
                 if bare[kind] == kinds[kind] or (options.beyond and kinds[kind] < bare[kind]):
                     continue
-                match = {(pattern, of) for pattern, of in allowed if fnmatch.fnmatch(f"{case}/{way}", pattern) and kind == of}
+                by = abs(kinds[kind] - bare[kind])
+                match = {(pattern, of) for (pattern, of), most in allowed.items()
+                         if fnmatch.fnmatch(f"{case}/{way}", pattern) and kind == of and by <= most}
                 used |= match
                 known = bool(match)
-                if not known and kind in few_of and abs(kinds[kind] - bare[kind]) == 1:
+                if not known and kind in few_of and by == 1:
                     few.setdefault((case, way), []).append(kind)
                     continue
                 print(f"{'known: ' if known else ''}{case} {way}: {kind}: {kinds[kind]} instead of {bare[kind]}")
@@ -255,7 +262,7 @@ def compare(options):
     for (case, way), kinds in few.items():
         print(f"perhaps chance: {case} {way}: one more or less: {', '.join(kinds)}")
     differences += max(0, len(few) - int(options.few[0]))
-    unused = sorted(f"{case}:{of}" for case, of in allowed - used)
+    unused = sorted(f"{case}:{of}" for case, of in allowed.keys() - used)
     print(f"{len(ways)} cases compared, {differences} differences; known and not met: {', '.join(unused) or 'none'}")
     return differences > 0 or not ways
 

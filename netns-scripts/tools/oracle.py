@@ -5,7 +5,8 @@
   oracle.py flags REPORT [PORT...]      tshark's analysis flags, counted, as one line such as
                                         `client.duplicate_ack=2 server.retransmission=3`; empty if there are none
   oracle.py wrong REPORT [PORT...]      what no network explains, one line each: a wrong or unverified checksum, a timestamp of
-                                        the server that goes back, a segment tshark cannot read
+                                        the server that goes back (unless another segment has overtaken this one),
+                                        a segment tshark cannot read
   oracle.py story REPORT [PORT...]      the SYN, FIN and RST of each connection in their order, with the number of octets that
                                         its sender had sent before, as `client:SYN@0 server:SYN@0 client:FIN@80 ...`
   oracle.py mss REPORT [PORT...]        the MSS that the server's SYN-ACK tells; each once
@@ -16,7 +17,7 @@
                                         AND more (see CLASSES for those that may vary more)
   oracle.py classes REPORT [PORT...]    the flags in these classes
   oracle.py spoil CAPTURE OUT KIND      a copy with one thing wrong, for controls: repeated, tcp-checksum, ip-checksum,
-                                        timestamp, zero-window, lost
+                                        timestamp, zero-window, lost, overtaken, repeated-as-older
 
 PORT: only the connections from these ports of the client. A connection's client is whoever is seen first.
 """
@@ -35,14 +36,18 @@ FLAGS = (
     "reused_ports",
 )
 FIELDS = (
-    "frame.number", "frame.time_epoch", "tcp.stream", "tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq", "tcp.len", "ip.checksum.status",
-    "tcp.checksum.status", "tcp.checksum", "tcp.checksum_calculated", "tcp.options.timestamp.tsval", "_ws.malformed",
+    "frame.number", "frame.time_epoch", "tcp.stream", "tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq", "tcp.ack", "tcp.len",
+    "ip.checksum.status", "tcp.checksum.status", "tcp.checksum", "tcp.checksum_calculated", "tcp.options.timestamp.tsval", "_ws.malformed",
     "ip.version", "ipv6.version", "tcp.options.mss_val",
 ) + tuple(f"tcp.analysis.{flag}" for flag in FLAGS)
 # A tail loss probe (RFC 8985, section 7.2): the last segment once more, when its acknowledgement is some milliseconds late on a
 # network that takes none. A machine at work, where a process waits for its turn, is enough for that: one of each end and
 # connection is counted apart.
 PROBE_AFTER = 0.0015
+# A segment that another one has overtaken on its way carries the older timestamp, by milliseconds: two processors of one kernel
+# may each have a queue of the same connection, and one of them waits for its turn. Such a segment is below what came before it,
+# and comes for the first time; what is repeated or new has no older timestamp than what was sent before.
+OVERTAKEN_MILLISECONDS = 100
 FIN, SYN, RST = 1, 2, 4
 GOOD = "1"
 HALF = 1 << 31
@@ -103,6 +108,8 @@ def read(path, wrong_to):
 
 def survey(path):
     connections, latest, spoilt = {}, {}, set()
+    # What servers have sent: where each segment began, and the highest acknowledgement.
+    begun, acknowledged = collections.defaultdict(set), collections.defaultdict(int)
     for frame in dissected(path):
         stream = frame["tcp.stream"]
         port = int(frame["tcp.srcport"])
@@ -163,9 +170,15 @@ def survey(path):
         if tsval and who == "server":
             tsval = int(tsval)
             known = latest.get(stream)
-            if known is not None and (tsval - known + HALF) % (1 << 32) - HALF < 0:
+            ahead = (tsval - known + HALF) % (1 << 32) - HALF if known is not None else 0
+            acknowledges = int(frame["tcp.ack"] or 0)
+            is_below = ends <= highest and relative not in begun[stream] if ends > relative else acknowledges < acknowledged[stream]
+            if ends > relative:
+                begun[stream].add(relative)
+            acknowledged[stream] = max(acknowledged[stream], acknowledges)
+            if ahead < 0 and not (is_below and -ahead <= OVERTAKEN_MILLISECONDS):
                 complain(f"timestamp goes back from {known} to {tsval}")
-            else:
+            elif ahead >= 0:
                 latest[stream] = tsval
     return list(connections.values()), spoilt
 
@@ -258,6 +271,15 @@ def spoil(path, out, kind):
     of_server = [n for n, (_, f) in enumerate(frames) if struct.unpack("!H", f[tcp + 2:tcp + 4])[0] == client and payload(f) > 0]
     victim = of_server[len(of_server) // 2]
     header, frame = frames[victim]
+
+    def older(frame, milliseconds):
+        # NOP, NOP, timestamps: what Linux puts into every segment after the SYN.
+        if frame[tcp + 20:tcp + 23] != b"\x01\x01\x08":
+            sys.exit("no timestamps in this capture")
+        frame[tcp + 24:tcp + 28] = struct.pack("!I", (struct.unpack("!I", frame[tcp + 24:tcp + 28])[0] - milliseconds) % (1 << 32))
+        complete(frame)
+        return frame
+
     if kind == "repeated":
         frames.insert(victim + 1, (header, frame))
     elif kind == "lost":
@@ -268,11 +290,13 @@ def spoil(path, out, kind):
     elif kind == "ip-checksum":
         frame[24] ^= 1
     elif kind == "timestamp":
-        # NOP, NOP, timestamps: what Linux puts into every segment after the SYN.
-        if frame[tcp + 20:tcp + 23] != b"\x01\x01\x08":
-            sys.exit("no timestamps in this capture")
-        frame[tcp + 24:tcp + 28] = struct.pack("!I", (struct.unpack("!I", frame[tcp + 24:tcp + 28])[0] - 100_000) % (1 << 32))
-        complete(frame)
+        older(frame, 100_000)
+    elif kind == "repeated-as-older":
+        frames.insert(victim + 1, (header, older(bytearray(frame), 5)))
+    elif kind == "overtaken":
+        after = next(n for n in of_server if n > victim)
+        frames.insert(after + 1, (header, older(bytearray(frame), 5)))
+        del frames[victim]
     elif kind == "zero-window":
         frame[tcp + 14:tcp + 16] = b"\0\0"
         complete(frame)

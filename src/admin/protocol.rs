@@ -20,7 +20,14 @@ pub enum Request {
     /// All counters.
     Stats,
     /// Read the cluster file again.
-    Reload,
+    Reload {
+        /// Only say what would change.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
+        /// Look at this file instead (absolute path); only together with `dry_run`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<std::path::PathBuf>,
+    },
     /// No new handoffs.
     Drain,
     /// New handoffs again.
@@ -51,6 +58,8 @@ pub enum Reply {
     Stats(BTreeMap<String, serde_json::Number>),
     /// To `reload`.
     Reloaded(Reloaded),
+    /// To a `reload` that only asks.
+    Rehearsed(Rehearsed),
     /// To `drain` and `undrain`.
     State(Change),
     /// To `stop`.
@@ -268,6 +277,21 @@ pub struct Reloaded {
     pub error: Option<String>,
 }
 
+/// What `reload` would do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rehearsed {
+    /// Whether the file means something else than what is in force.
+    pub would_change: bool,
+    /// Of what is in force.
+    pub hash: String,
+    /// Of what the file means; absent if it would be refused.
+    pub next_hash: Option<String>,
+    /// Fields that differ, with what they are and would be, in the words of the files.
+    pub differences: Vec<String>,
+    /// Why the file would be refused; absent if it would not.
+    pub error: Option<String>,
+}
+
 /// After `drain` and `undrain`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Change {
@@ -342,7 +366,8 @@ mod tests {
             Request::Peers,
             Request::Flows { limit: 7 },
             Request::Stats,
-            Request::Reload,
+            Request::Reload { dry_run: false, file: None },
+            Request::Reload { dry_run: true, file: Some("/etc/baton/next.yaml".into()) },
             Request::Drain,
             Request::Undrain,
             Request::Stop { timeout_seconds: None },

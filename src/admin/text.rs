@@ -1,6 +1,6 @@
 //! Replies as people read them: aligned tables, nothing that is not needed.
 
-use super::protocol::{Change, Configuration, Flows, Peers, Reloaded, State, Status, Stopped};
+use super::protocol::{Change, Configuration, Flows, Peers, Rehearsed, Reloaded, State, Status, Stopped};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -164,6 +164,18 @@ pub fn stats(stats: &BTreeMap<String, serde_json::Number>) -> String {
         let _ = writeln!(text, "{name} {value}");
         text
     })
+}
+
+/// `baton reload --dry-run`, if the file would not be refused
+pub fn rehearsed(rehearsed: &Rehearsed) -> String {
+    let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
+    let (hash, next) = (short(&rehearsed.hash), short(rehearsed.next_hash.as_deref().unwrap_or_default()));
+    let mut text: String = rehearsed.differences.iter().map(|difference| format!("{difference}\n")).collect();
+    text += &match rehearsed.would_change {
+        true => format!("would be put in force (hash {hash} -> {next}); nothing has been changed\n"),
+        false => format!("nothing to do: the file means what is in force (hash {hash})\n"),
+    };
+    text
 }
 
 /// `baton reload`, if the file was not refused

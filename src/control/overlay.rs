@@ -11,7 +11,7 @@ pub use crate::control::seal::{HEADER_BYTES, SessionKeys};
 use crate::control::seal::{Keyring, OpenError, SealError, TAG_BYTES};
 use crate::control::socket;
 use crate::flow::NodeId;
-use crate::limits::OVERLAY_REJECTED_IN_A_ROW_MAX;
+use crate::limits::OVERLAY_REJECTED_PER_WAKE;
 use crate::rewrite::{Offload, Pieces};
 
 const OUTER_V4_BYTES: u16 = 20 + 8;
@@ -63,6 +63,31 @@ pub struct Overlay {
     packet_bytes_max: usize,
     out: Vec<u8>,
     piece: Vec<u8>,
+}
+
+/// How much may be taken from the socket before the rest of the loop gets its turn.
+#[derive(Debug)]
+pub struct Turn {
+    packets_left: usize,
+    rejected_left: usize,
+}
+
+impl Turn {
+    /// At most this many packets; and of what is rejected, a bounded number too.
+    pub fn new(packets_max: usize) -> Self {
+        Self { packets_left: packets_max, rejected_left: OVERLAY_REJECTED_PER_WAKE }
+    }
+}
+
+/// What the socket had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A packet of this peer, and where in the buffer it is, with [`HEADER_BYTES`] before it that nobody needs any more.
+    Packet(NodeId, Range<usize>),
+    /// Nothing any more. Only after this does mio tell of what comes next.
+    Empty,
+    /// There may be more, genuine packets behind a flood of rubbish among it: to be asked again in the next wake.
+    TurnIsOver,
 }
 
 impl Overlay {
@@ -147,31 +172,32 @@ impl Overlay {
         }
     }
 
-    /// The next packet, opened in place: where it is in `buffer`, with [`HEADER_BYTES`] before it that nobody needs any more.
-    /// None when the socket has no more.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<(NodeId, Range<usize>)> {
-        for _ in 0..OVERLAY_REJECTED_IN_A_ROW_MAX {
-            let length = match self.socket.recv_from(buffer) {
-                Ok((length, _)) => length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+    /// The next packet, opened in place. Datagrams that are rejected on the way are counted.
+    pub fn receive(&mut self, buffer: &mut [u8], turn: &mut Turn) -> Received {
+        while turn.packets_left > 0 && turn.rejected_left > 0 {
+            let opened = match self.socket.recv_from(buffer) {
+                Ok((length, _)) => self.keyring.open(&mut buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Empty,
                 Err(error) => {
                     log::debug!("overlay receive: {error}");
+                    turn.rejected_left -= 1;
                     continue;
                 }
             };
-            match self.keyring.open(&mut buffer[..length]) {
+            match opened {
                 Ok((peer, packet)) => {
+                    turn.packets_left -= 1;
                     self.counters.received_packets += 1;
                     self.counters.received_bytes += packet.len() as u64;
-                    return Some((peer, packet));
+                    return Received::Packet(peer, packet);
                 }
                 Err(OpenError::Unknown) => self.counters.unknown += 1,
                 Err(OpenError::Forged) => self.counters.forged += 1,
                 Err(OpenError::Replayed) => self.counters.replayed += 1,
             }
+            turn.rejected_left -= 1;
         }
-        // A flood of rubbish: the rest of the loop gets its turn, and the next datagram of the flood wakes us again.
-        None
+        Received::TurnIsOver
     }
 
     /// What became of datagrams.

@@ -21,6 +21,7 @@
 //!
 //! Until the commit is sent the connection can be taken back for any reason; from then on only its owner can return it.
 
+mod conclude;
 mod deadlines;
 mod decide;
 mod ends;
@@ -41,6 +42,7 @@ use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
+use crate::handoff::chronicle::{End, Outcome, Story};
 use crate::handoff::context::Context;
 use crate::handoff::counters::{DropReason, Fallback};
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
@@ -49,11 +51,12 @@ use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
 use crate::handoff::recent::Recent;
+use crate::handoff::syn_acks::LateSynAcks;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Target};
+use crate::policy::{Decision, Examination, Finally, Mode, Order};
 use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -75,6 +78,7 @@ pub struct Btcp {
     questions: BTreeMap<FlowKey, (NodeId, Option<Seq<Wire>>)>,
     /// Who owns connections to shared addresses that did not begin here.
     known: Known,
+    late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
     by_handoff: Map<HandoffId, usize>,
@@ -90,6 +94,10 @@ struct Connection {
     flow: FlowKey,
     serial: u64,
     rule: Option<Rc<str>>,
+    /// Who was asked to serve it, or does.
+    asked: Option<NodeId>,
+    /// What is noted for the connection log, if there is one.
+    story: Option<Box<Story>>,
     guard: Guard,
     since: Instant,
     alarm: Alarm,
@@ -176,6 +184,8 @@ struct Undecided {
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
+    /// Since when all that came is whole, and not enough to decide by: the client may be waiting for the server.
+    awaits_server: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.
     acknowledge_when_parked: bool,
     /// When the client was last challenged.
@@ -186,9 +196,12 @@ struct Undecided {
 #[derive(Clone, Debug)]
 struct Pending {
     undecided: Undecided,
-    targets: Vec<Target>,
+    order: Order,
     next: usize,
+    finally: Finally,
     deadline: Instant,
+    /// When the policy decided.
+    decided: Instant,
 }
 
 /// What follows once the guard is written and the kernel's half is known to be what we think.
@@ -196,6 +209,8 @@ struct Pending {
 enum Securing {
     Park(Undecided),
     Commit(Offered),
+    /// Nobody may serve it: the kernel's half goes without a guard, since the client is told that it is over.
+    Reset(Undecided),
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +246,7 @@ impl Btcp {
             claims: BTreeMap::new(),
             questions: BTreeMap::new(),
             known: Known::new(seed, now),
+            late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
             by_handoff: HashMap::with_hasher(hasher.clone()),
@@ -243,13 +259,34 @@ impl Btcp {
     fn insert(&mut self, flow: FlowKey, state: State, guard: Guard, ctx: &mut Context, now: Instant) -> usize {
         let serial = ctx.serial();
         ctx.connections += 1;
-        let slot =
-            self.connections.insert(Connection { flow, serial, rule: None, guard, since: now, alarm: Alarm::default(), state });
+        let slot = self.connections.insert(Connection {
+            flow,
+            serial,
+            rule: None,
+            asked: None,
+            story: None,
+            guard,
+            since: now,
+            alarm: Alarm::default(),
+            state,
+        });
         self.by_flow.insert(flow, slot);
         slot
     }
 
+    /// Notes who was asked to serve a connection, or that nobody is: nodes are compared by how many they have.
+    fn assign(&mut self, slot: usize, to: Option<NodeId>, ctx: &mut Context) {
+        let before = std::mem::replace(&mut self.connections[slot].asked, to);
+        if let Some(peer) = before.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_sub(1);
+        }
+        if let Some(peer) = to.and_then(|node| ctx.peer_mut(node)) {
+            peer.connections = peer.connections.saturating_add(1);
+        }
+    }
+
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
+        self.assign(slot, None, ctx);
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
@@ -266,7 +303,13 @@ impl Btcp {
 
     /// Connections that end with this process, and all.
     pub fn count(&self) -> Counts {
-        let mut counts = Counts { syns: self.syns.count(), openings: self.openings.count(), known: self.known.count(), orphans: self.orphans.len(), ..Counts::default() };
+        let mut counts = Counts {
+            syns: self.syns.count(),
+            openings: self.openings.count(),
+            known: self.known.count(),
+            orphans: self.orphans.len(),
+            ..Counts::default()
+        };
         for (_, connection) in &self.connections {
             match &connection.state {
                 State::Handshake(_) => counts.handshakes += 1,
@@ -304,31 +347,35 @@ impl Btcp {
             treatment: Treatment::Forward(*owner).label(),
             age: Duration::ZERO,
         });
-        self.connections.iter().map(move |(_, connection)| {
-            let (peer, treatment) = match &connection.state {
-                State::Offered(offered) | State::Securing(Securing::Commit(offered)) => (Some(offered.to), Treatment::Inspect),
-                State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
-                State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
-                State::Handshake(_)
-                | State::Undecided(_)
-                | State::Securing(Securing::Park(_))
-                | State::Releasing(_)
-                | State::Asking(_)
-                | State::Lost
-                | State::Moving => (None, Treatment::Inspect),
-            };
-            FlowView {
-                flow: connection.flow,
-                role: "front-end",
-                state: connection.state.label(),
-                peer,
-                socket: None,
-                rule: connection.rule.as_ref().map(|rule| rule.to_string()),
-                treatment: treatment.label(),
-                age: now.saturating_duration_since(connection.since),
-            }
-        })
-        .chain(known)
+        self.connections
+            .iter()
+            .map(move |(_, connection)| {
+                let (peer, treatment) = match &connection.state {
+                    State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
+                        (Some(offered.to), Treatment::Inspect)
+                    }
+                    State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
+                    State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
+                    State::Handshake(_)
+                    | State::Undecided(_)
+                    | State::Securing(Securing::Park(_) | Securing::Reset(_))
+                    | State::Releasing(_)
+                    | State::Asking(_)
+                    | State::Lost
+                    | State::Moving => (None, Treatment::Inspect),
+                };
+                FlowView {
+                    flow: connection.flow,
+                    role: "front-end",
+                    state: connection.state.label(),
+                    peer,
+                    socket: None,
+                    rule: connection.rule.as_ref().map(|rule| rule.to_string()),
+                    treatment: treatment.label(),
+                    age: now.saturating_duration_since(connection.since),
+                }
+            })
+            .chain(known)
     }
 }
 
@@ -358,13 +405,19 @@ impl State {
         match self {
             Self::Undecided(undecided) => Some(undecided),
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
-            Self::Securing(Securing::Park(undecided)) | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
+            Self::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
+            | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
             Self::Handshake(_) | Self::HandedOff(_) | Self::Asking(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }
 }
 
 impl Undecided {
+    /// When a client that may be waiting for the server is answered by the default's.
+    fn gives_up_waiting(&self) -> Option<Instant> {
+        Some(self.awaits_server? + limits::AWAITS_SERVER_MAX + 2 * self.round_trip)
+    }
+
     /// Octets the client allows its server to send, by its latest segment.
     fn window_of_client(&self) -> i64 {
         let shift = self.initial.window_scales.map_or(0, |scales| scales.client.shift());

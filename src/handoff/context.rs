@@ -2,11 +2,12 @@
 
 use crate::control::message::{Epoch, HandoffId, Message};
 use crate::flow::{Endpoint, NodeId};
-use crate::handoff::counters::{Counters, DropReason};
+use crate::handoff::chronicle::Chronicle;
+use crate::handoff::counters::{Counters, DropReason, Fallback};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::notes::{Remarks, Why};
 use crate::handoff::timers::Timers;
-use crate::policy::{Policy, Service};
+use crate::policy::{Chooser, Decision, Load, Nodes, Order, Policy, Service};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -27,6 +28,39 @@ pub struct Peer {
     pub sessions: u64,
     /// Commits were sent to it since it was last told which are settled.
     pub unsettled: bool,
+    /// Connections of this front-end that it was offered or owns.
+    pub connections: u32,
+}
+
+/// The nodes as a choice sees them.
+struct Seen<'a> {
+    own: NodeId,
+    draining: bool,
+    peers: &'a [Peer],
+}
+
+impl Seen<'_> {
+    /// Why a node cannot be asked; none if it can.
+    fn passed_over(&self, node: NodeId) -> Option<Fallback> {
+        match self.peers.get(usize::from(node.0)) {
+            _ if node == self.own => None,
+            _ if self.draining => Some(Fallback::Draining),
+            Some(peer) if peer.up && peer.draining => Some(Fallback::PeerDraining),
+            Some(peer) if peer.up => None,
+            _ => Some(Fallback::PeerDown),
+        }
+    }
+}
+
+impl Nodes for Seen<'_> {
+    fn own(&self) -> NodeId {
+        self.own
+    }
+
+    fn load(&self, node: NodeId) -> Load {
+        let connections = self.peers.get(usize::from(node.0)).map_or(0, |peer| peer.connections);
+        Load { takes: self.passed_over(node).is_none(), connections, ..Load::IDLE }
+    }
 }
 
 /// Shared state; no connection is in here.
@@ -53,10 +87,16 @@ pub struct Context {
     pub timers: Timers,
     /// Counted reasons.
     pub counters: Counters,
+    /// What is told about connections that are over.
+    pub chronicle: Chronicle,
     /// What is said about packets.
     pub remarks: Remarks,
+    /// What is remembered from one choice to the next.
+    pub chooser: Chooser,
     /// No new handoffs.
     pub draining: bool,
+    /// The process ends.
+    pub stopping: bool,
     /// Tells connections apart that use the same slot one after the other; also numbers handoffs.
     pub next_serial: u64,
     /// Connections in both roles.
@@ -97,8 +137,11 @@ impl Context {
             loopback: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            chronicle: Chronicle::default(),
             remarks: Remarks::default(),
+            chooser: Chooser::new(config.epoch.0),
             draining: false,
+            stopping: false,
             next_serial: 1,
             connections: 0,
             first_flight_bytes: 0,
@@ -120,6 +163,11 @@ impl Context {
     /// The service for connections to a front-end address of this node.
     pub fn service_of(&self, frontend: Endpoint) -> Option<&Service> {
         self.policy_of(frontend).service_of(frontend)
+    }
+
+    /// The name of the service for connections to a front-end address; empty if it is none's any more.
+    pub fn service_name(&self, frontend: Endpoint) -> Rc<str> {
+        self.service_of(frontend).map_or("", |service| service.name.as_str()).into()
     }
 
     /// A number never used before in this life.
@@ -180,6 +228,17 @@ impl Context {
     /// A peer's state.
     pub fn peer(&self, peer: NodeId) -> Option<&Peer> {
         self.peers.get(usize::from(peer.0))
+    }
+
+    /// Whom to ask for a connection, in order.
+    pub fn choose(&mut self, decision: &Decision, now: Instant) -> Order {
+        let seen = Seen { own: self.node, draining: self.draining, peers: &self.peers };
+        self.chooser.choose(&decision.choice, decision.key, &seen, now)
+    }
+
+    /// Why a node that was chosen cannot be asked; none if it can.
+    pub fn passed_over(&self, node: NodeId) -> Option<Fallback> {
+        Seen { own: self.node, draining: self.draining, peers: &self.peers }.passed_over(node)
     }
 
     /// Counts a dropped packet.

@@ -1,6 +1,9 @@
 //! Counted reasons: every dropped packet and every fall-back has one. The names are metric labels.
 
 use crate::control::message::Refusal;
+use crate::flow::NodeId;
+use crate::metrics::label_value;
+use crate::policy::{Mode, Node};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -122,12 +125,21 @@ impl From<Refusal> for Fallback {
     }
 }
 
+/// What became of the decisions of one rule: who was chosen first of those that could be asked.
+#[derive(Clone, Debug, Default)]
+struct Chosen {
+    decisions: u64,
+    routed: BTreeMap<Option<NodeId>, u64>,
+    observed: BTreeMap<Option<NodeId>, u64>,
+}
+
 /// Everything the engine counts.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     drops: [u64; DropReason::ALL.len()],
     fallbacks: [u64; Fallback::ALL.len()],
-    decisions: BTreeMap<(Rc<str>, Rc<str>), u64>,
+    /// By service and rule.
+    decisions: BTreeMap<String, BTreeMap<Rc<str>, Chosen>>,
     /// Requests too unclear to choose a server by, by what is unclear.
     ambiguous: BTreeMap<&'static str, u64>,
     /// SYNs seen at this node's front-end addresses.
@@ -170,6 +182,10 @@ pub struct Counters {
     pub resets: u64,
     /// Connections reset by an undecided client.
     pub reset_by_client: u64,
+    /// Connections reset because the policy says so when nobody it chose takes them.
+    pub resets_by_policy: u64,
+    /// Connections of services that only observe that were let go of undecided: they would have been parked.
+    pub observed_undecided: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub challenge_acks: u64,
     /// Connections destroyed here because their front-end had given them up.
@@ -191,16 +207,27 @@ impl Counters {
     pub fn fall_back(&mut self, reason: Fallback) {
         self.fallbacks[reason as usize] += 1;
     }
-    /// Counts a decision of the policy.
-    pub fn decide(&mut self, service: &Rc<str>, rule: &Rc<str>) {
-        *self.decisions.entry((Rc::clone(service), Rc::clone(rule))).or_default() += 1;
+    /// Counts a decision of the policy, and who was chosen: a node, or nobody (a reset).
+    pub fn decide(&mut self, service: &str, rule: &Rc<str>, node: Option<NodeId>, mode: Mode) {
+        // Names are copied once.
+        if !self.decisions.contains_key(service) {
+            self.decisions.insert(service.to_owned(), BTreeMap::new());
+        }
+        let Some(rules) = self.decisions.get_mut(service) else { return };
+        let chosen = rules.entry(Rc::clone(rule)).or_default();
+        chosen.decisions += 1;
+        let by_node = match mode {
+            Mode::Route => &mut chosen.routed,
+            Mode::Observe => &mut chosen.observed,
+        };
+        *by_node.entry(node).or_default() += 1;
     }
     /// Counts a request that is not clear enough to choose a server by.
     pub fn note(&mut self, kind: &'static str) {
         *self.ambiguous.entry(kind).or_default() += 1;
     }
     /// All of them by name, in a stable order.
-    pub fn list(&self) -> Vec<(String, u64)> {
+    pub fn list(&self, nodes: &[Node]) -> Vec<(String, u64)> {
         let plain = [
             ("syns_total", self.syns),
             ("syns_evicted_total", self.syns_evicted),
@@ -223,16 +250,33 @@ impl Counters {
             ("redeliveries_total", self.redeliveries),
             ("resets_total", self.resets),
             ("reset_by_client_total", self.reset_by_client),
+            ("resets_by_policy_total", self.resets_by_policy),
+            ("observed_undecided_total", self.observed_undecided),
             ("challenge_acks_total", self.challenge_acks),
             ("disowned_total", self.disowned),
             ("adopted_total", self.adopted),
         ];
         let mut list: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        list.extend(
-            self.decisions
-                .iter()
-                .map(|((service, rule), count)| (format!("decisions_total{{service=\"{service}\",rule=\"{rule}\"}}"), *count)),
-        );
+        let name = |node: Option<NodeId>| match node {
+            Some(node) => nodes.get(usize::from(node.0)).map_or("", |node| &node.name),
+            // As where outcomes are counted: nobody.
+            None => "",
+        };
+        let rules = || {
+            let all = self.decisions.iter().flat_map(|(service, rules)| rules.iter().map(move |rule| (service, rule)));
+            all.map(|(service, (rule, chosen))| (format!("service=\"{service}\",rule=\"{}\"", label_value(rule)), chosen))
+        };
+        for (labels, chosen) in rules() {
+            list.push((format!("decisions_total{{{labels}}}"), chosen.decisions));
+        }
+        for (counter, which) in [("chosen_total", Mode::Route), ("observed_total", Mode::Observe)] {
+            for (labels, chosen) in rules() {
+                let by_node = if which == Mode::Route { &chosen.routed } else { &chosen.observed };
+                for (node, count) in by_node {
+                    list.push((format!("{counter}{{{labels},node=\"{}\"}}", name(*node)), *count));
+                }
+            }
+        }
         list.extend(self.ambiguous.iter().map(|(kind, count)| (format!("ambiguous_requests_total{{kind=\"{kind}\"}}"), *count)));
         list.extend(
             Fallback::ALL

@@ -4,11 +4,13 @@
 use crate::control::message::{Epoch, Message};
 use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::btcp::Btcp;
+use crate::handoff::chronicle::Record;
 use crate::handoff::context::{Context, Loopback};
 use crate::handoff::counters::DropReason;
 use crate::handoff::notes::Why;
 use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::{Serves, Utcp};
+use crate::metrics::{Histogram, label_value};
 use crate::policy::Policy;
 use crate::rewrite::{Flags, Malformed, Offload, Segment, ToServerWire, icmp};
 use std::collections::BTreeSet;
@@ -372,6 +374,7 @@ impl Engine {
         let removed: BTreeSet<Endpoint> = before.own_frontends().into_iter().filter(|frontend| !own.contains(frontend)).collect();
         self.ctx.retired.extend(removed.iter().map(|frontend| (*frontend, (Rc::clone(&before), now))));
         self.utcp.forget_policy();
+        self.ctx.chooser.keep(self.ctx.policy.services.iter().flat_map(|service| service.choices()));
         self.btcp.retire(&removed, &mut self.ctx, now);
         self.settle(now);
         self.btcp.reconsider(&mut self.ctx, now);
@@ -452,6 +455,7 @@ impl Engine {
 
     /// Resets every connection that would be cut, both ends: the last thing before the process ends.
     pub fn reset_all(&mut self, now: Instant) {
+        self.ctx.stopping = true;
         self.btcp.reset_all(&mut self.ctx, now);
         self.settle(now);
         self.utcp.reset_all(&mut self.ctx, now);
@@ -480,9 +484,30 @@ impl Engine {
             ("commits_unsettled", back.applied),
             ("first_flight_bytes", self.ctx.first_flight_bytes),
         ];
-        let mut list = self.ctx.counters.list();
+        let mut list = self.ctx.counters.list(&self.ctx.policy.nodes);
+        list.extend(self.ctx.chronicle.outcomes().map(|((service, rule, server, outcome), count)| {
+            let node = server.and_then(|server| self.ctx.policy.nodes.get(usize::from(server.0)));
+            let node = node.map_or("", |node| node.name.as_str());
+            let (service, rule, outcome) = (label_value(service), label_value(rule), outcome.label());
+            (format!("outcomes_total{{service=\"{service}\",rule=\"{rule}\",node=\"{node}\",outcome=\"{outcome}\"}}"), count)
+        }));
         list.extend(gauges.iter().map(|(name, value)| ((*name).to_owned(), *value as u64)));
         list
+    }
+
+    /// Names and histograms of times.
+    pub fn histograms(&self) -> [(&'static str, &Histogram); 2] {
+        [("decision_seconds", &self.ctx.chronicle.decision), ("handoff_seconds", &self.ctx.chronicle.handoff)]
+    }
+
+    /// From now on somebody takes the records of connections that are over, after every input.
+    pub fn want_records(&mut self) {
+        self.ctx.chronicle.want();
+    }
+
+    /// A connection that is over.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.ctx.chronicle.poll()
     }
 
     /// Packets dropped for this reason.

@@ -5,6 +5,7 @@
 //! diagram at the top. They talk only by the messages of the handoff protocol, also inside one node.
 
 mod btcp;
+pub mod chronicle;
 mod context;
 pub mod counters;
 pub mod engine;

@@ -1,8 +1,10 @@
 //! The SYN-ACKs that the local kernel makes for one connection: what they tell of the client's round trip, and what the
 //! acknowledgement that completes the handshake must echo so that the kernel learns that round trip and no other.
 
+use crate::flow::FlowKey;
 use crate::limits;
-use crate::rewrite::{Timestamp, Wire};
+use crate::rewrite::{Seq, Timestamp, Wire};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// The SYN-ACKs of one connection so far.
@@ -58,6 +60,40 @@ impl SynAcks {
         let ticks = before_newest.as_micros() + tick_in_microseconds / 2;
         let ticks = u32::try_from(ticks / tick_in_microseconds).unwrap_or(u32::MAX);
         Some(newest.plus(ticks.min(range).wrapping_neg()))
+    }
+}
+
+/// SYN-ACKs that were asked for by repeating a SYN and have not come yet, of connections that are the local server's by now.
+/// The client, whose connection is established for long, must not see them. Bounded; the oldest goes first.
+#[derive(Clone, Debug, Default)]
+pub struct LateSynAcks {
+    by_flow: BTreeMap<FlowKey, (Seq<Wire>, Instant)>,
+    by_age: VecDeque<(FlowKey, Instant)>,
+}
+
+impl LateSynAcks {
+    /// One with this sequence number may still come.
+    pub fn expect(&mut self, flow: FlowKey, seq: Seq<Wire>, now: Instant) {
+        while let Some((oldest, at)) = self.by_age.front().copied() {
+            let is_over = now.saturating_duration_since(at) > limits::LATE_SYN_ACK_LIFETIME;
+            if !is_over && self.by_age.len() < limits::LATE_SYN_ACKS_MAX {
+                break;
+            }
+            self.by_age.pop_front();
+            if self.by_flow.get(&oldest).is_some_and(|(_, kept)| *kept == at) {
+                self.by_flow.remove(&oldest);
+            }
+        }
+        self.by_flow.insert(flow, (seq, now));
+        self.by_age.push_back((flow, now));
+    }
+
+    /// Whether this SYN-ACK is one of them. Another of the same connection is the kernel's own.
+    pub fn take(&mut self, flow: &FlowKey, seq: Seq<Wire>, now: Instant) -> bool {
+        let Some((expected, at)) = self.by_flow.get(flow).copied() else { return false };
+        let is_it = expected == seq && now.saturating_duration_since(at) <= limits::LATE_SYN_ACK_LIFETIME;
+        self.by_flow.remove(flow);
+        is_it
     }
 }
 

@@ -1,17 +1,20 @@
 //! The shell: one thread, one mio loop, all file descriptors. Decides nothing about connections.
 //!
 //! The law of the loop ([`wake`]): read the clock once, give the engine one input, do everything it says until it says
-//! nothing more, then the next input; so many inputs of each source per wake. Everything that reaches the engine or
+//! nothing more, then the next input; so many inputs of each source per wake; deadlines after what came before them
+//! ([`overdue`]). Everything that reaches the engine or
 //! leaves it passes through [`outputs`].
 
 mod clock;
 mod cluster;
+mod connection_log;
 mod doctor;
 mod guards;
 mod host;
 mod listeners;
 mod listening;
 mod outputs;
+mod overdue;
 mod pcapng;
 mod process;
 mod promises;
@@ -19,6 +22,7 @@ mod pulse;
 mod recording;
 mod reload;
 mod report;
+mod samples;
 mod start;
 mod stop;
 mod wake;
@@ -51,7 +55,8 @@ mod token {
     pub const SIGNALS: mio::Token = mio::Token(2);
     pub const CLUSTER_FILE: mio::Token = mio::Token(3);
     pub const ADMIN_FIRST: usize = 4;
-    pub const CHANNEL_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const METRICS_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
+    pub const CHANNEL_FIRST: usize = METRICS_FIRST + crate::metrics::server::TOKENS;
 }
 
 /// A started node: the host captures for it, and it must run.
@@ -64,6 +69,8 @@ pub struct Node {
     overlay: Overlay,
     policy: Rc<Policy>,
     admin: Server,
+    metrics: Option<crate::metrics::server::Server>,
+    connection_log: Option<connection_log::ConnectionLog>,
     signals: signal_hook_mio::v1_0::Signals,
     poll: mio::Poll,
     identity: Identity,
@@ -82,6 +89,7 @@ pub struct Node {
     /// Readiness is told once (edge-triggered): remembered until the source says that it has no more.
     tun_ready: bool,
     overlay_ready: bool,
+    overdue: overdue::Overdue,
     /// One packet at a time.
     buffer: Box<[u8]>,
 }

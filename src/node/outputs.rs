@@ -96,6 +96,7 @@ impl Node {
                 None => break,
             }
         }
+        self.log_connections(now);
         // What is said from now on is about something else.
         self.engine.take_remarks();
     }

@@ -3,10 +3,10 @@
 use super::clock::{clock, wall_clock};
 use super::stop::Phase;
 use super::{Node, cluster, listeners};
-use crate::admin::protocol::{Reloaded, Reply};
-use crate::policy::{Policy, Report};
+use crate::admin::protocol::{Rehearsed, Reloaded, Reply};
+use crate::policy::{ClusterFile, Policy, Report, differences};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
@@ -15,6 +15,8 @@ use std::time::{Instant, SystemTime};
 pub struct Configuration {
     /// Absolute path.
     pub path: PathBuf,
+    /// What is in force, as it was written.
+    text: String,
     /// When what is in force was read.
     pub loaded_at: SystemTime,
     /// Why the file was refused when it was read last; none if it was not.
@@ -31,7 +33,8 @@ impl Configuration {
     /// After the start.
     pub fn new(path: PathBuf, text: &str, policy: &Policy, warnings: Report) -> Self {
         let connections_max = policy.limits.connections;
-        Self { path, loaded_at: wall_clock(), last_error: None, warnings, tried: fingerprint(text), connections_max }
+        let text = text.to_owned();
+        Self { path, loaded_at: wall_clock(), last_error: None, warnings, tried: fingerprint(&text), text, connections_max }
     }
 }
 
@@ -45,8 +48,9 @@ impl Configuration {
     }
 
     /// Notes that the file that has this fingerprint is in force.
-    fn accept(&mut self, tried: u64) {
+    fn accept(&mut self, tried: u64, text: String) {
         self.tried = tried;
+        self.text = text;
         self.loaded_at = wall_clock();
         self.last_error = None;
     }
@@ -86,6 +90,7 @@ impl Node {
     /// Tries what was read; whether anything changed by it.
     fn take(&mut self, read: Result<String, String>, why: &str, now: Instant) -> Result<bool, String> {
         let tried = fingerprint(read.as_deref().unwrap_or_else(|error| error));
+        let text = read.as_ref().ok().cloned().unwrap_or_default();
         let outcome = read.and_then(|text| self.replace(&text, why, now));
         let counter = match &outcome {
             Ok(true) => &mut self.counters.reloads_changed,
@@ -94,7 +99,7 @@ impl Node {
         };
         *counter += 1;
         match &outcome {
-            Ok(_) => self.configuration.accept(tried),
+            Ok(_) => self.configuration.accept(tried, text),
             Err(error) if !self.configuration.refuse(tried, error) => {
                 log::info!("reload: by={why} the file is as it was when it was refused; see `baton status`");
             }
@@ -111,16 +116,7 @@ impl Node {
 
     fn replace(&mut self, text: &str, why: &str, now: Instant) -> Result<bool, String> {
         let path = self.configuration.path.clone();
-        let file = cluster::parse(&path, text)?;
-        let policy = cluster::compile(&file, &path, &self.identity.name).map_err(|error| error.to_string())?;
-        let hard = needs_restart(&self.policy, &policy, self.configuration.connections_max);
-        if !hard.is_empty() {
-            return Err(format!(
-                "{}: needs a restart: {}; `baton stop` and `baton run` apply it",
-                path.display(),
-                hard.join("; ")
-            ));
-        }
+        let (file, policy) = self.understand(&path, text)?;
         if policy.hash == self.policy.hash {
             log::info!("reload: by={why} hash={} means what is in force", policy.hash);
             return Ok(false);
@@ -154,6 +150,35 @@ impl Node {
         log::info!("reload: by={why} hash={} in force: {}", self.policy.hash, file.summary());
         self.log_services();
         Ok(true)
+    }
+
+    /// What a text means for this node, if it could be in force without a restart.
+    fn understand(&self, path: &Path, text: &str) -> Result<(ClusterFile, Policy), String> {
+        let file = cluster::parse(path, text)?;
+        let policy = cluster::compile(&file, path, &self.identity.name).map_err(|error| error.to_string())?;
+        let hard = needs_restart(&self.policy, &policy, self.configuration.connections_max);
+        if hard.is_empty() {
+            return Ok((file, policy));
+        }
+        let hard = hard.join("; ");
+        Err(format!("{}: needs a restart: {hard}; `baton stop` and `baton run` apply it", path.display()))
+    }
+
+    /// What a reload would do now, or with another file in the place of the cluster file. Changes nothing.
+    pub(super) fn rehearse(&self, file: Option<PathBuf>) -> Rehearsed {
+        let path = file.as_ref().unwrap_or(&self.configuration.path);
+        let read = cluster::read_text(path);
+        let text = read.as_deref().unwrap_or_default();
+        let differences = differences(&self.configuration.text, text).iter().map(ToString::to_string).collect();
+        let next =
+            read.as_ref().map_err(Clone::clone).and_then(|text| self.understand(path, text)).map(|(_, policy)| policy.hash);
+        Rehearsed {
+            would_change: next.as_ref().is_ok_and(|next| *next != self.policy.hash),
+            hash: self.policy.hash.to_string(),
+            next_hash: next.as_ref().ok().map(ToString::to_string),
+            differences: if read.is_ok() { differences } else { Vec::new() },
+            error: next.err(),
+        }
     }
 
     fn reloaded(&self, outcome: Result<bool, String>) -> Reloaded {
@@ -203,7 +228,6 @@ fn needs_restart(now: &Policy, next: &Policy, connections_max: usize) -> Vec<Str
 mod tests {
     use super::*;
     use crate::policy::ClusterFile;
-    use std::path::Path;
 
     const TEXT: &str = "
 cluster: test
@@ -256,7 +280,7 @@ limits: { connections: 1000 }
             .into();
         assert_eq!(told, [true, false, true, true, false, true]);
         assert_eq!(configuration.last_error.as_deref(), Some("x"), "for `baton status`");
-        configuration.accept(fingerprint(TEXT));
+        configuration.accept(fingerprint(TEXT), TEXT.to_owned());
         assert_eq!(configuration.last_error, None);
         assert!(configuration.refuse(bad, "x"), "again, after a good one");
     }

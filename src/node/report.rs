@@ -1,10 +1,11 @@
 //! Answers to the command line.
 
-use super::{Node, process, stop::Phase};
+use super::{Node, stop::Phase};
 use crate::admin::protocol::{self, Reply, Request, State};
 use crate::admin::server::ClientId;
 use crate::flow::NodeId;
 use crate::handoff::engine::FlowView;
+use crate::metrics;
 use std::time::{Duration, Instant};
 
 impl Node {
@@ -23,8 +24,9 @@ impl Node {
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Peers => Reply::Peers(self.peers(now)),
             Request::Flows { limit } => Reply::Flows(self.flows(limit, now)),
-            Request::Stats => Reply::Stats(self.stats(now)),
-            Request::Reload => self.reload("baton reload", now),
+            Request::Stats => Reply::Stats(self.samples(now).into_iter().collect()),
+            Request::Reload { dry_run: true, file } => Reply::Rehearsed(self.rehearse(file)),
+            Request::Reload { dry_run: false, .. } => self.reload("baton reload", now),
             Request::Drain => self.set_draining(true, now),
             Request::Undrain => self.set_draining(false, now),
             Request::Stop { timeout_seconds } => {
@@ -36,6 +38,17 @@ impl Node {
         })
     }
 
+    /// Answers all who asked for metrics.
+    pub(super) fn answer_scrapers(&mut self, now: Instant) {
+        let Some(mut metrics) = self.metrics.take() else { return };
+        while let Some(client) = metrics.poll_asked() {
+            let text = metrics::text(&self.samples(now));
+            metrics.answer(client, &text, self.poll.registry(), now);
+        }
+        metrics.handle_timeout(self.poll.registry(), now);
+        self.metrics = Some(metrics);
+    }
+
     pub(super) fn state(&self) -> State {
         match self.phase {
             Phase::Running => State::Running,
@@ -44,7 +57,7 @@ impl Node {
         }
     }
 
-    fn name_of(&self, node: NodeId) -> String {
+    pub(super) fn name_of(&self, node: NodeId) -> String {
         self.policy.nodes.get(usize::from(node.0)).map_or_else(|| format!("#{}", node.0), |node| node.name.clone())
     }
 
@@ -88,7 +101,7 @@ impl Node {
         }
     }
 
-    fn peers_up(&self) -> protocol::PeersUp {
+    pub(super) fn peers_up(&self) -> protocol::PeersUp {
         let up = self.channel.peers().iter().filter(|view| view.state == "up").count();
         protocol::PeersUp { up, total: self.policy.nodes.len().saturating_sub(1) }
     }
@@ -164,56 +177,5 @@ impl Node {
             rule: view.rule.clone(),
             age_seconds: view.age.as_secs_f64(),
         }
-    }
-
-    fn stats(&self, now: Instant) -> std::collections::BTreeMap<String, serde_json::Number> {
-        let mut stats: std::collections::BTreeMap<String, serde_json::Number> =
-            self.engine.counters().into_iter().map(|(name, value)| (name, value.into())).collect();
-        let mut count = |name: &str, value: u64| stats.insert(name.to_owned(), value.into());
-        let tun = &self.host.counters;
-        count("tun_read_packets_total", tun.read_packets);
-        count("tun_read_bytes_total", tun.read_bytes);
-        count("tun_read_errors_total", tun.read_errors);
-        count("tun_read_bad_headers_total", tun.read_bad_headers);
-        count("tun_written_packets_total", tun.written_packets);
-        count("tun_written_bytes_total", tun.written_bytes);
-        count("tun_write_errors_total{reason=\"queue_full\"}", tun.write_queue_full);
-        count("tun_write_errors_total{reason=\"other\"}", tun.write_errors);
-        let super_segments = self.host.super_segments();
-        count("tun_offload", u64::from(self.host.offloads()));
-        count("tun_super_segments_read_total", super_segments.read);
-        count("tun_super_segments_written_total", super_segments.written);
-        count("tun_super_segments_cut_total", super_segments.cut);
-        let overlay = self.overlay.counters();
-        count("overlay_super_segments_cut_total", overlay.cut);
-        count("overlay_sent_packets_total", overlay.sent_packets);
-        count("overlay_sent_bytes_total", overlay.sent_bytes);
-        count("overlay_received_packets_total", overlay.received_packets);
-        count("overlay_received_bytes_total", overlay.received_bytes);
-        count("overlay_send_drops_total{reason=\"no_key\"}", overlay.no_key);
-        count("overlay_send_drops_total{reason=\"buffer_full\"}", overlay.send_buffer_full);
-        count("overlay_send_drops_total{reason=\"other\"}", overlay.send_failed);
-        count("overlay_receive_drops_total{reason=\"unknown\"}", overlay.unknown);
-        count("overlay_receive_drops_total{reason=\"forged\"}", overlay.forged);
-        count("overlay_receive_drops_total{reason=\"replayed\"}", overlay.replayed);
-        let peers = self.peers_up();
-        count("peers_up", peers.up as u64);
-        count("peers", peers.total as u64);
-        count("control_messages_lost_total", self.counters.messages_lost);
-        count("guard_write_errors_total", self.guards.failures());
-        count("sockets_destroyed_total", self.counters.sockets_destroyed);
-        count("socket_questions_failed_total", self.counters.socket_questions_failed);
-        count("reloads_total{outcome=\"changed\"}", self.counters.reloads_changed);
-        count("reloads_total{outcome=\"unchanged\"}", self.counters.reloads_unchanged);
-        count("reloads_total{outcome=\"refused\"}", self.counters.reloads_refused);
-        count("loop_wakes_total", self.counters.wakes);
-        count("loop_stalls_total", self.counters.stalls);
-        count("uptime_seconds", now.saturating_duration_since(self.identity.started).as_secs());
-        let usage = process::usage();
-        usage.resident_memory_bytes.map(|bytes| count("process_resident_memory_bytes", bytes));
-        usage.open_fds.map(|open| count("process_open_fds", open));
-        let cpu = usage.cpu_seconds.and_then(serde_json::Number::from_f64);
-        cpu.map(|seconds| stats.insert("process_cpu_seconds_total".to_owned(), seconds));
-        stats
     }
 }

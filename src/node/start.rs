@@ -2,6 +2,7 @@
 
 use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster;
+use super::connection_log::ConnectionLog;
 use super::host::Host;
 use super::listeners::{self, Listeners};
 use super::recording::Recording;
@@ -15,6 +16,7 @@ use crate::control::message::Epoch;
 use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
 use crate::flow::Endpoint;
 use crate::handoff::{Engine, EngineConfig};
+use crate::metrics::server::Server as MetricsServer;
 use crate::policy::Policy;
 use crate::tun::capture::{Capture, CaptureConfig};
 use crate::tun::device::{Device, Offloading};
@@ -24,7 +26,7 @@ use crate::tun::sock_diag::SockDiag;
 use anyhow::Context;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -53,6 +55,10 @@ pub struct Options {
     pub offload: Offloading,
     /// Where to record every packet.
     pub pcap: Option<PathBuf>,
+    /// Where Prometheus may scrape.
+    pub metrics: Option<SocketAddr>,
+    /// Where a line is written for every connection.
+    pub connection_log: Option<PathBuf>,
 }
 
 /// Why a node cannot start. The texts say what to do.
@@ -101,10 +107,12 @@ fn start_host(
     let poll = Poll::new().context("cannot make an epoll descriptor")?;
     let registry = poll.registry();
     // First of all, so that a signal during start does not leave half of it behind.
-    let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
+    let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot catch signals")?;
     registry.register(&mut signals, token::SIGNALS, Interest::READABLE)?;
     let mut admin = Server::bind(&options.socket)?;
     admin.register(registry, token::ADMIN_FIRST)?;
+    let metrics = options.metrics.map(|address| serve_metrics(address, &policy, registry)).transpose()?;
+    let connection_log = options.connection_log.as_deref().map(ConnectionLog::open).transpose()?;
 
     Capture::check_alone(Path::new(STATE_DIRECTORY), DEVICE)?;
     let recording = options.pcap.as_deref().map(|path| Recording::create(path, DEVICE, now)).transpose()?;
@@ -143,6 +151,8 @@ fn start_host(
         listeners: Listeners::new(&policy, now),
         policy,
         admin,
+        metrics,
+        connection_log,
         signals,
         poll,
         identity,
@@ -158,8 +168,12 @@ fn start_host(
         // Whatever came before the registration is not told.
         tun_ready: true,
         overlay_ready: true,
+        overdue: super::overdue::Overdue::default(),
         buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
     };
+    if node.connection_log.is_some() {
+        node.engine.want_records();
+    }
     if node.recording.is_some() {
         node.engine.listen_to_remarks();
     }
@@ -170,6 +184,20 @@ fn start_host(
     let all_written = node.host.beat();
     node.pulse.beat(all_written, now);
     Ok(node)
+}
+
+/// Begins to serve metrics. Not at a front-end address: clients' connections are captured there.
+fn serve_metrics(address: SocketAddr, policy: &Policy, registry: &mio::Registry) -> anyhow::Result<MetricsServer> {
+    let is_frontends = |frontend: &Endpoint| {
+        frontend.port == address.port() && (frontend.address == address.ip() || address.ip().is_unspecified())
+    };
+    if let Some(frontend) = policy.own_frontends().iter().find(|frontend| is_frontends(frontend)) {
+        anyhow::bail!("cannot serve metrics at {address}: {frontend} is a front-end address; choose another port with --metrics");
+    }
+    let mut server = MetricsServer::bind(address)?;
+    server.register(registry, token::METRICS_FIRST)?;
+    log::info!("metrics: at http://{}/metrics", server.address()?);
+    Ok(server)
 }
 
 /// The key must be the one the cluster file knows this node by.

@@ -5,14 +5,14 @@ use super::outputs::Source;
 use super::stop::Summary;
 use super::{Node, token};
 use crate::control::channel::ChannelEvent;
-use crate::control::overlay;
+use crate::control::overlay::{self, Received};
 use crate::handoff::PeerEvent;
 use crate::limits;
 use crate::rewrite::Offload;
 use crate::tun::offload::{self, Frame};
 use mio::Events;
 use mio::event::Event;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,8 @@ impl Node {
         loop {
             let patience = self.patience(clock());
             match self.poll.poll(&mut events, patience) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                // A wait that a signal ends tells nothing, and a process that was stopped has missed much: asked again at once.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             let now = clock();
@@ -48,6 +49,7 @@ impl Node {
             self.engine.poll_timeout(),
             self.channel.poll_timeout(),
             self.admin.poll_timeout(),
+            self.metrics.as_ref().and_then(|metrics| metrics.poll_timeout()),
             self.phase.poll_timeout(),
         ];
         deadlines.into_iter().flatten().min().map(|deadline| deadline.saturating_duration_since(now))
@@ -71,13 +73,19 @@ impl Node {
         for event in events {
             self.handle_event(event, now);
         }
+        let deadline_has_passed = self.engine.poll_timeout().is_some_and(|deadline| deadline <= now);
+        if deadline_has_passed {
+            // Between the end of the wait and the reading of the clock packets may have come, too.
+            self.tun_ready = true;
+            self.overlay_ready = true;
+        }
         if self.tun_ready {
             self.tun_ready = !self.read_tun(limits::PACKETS_PER_WAKE, now);
         }
         if self.overlay_ready {
             self.overlay_ready = !self.read_overlay(limits::PACKETS_PER_WAKE, now);
         }
-        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+        if self.overdue.fires(deadline_has_passed, !self.tun_ready && !self.overlay_ready, now) {
             self.engine.handle_timeout(now);
             self.settle(now);
         }
@@ -90,6 +98,7 @@ impl Node {
         self.review_settings(now);
         self.admin.handle_timeout(self.poll.registry(), now);
         self.answer_requests(now);
+        self.answer_scrapers(now);
         self.finish_wake(now);
     }
 
@@ -100,6 +109,11 @@ impl Node {
             token::SIGNALS => self.handle_signals(now),
             token::CLUSTER_FILE => self.watch.handle_event(now),
             token if self.admin.owns(token) => self.admin.handle_event(event, self.poll.registry(), now),
+            token if self.metrics.as_ref().is_some_and(|metrics| metrics.owns(token)) => {
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.handle_event(event, self.poll.registry(), now);
+                }
+            }
             token if self.channel.owns(token) => {
                 self.channel.handle_event(event, self.poll.registry(), now);
                 self.handle_channel(now);
@@ -123,6 +137,10 @@ impl Node {
                     // The outcome is in the log and in `status`.
                     let _ = self.reload("SIGHUP", now);
                 }
+                SIGUSR1 => match &mut self.connection_log {
+                    Some(log) => log.reopen(),
+                    None => log::info!("SIGUSR1: there is no connection log to open again (--connection-log FILE)"),
+                },
                 _ => {}
             }
         }
@@ -148,15 +166,16 @@ impl Node {
         // The room that a header of the overlay leaves is enough for one of the TUN.
         const { assert!(overlay::HEADER_BYTES >= offload::HEADER_BYTES) };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut empty = false;
-        for _ in 0..packets_max {
-            let Some((from, packet)) = self.overlay.receive(&mut buffer) else {
-                empty = true;
-                break;
+        let mut turn = overlay::Turn::new(packets_max);
+        let empty = loop {
+            let (from, packet) = match self.overlay.receive(&mut buffer, &mut turn) {
+                Received::Packet(from, packet) => (from, packet),
+                Received::Empty => break true,
+                Received::TurnIsOver => break false,
             };
             let mut frame = Frame::new(&mut buffer[packet.start - offload::HEADER_BYTES..packet.end], Offload::NONE);
             self.take_packet(Source::Overlay(from), &mut frame, now);
-        }
+        };
         self.buffer = buffer;
         empty
     }
@@ -193,6 +212,9 @@ impl Node {
     pub(super) fn finish_wake(&mut self, now: Instant) {
         if let Some(recording) = &mut self.recording {
             recording.flush();
+        }
+        if let Some(log) = &mut self.connection_log {
+            log.flush();
         }
         if !self.guards.is_empty() {
             self.write_guards();

@@ -21,11 +21,13 @@ pub enum Ambiguity {
     Nul,
     /// A header field continued on the next line (RFC 9112 5.2).
     FoldedHeader,
+    /// A method with characters other than capital letters, `-` and `_`.
+    MethodUnreadable,
     /// HTTP/1.1 without Host (RFC 9112 3.2).
     HostMissing,
     /// More than one Host (RFC 9112 3.2).
     HostRepeated,
-    /// A Host that is no name or address with an optional port.
+    /// A Host that is no name or address with an optional port, or is empty.
     HostUnreadable,
     /// The request target names another host than Host does.
     HostContradicted,
@@ -45,6 +47,10 @@ pub enum Ambiguity {
     PathSeparator,
     /// A path with a segment `.` or `..`.
     PathDots,
+    /// A path with an empty segment, when the rules decide otherwise without it.
+    PathSlashes,
+    /// A name of a JSON body, on the way to a field that rules ask for, is there twice or in other letter case.
+    JsonName,
     /// The bytes cannot begin a TLS connection.
     NotTls,
     /// A ClientHello that contradicts itself or RFC 8446.
@@ -53,11 +59,29 @@ pub enum Ambiguity {
     HelloObsolete,
     /// A server name that no name of a host can be (RFC 6066, section 3), or more than one.
     SniUnreadable,
+    /// Frames that break RFC 9113, sections 3.4, 4 and 6.
+    Http2Frames,
+    /// A header block that breaks RFC 7541.
+    Http2HeaderBlock,
+    /// Pseudo-header fields that are missing, repeated, unknown or behind other fields (RFC 9113 8.3).
+    Http2PseudoFields,
+    /// A field name with capital letters or other characters than names have (RFC 9113 8.2.1).
+    Http2FieldName,
+    /// A field value with control characters, or white space around it (RFC 9113 8.2.1).
+    Http2FieldValue,
+    /// A field about the connection, which HTTP/2 has none of (RFC 9113 8.2.2).
+    Http2ConnectionField,
+    /// No PROXY header where there must be one, or one that says nothing clear.
+    ProxyHeader,
+    /// Bytes that break the protocol of Redis.
+    RedisUnreadable,
+    /// With `inspect: auto`: bytes that begin none of its protocols.
+    UnknownProtocol,
 }
 
 impl Ambiguity {
     /// Every kind, for tables of counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 35] = [
         Self::NotHttp,
         Self::Version,
         Self::TooLong,
@@ -65,6 +89,7 @@ impl Ambiguity {
         Self::BareCarriageReturn,
         Self::Nul,
         Self::FoldedHeader,
+        Self::MethodUnreadable,
         Self::HostMissing,
         Self::HostRepeated,
         Self::HostUnreadable,
@@ -77,10 +102,21 @@ impl Ambiguity {
         Self::PathUnreadable,
         Self::PathSeparator,
         Self::PathDots,
+        Self::PathSlashes,
+        Self::JsonName,
         Self::NotTls,
         Self::HelloMalformed,
         Self::HelloObsolete,
         Self::SniUnreadable,
+        Self::Http2Frames,
+        Self::Http2HeaderBlock,
+        Self::Http2PseudoFields,
+        Self::Http2FieldName,
+        Self::Http2FieldValue,
+        Self::Http2ConnectionField,
+        Self::ProxyHeader,
+        Self::RedisUnreadable,
+        Self::UnknownProtocol,
     ];
 
     /// The name in metrics and logs.
@@ -93,6 +129,7 @@ impl Ambiguity {
             Self::BareCarriageReturn => "bare_carriage_return",
             Self::Nul => "nul",
             Self::FoldedHeader => "folded_header",
+            Self::MethodUnreadable => "method_unreadable",
             Self::HostMissing => "host_missing",
             Self::HostRepeated => "host_repeated",
             Self::HostUnreadable => "host_unreadable",
@@ -105,10 +142,21 @@ impl Ambiguity {
             Self::PathUnreadable => "path_unreadable",
             Self::PathSeparator => "path_separator",
             Self::PathDots => "path_dots",
+            Self::PathSlashes => "path_slashes",
+            Self::JsonName => "json_name",
             Self::NotTls => "not_tls",
             Self::HelloMalformed => "hello_malformed",
             Self::HelloObsolete => "hello_obsolete",
             Self::SniUnreadable => "sni_unreadable",
+            Self::Http2Frames => "http2_frames",
+            Self::Http2HeaderBlock => "http2_header_block",
+            Self::Http2PseudoFields => "http2_pseudo_fields",
+            Self::Http2FieldName => "http2_field_name",
+            Self::Http2FieldValue => "http2_field_value",
+            Self::Http2ConnectionField => "http2_connection_field",
+            Self::ProxyHeader => "proxy_header",
+            Self::RedisUnreadable => "redis_unreadable",
+            Self::UnknownProtocol => "unknown_protocol",
         }
     }
 }

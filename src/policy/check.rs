@@ -102,13 +102,13 @@ pub(super) fn every_node_has_a_part(services: &[ReadService], nodes: &[(Node, Pl
 /// Warns of servers that no connection can reach: no client connects to them, and no rule sends any there.
 pub(super) fn every_server_is_sent_to(services: &[ReadService], nodes: &[(Node, Place)], problems: &mut Problems) {
     for read in services {
-        let Service { name, frontends, servers, rules, default, .. } = &read.service;
+        let Service { name, frontends, servers, .. } = &read.service;
         let Some(place) = &read.servers_place else { continue };
-        let targets = || rules.iter().flat_map(|rule| &rule.targets).chain(default);
+        let targets = || read.service.choices().flat_map(|choice| choice.targets());
         for (id, (node, _)) in numbered(nodes) {
             let is_idle = servers.iter().any(|(server, _)| *server == id)
                 && !frontends.iter().any(|(owner, _)| *owner == id)
-                && !targets().any(|target| *target == Target::Node(id));
+                && !targets().any(|target| target == Target::Node(id));
             if is_idle {
                 let message = format!(
                     "nothing reaches server `{}` of `{name}`: it has no front-end address, and no rule sends to it",

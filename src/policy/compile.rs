@@ -2,13 +2,14 @@
 
 use super::file::ClusterFile;
 use super::hash::PolicyHash;
-use super::{Limits, Node, Service, Target, alias};
+use super::{Limits, Node, Service, alias};
 use crate::flow::{Endpoint, NodeId};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// A loaded cluster file, compiled for one node.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl ClusterFile {
             cluster: self.cluster.clone(),
             nodes: self.nodes.iter().map(|node| node.name.clone()).collect(),
         })?;
-        let services: Vec<Service> = self.services.iter().map(|service| seen_from(id, service)).collect();
+        let services: Vec<Service> = self.services.iter().map(|service| seen_from(id, node, service)).collect();
         let owners = services
             .iter()
             .enumerate()
@@ -156,8 +157,8 @@ fn node_id(nodes: &[Node], name: &str) -> Option<NodeId> {
 /// Which node may hand connections to which.
 fn handoffs(services: &[Service]) -> Vec<(NodeId, NodeId)> {
     let pairs = services.iter().flat_map(|service| {
-        let targets = service.rules.iter().flat_map(|rule| &rule.targets).chain(&service.default);
-        let targets: BTreeSet<NodeId> = targets.filter_map(|target| target.node()).collect();
+        let members = service.choices().flat_map(|choice| choice.members());
+        let targets: BTreeSet<NodeId> = members.filter_map(|member| member.target.node()).collect();
         service.frontends.iter().flat_map(move |(from, _)| targets.clone().into_iter().map(move |to| (*from, to)))
     });
     let pairs: BTreeSet<_> = pairs.filter(|(from, to)| from != to).collect();
@@ -165,27 +166,17 @@ fn handoffs(services: &[Service]) -> Vec<(NodeId, NodeId)> {
 }
 
 /// The service with the node's own name replaced by `Local`, and nobody tried twice.
-fn seen_from(node: NodeId, service: &Service) -> Service {
-    let localised = |targets: &[Target]| {
-        let mut seen: Vec<Target> = Vec::with_capacity(targets.len());
-        for target in targets {
-            let target = if *target == Target::Node(node) { Target::Local } else { *target };
-            if !seen.contains(&target) {
-                seen.push(target);
-            }
-        }
-        seen
-    };
+fn seen_from(node: NodeId, name: &str, service: &Service) -> Service {
     let mut service = service.clone();
-    service.default = localised(&service.default);
-    for rule in &mut service.rules {
-        rule.targets = localised(&rule.targets);
+    for rule in service.rules.iter_mut().chain([&mut service.default]) {
+        rule.choice = Rc::new(rule.choice.seen_from(node, name));
     }
     service
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Target;
     use super::super::testing::{SHOP, endpoint, file, shop};
     use super::*;
     use crate::limits::ALIASES_PER_FRONTEND;
@@ -218,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_nodes_own_name_means_local_and_nobody_is_tried_twice() {
-        let targets = |node: &str, rule: usize| shop(node).services[0].rules[rule].targets.clone();
+        let targets = |node: &str, rule: usize| shop(node).services[0].rules[rule].choice.targets();
         assert_eq!(targets("a", 1), [Target::Node(NodeId(1)), Target::Local]);
         assert_eq!(targets("b", 1), [Target::Local]);
         assert_eq!(targets("b", 2), [Target::Node(NodeId(2)), Target::Local]);

@@ -1,12 +1,13 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
+use super::choice::Choice;
 use super::inspect::{Content, Reading};
-use super::rule::{DEFAULT_RULE, Rule};
-use super::when::Mismatch;
-use super::{Protocol, Service};
-use crate::flow::{Endpoint, NodeId};
-use std::net::IpAddr;
+use super::rule::Rule;
+use super::subject::{Origin, Subject};
+use super::truth::{Truth, Unknown};
+use super::{Mode, Protocol, Service};
+use crate::flow::NodeId;
 use std::rc::Rc;
 
 /// What should be done with a connection, and why.
@@ -14,8 +15,10 @@ use std::rc::Rc;
 pub struct Decision {
     /// Name of the rule, or `default`.
     pub rule: Rc<str>,
-    /// Tried in order; when all fail (or the list is empty) the local server answers.
-    pub targets: Vec<Target>,
+    /// Who may answer, and how one of them is chosen.
+    pub choice: Rc<Choice>,
+    /// What it goes by in what the client sent, as a hash; none if it goes by nothing.
+    pub key: Option<u64>,
     /// Why the rules were not asked, if they were not because of what the client sent. To be counted by its label.
     pub note: Option<Ambiguity>,
 }
@@ -39,6 +42,23 @@ impl Target {
     }
 }
 
+impl Decision {
+    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
+        Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
+    }
+
+    /// The local server, whatever the policy says.
+    pub fn local(rule: Rc<str>) -> Self {
+        Self { rule, choice: Rc::new(Choice::local()), key: None, note: None }
+    }
+
+    /// Those who may answer, in the order of the file.
+    pub fn targets(&self) -> Vec<Target> {
+        self.choice.targets()
+    }
+}
+
 /// What the first bytes of a connection say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examination {
@@ -51,22 +71,43 @@ pub enum Examination {
 impl Service {
     /// Looks at the first bytes of a connection (all that arrived in order so far). The first rule that matches decides;
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
-    pub fn examine(&self, first_flight: &[u8], client: Endpoint) -> Examination {
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max), Some(client.address))
+    pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
+        let mut text = Vec::new();
+        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
+    }
+
+    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
+    pub fn awaits_server(&self, first_flight: &[u8]) -> bool {
+        self.inspect.awaits_server(first_flight)
     }
 
     /// [`Service::examine`] of bytes that were read.
-    pub(super) fn judge(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Examination {
+    pub(super) fn judge(&self, reading: &Reading<'_>, origin: Origin) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
-            Reading::Unclear(why) => Examination::Decided(Decision { note: Some(*why), ..self.by_default() }),
-            Reading::Clear(content) => Examination::Decided(self.by_rules(content, client, |_, _| {})),
+            Reading::Unclear(why) => self.unclear(*why, origin),
+            Reading::Clear(content) => self.by_rules(&Subject::new(content, origin, &self.pointers)),
         }
     }
 
-    /// What the default says: for clients that say nothing, too much, or something unreadable.
-    pub fn by_default(&self) -> Decision {
-        Decision { rule: Rc::from(DEFAULT_RULE), targets: self.default.clone(), note: None }
+    fn unclear(&self, why: Ambiguity, origin: Origin) -> Examination {
+        Examination::Decided(Decision { note: Some(why), ..self.by_default(origin) })
+    }
+
+    /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
+    /// the request, it goes by the client's address.
+    pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
+        Decision::new(&self.default, None, origin.into())
+    }
+
+    /// Whether decisions are acted on.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Every choice of its rules and its default.
+    pub fn choices(&self) -> impl Iterator<Item = &Choice> {
+        self.rules.iter().chain([&self.default]).map(|rule| &*rule.choice)
     }
 
     /// The port this node's application listens on for handed-off connections.
@@ -90,21 +131,37 @@ impl Service {
         self.rules.len()
     }
 
-    /// The first rule that matches. `tell` hears of every rule that was tried, and why it did not match.
-    pub(super) fn by_rules<'a>(
-        &'a self,
-        content: &Content<'_>,
-        client: Option<IpAddr>,
-        mut tell: impl FnMut(&'a Rule, Option<Mismatch<'a>>),
-    ) -> Decision {
-        for rule in &self.rules {
-            let mismatch = rule.when.mismatch(content, client);
-            tell(rule, mismatch);
-            if mismatch.is_none() {
-                return Decision { rule: Rc::clone(&rule.name), targets: rule.targets.clone(), note: None };
+    /// The first rule that matches.
+    pub(super) fn by_rules(&self, subject: &Subject<'_>) -> Examination {
+        let mut first: Option<(u32, &Rule, Truth)> = None;
+        self.index.candidates(subject, |positions| {
+            for position in positions.iter().copied().take_while(|position| first.is_none_or(|(first, ..)| *position < first)) {
+                let Some(rule) = usize::try_from(position).ok().and_then(|position| self.rules.get(position)) else { break };
+                let truth = rule.holds(subject);
+                if settles(truth) {
+                    first = Some((position, rule, truth));
+                    break;
+                }
             }
+        });
+        match first {
+            Some((_, rule, Truth::Yes)) => self.decided(rule, subject),
+            Some((.., Truth::Unknown(Unknown::SoFar))) => Examination::NeedMore,
+            Some((.., Truth::Unknown(Unknown::Ambiguous(why)))) => self.unclear(why, subject.origin),
+            Some((.., Truth::No | Truth::Unknown(Unknown::Forever))) | None => self.decided(&self.default, subject),
         }
-        self.by_default()
+    }
+
+    fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
+        Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin))
+    }
+}
+
+/// Whether the rules behind one whose conditions are so have no say.
+pub(super) fn settles(truth: Truth) -> bool {
+    match truth {
+        Truth::Yes | Truth::Unknown(Unknown::SoFar | Unknown::Ambiguous(_)) => true,
+        Truth::No | Truth::Unknown(Unknown::Forever) => false,
     }
 }
 
@@ -164,9 +221,9 @@ mod tests {
     fn an_unclear_request_goes_to_the_default_and_says_why() {
         let decision = decide("GET /images/../x HTTP/1.0", FAR);
         assert_eq!((&*decision.rule, decision.note), ("default", Some(Ambiguity::PathDots)));
-        assert_eq!(decision.targets, [Target::Local]);
+        assert_eq!(decision.targets(), [Target::Local]);
         let clear = decide("GET / HTTP/1.0", FAR);
-        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default()));
+        assert_eq!((clear.note, &clear), (None, &shop("a").services[0].by_default(None)));
     }
 
     #[test]

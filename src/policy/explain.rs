@@ -1,9 +1,10 @@
 //! Why a connection would be routed as it would be, for `baton explain`. The code that routes does the work; it is only
 //! asked to tell.
 
+use super::decide::settles;
 use super::inspect::{Content, Reading};
-use super::{Ambiguity, Decision, Examination, Hello, Protocol, Service};
-use std::net::IpAddr;
+use super::subject::{Origin, Subject};
+use super::{Ambiguity, Decision, Examination, Hello, KeySeen, Protocol, Service};
 use std::rc::Rc;
 
 /// How an examination came out.
@@ -13,6 +14,8 @@ pub struct Explanation {
     pub examination: Examination,
     /// What decides in the end: if more bytes are needed and none come, the default.
     pub decision: Decision,
+    /// What the choice goes by, if it goes by anything.
+    pub key: Option<KeySeen>,
     /// What the rules were compared with, by the names of conditions; empty if the bytes are nothing
     /// complete and clear.
     pub request: Vec<(&'static str, Option<String>)>,
@@ -34,7 +37,7 @@ pub struct Tried {
 /// The first condition of a rule that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmet {
-    /// Its name in the cluster file, such as `path` or `header x-shard`.
+    /// Where it is in `when`, such as `path`, `header x-shard` or `any[1].host`.
     pub condition: String,
     /// What was compared with it; none if the client sent no such thing.
     pub seen: Option<String>,
@@ -56,49 +59,61 @@ impl Explanation {
 
 impl Service {
     /// [`Service::examine`] with its reasons.
-    pub fn explain(&self, first_flight: &[u8], client: Option<IpAddr>) -> Explanation {
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max), client)
+    pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
+        let mut text = Vec::new();
+        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
-    pub fn explain_hello(&self, hello: Hello, client: Option<IpAddr>) -> Explanation {
+    pub fn explain_hello(&self, hello: Hello, origin: impl Into<Origin>) -> Explanation {
         let reading = match self.inspect {
             Protocol::Tls => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
             Protocol::None => Reading::Clear(Content::Nothing),
         };
-        self.explain_reading(&reading, client)
+        self.explain_reading(&reading, origin.into())
     }
 
-    fn explain_reading(&self, reading: &Reading<'_>, client: Option<IpAddr>) -> Explanation {
-        let examination = self.judge(reading, client);
-        let by_default = || match &examination {
+    fn explain_reading(&self, reading: &Reading<'_>, origin: Origin) -> Explanation {
+        let examination = self.judge(reading, origin);
+        let decision = match &examination {
             Examination::Decided(decision) => decision.clone(),
-            Examination::NeedMore => self.by_default(),
+            Examination::NeedMore => self.by_default(origin),
         };
-        let Reading::Clear(content) = reading else {
-            return Explanation { decision: by_default(), examination, request: Vec::new(), tried: Vec::new() };
+        let (request, tried) = match reading {
+            Reading::Clear(content) => (content.attributes(origin), self.tried(&Subject::new(content, origin, &self.pointers))),
+            Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
+        let read = match (&examination, reading) {
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            _ => None,
+        };
+        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        Explanation { examination, decision, key, request, tried }
+    }
+
+    /// The rules one after the other, up to the first that matches or that cannot be told about yet.
+    fn tried(&self, subject: &Subject<'_>) -> Vec<Tried> {
         let mut tried = Vec::new();
-        let decision = self.by_rules(content, client, |rule, mismatch| {
-            let unmet = mismatch.map(|mismatch| Unmet {
-                condition: mismatch.condition(),
-                seen: mismatch.seen(content, client),
-                reason: mismatch.explain(content, client),
-            });
-            tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.when.to_string(), unmet });
-        });
-        Explanation { examination, decision, request: content.attributes(client), tried }
+        for rule in &self.rules {
+            let unmet = rule.mismatch(subject);
+            let is_last = settles(rule.holds(subject));
+            tried.push(Tried { rule: Rc::clone(&rule.name), conditions: rule.conditions(), unmet });
+            if is_last {
+                break;
+            }
+        }
+        tried
     }
 }
 
 impl Content<'_> {
-    fn attributes(&self, client: Option<IpAddr>) -> Vec<(&'static str, Option<String>)> {
-        let client = ("client", client.map(|client| client.to_string()));
+    fn attributes(&self, origin: Origin) -> Vec<(&'static str, Option<String>)> {
+        let client = ("client", origin.client.map(|client| client.to_string()));
         match self {
             Self::Http(request) => vec![
-                ("method", Some(request.method.to_owned())),
-                ("host", request.host.clone()),
+                ("method", Some(request.method.to_string())),
+                ("host", request.host.as_deref().map(str::to_owned)),
                 ("path", Some(String::from_utf8_lossy(&request.path).into_owned())),
                 client,
             ],
@@ -135,7 +150,7 @@ mod tests {
             })
             .collect();
         let expected = [
-            "images (path /images/*, method GET or HEAD): Some(\"path /a b fits none of its patterns\")",
+            "images (method GET or HEAD, path /images/*): Some(\"path /a b fits none of its patterns\")",
             "image host (host img.example.com): Some(\"host x is not among its hosts\")",
             "sharded (header x-shard 7): None",
         ];

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_file_too_large_is_not_read_as_yaml() {
-        let report = ClusterFile::parse("large.yaml", &"# x\n".repeat(1 << 19)).unwrap_err();
-        assert!(report.to_string().starts_with("large.yaml: the file has more than 1MiB"), "{report}");
+        let report = ClusterFile::parse("large.yaml", &"# x\n".repeat(1 << 21)).unwrap_err();
+        assert!(report.to_string().starts_with("large.yaml: the file has more than 4MiB"), "{report}");
     }
 }

@@ -4,10 +4,11 @@
 //! field that a later version adds must be left out of that text when it has the value that earlier versions implied:
 //! then nodes of both versions still agree.
 
+use super::choice::{By, Choice, Otherwise};
 use super::file::ClusterFile;
-use super::name::Wanted;
-use super::when::When;
-use super::{Protocol, Service, Target};
+use super::matchers::{self, Matcher};
+use super::when::{Condition, When};
+use super::{Mode, Protocol, Service, Target};
 use std::fmt::{self, Write as _};
 
 /// A hash of what a cluster file means: files that differ only in comments, spelling, the order of nodes, services or
@@ -44,12 +45,20 @@ fn write_meaning(file: &ClusterFile, text: &mut String) -> fmt::Result {
 
 fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fmt::Result {
     let name = |id: crate::flow::NodeId| file.nodes.get(usize::from(id.0)).map_or("", |node| &node.name);
-    let targets = |targets: &[Target]| -> Vec<String> {
-        let target = |target: &Target| match target {
-            Target::Local => "local".to_owned(),
-            Target::Node(id) => format!("node {}", name(*id)),
-        };
-        targets.iter().map(target).collect()
+    let target = |target: &Target| match target {
+        Target::Local => "local".to_owned(),
+        Target::Node(id) => format!("node {}", name(*id)),
+    };
+    let targets = |choice: &Choice| -> Vec<String> { choice.targets().iter().map(target).collect() };
+    let how = |choice: &Choice, text: &mut String| -> fmt::Result {
+        if choice.by != By::Order {
+            let weights: Vec<u32> = choice.members.iter().map(|member| member.weight).collect();
+            writeln!(text, "by {} {weights:?}", choice.by.spelt())?;
+        }
+        if choice.otherwise != Otherwise::DEFAULT {
+            writeln!(text, "otherwise {}", choice.otherwise.word())?;
+        }
+        Ok(())
     };
     writeln!(text, "service {:?}", service.name)?;
     if service.inspect != Protocol::Http {
@@ -66,35 +75,58 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
         writeln!(text, "server {:?} {port}", name(*node))?;
     }
     for rule in &service.rules {
-        writeln!(text, "rule {:?} {:?}", rule.name, targets(&rule.targets))?;
+        writeln!(text, "rule {:?} {:?}", rule.name, targets(&rule.choice))?;
+        how(&rule.choice, text)?;
+        if let Some(canary) = &rule.canary {
+            writeln!(text, "canary {canary}")?;
+        }
         write_when(&rule.when, text)?;
     }
-    writeln!(text, "default {:?}", targets(&service.default))
+    if service.mode != Mode::Route {
+        writeln!(text, "mode observe")?;
+    }
+    writeln!(text, "default {:?}", targets(&service.default.choice))?;
+    how(&service.default.choice, text)
 }
 
+/// The matchers of the first version stand in fixed places, also those that were not given; all others only where they
+/// are.
 fn write_when(when: &When, text: &mut String) -> fmt::Result {
-    writeln!(text, "host {:?}", when.hosts)?;
-    writeln!(text, "path {:?}", when.paths.iter().map(|path| path.text()).collect::<Vec<_>>())?;
-    writeln!(text, "method {:?}", when.methods)?;
-    for test in &when.headers {
-        writeln!(text, "header {:?} {:?}", test.name, test.values)?;
-    }
-    for (matcher, values) in [("sni", spelt(&when.snis)), ("alpn", spelt(&when.alpns))] {
-        if !values.is_empty() {
-            writeln!(text, "{matcher} {values:?}")?;
-        }
-    }
-    writeln!(text, "client {:?}", when.clients.iter().map(ToString::to_string).collect::<Vec<_>>())
-}
-
-/// No value is spelt like another's presence or absence.
-fn spelt<T: fmt::Display>(values: &[Wanted<T>]) -> Vec<String> {
-    let spelt = |value: &Wanted<T>| match value {
-        Wanted::Present => "present".to_owned(),
-        Wanted::Absent => "absent".to_owned(),
-        Wanted::Value(value) => format!("is {value}"),
+    let tests = |which: &str| -> Vec<&Matcher> {
+        let test = |condition| match condition {
+            &Condition::Test(ref matcher) if matcher.name() == which => Some(matcher),
+            _ => None,
+        };
+        when.conditions.iter().filter_map(test).collect()
     };
-    values.iter().map(spelt).collect()
+    let always = |which: &str, text: &mut String| {
+        let spelling = tests(which).first().map_or_else(|| "[]".to_owned(), |matcher| matcher.spelling());
+        writeln!(text, "{which} {spelling}")
+    };
+    for which in ["host", "path", "method"] {
+        always(which, text)?;
+    }
+    let placed = ["host", "path", "method", "client"];
+    let others = || matchers::NAMES.iter().filter(|which| !placed.contains(which));
+    for matcher in others().flat_map(|which| tests(which)) {
+        writeln!(text, "{} {}", matcher.name(), matcher.spelling())?;
+    }
+    always("client", text)?;
+    for condition in &when.conditions {
+        let (word, branches) = match condition {
+            Condition::Test(_) => continue,
+            Condition::Any(branches) => ("any", branches.as_slice()),
+            Condition::All(branches) => ("all", branches.as_slice()),
+            Condition::Not(inner) => ("not", std::slice::from_ref(&**inner)),
+        };
+        for branch in branches {
+            writeln!(text, "{word} (")?;
+            write_when(branch, text)?;
+            writeln!(text, ")")?;
+        }
+        writeln!(text, "end of {word}")?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for PolicyHash {

@@ -4,41 +4,49 @@
 //! that this server then sees differently. Everything else has a name ([`Ambiguity`]) and is left to the default.
 //!
 //! The answer depends only on the head: the same for any prefix that contains it, and never taken back when more bytes
-//! arrive. What follows the head is not looked at.
+//! arrive. What follows the head is looked at only if a rule asks for a field of the body.
 
 use super::ambiguity::Ambiguity;
+use super::body::{Body, Framing};
 use super::inspect::{Content, Reading};
-use super::request::{Authority, Request, authority, normal_path};
+use super::request::{Authority, Headers, Request, authority, normal_path};
 use crate::limits::cluster_file::HEADERS_MAX;
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 /// Reads the head at the beginning of `bytes`, of which at most `bytes_max` are looked at. Empty lines before the
 /// request line are skipped (RFC 9112 2.2), and LF alone ends a line as CR LF does.
 pub(super) fn read(bytes: &[u8], bytes_max: usize) -> Reading<'_> {
     let seen = &bytes[..bytes.len().min(bytes_max)];
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Request::new(&mut fields);
-    match head.parse(seen) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    match head.parse_with_uninit_headers(seen, &mut fields) {
         Ok(httparse::Status::Partial) if seen.len() == bytes_max => Reading::Unclear(Ambiguity::TooLong),
         Ok(httparse::Status::Partial) => Reading::Incomplete,
-        Ok(httparse::Status::Complete(_)) => {
-            request(&head).map_or_else(Reading::Unclear, |request| Reading::Clear(Content::Http(request)))
+        Ok(httparse::Status::Complete(length)) => {
+            let body = (&seen[length..], bytes_max - length);
+            request(&head, body).map_or_else(Reading::Unclear, |request| Reading::Clear(Content::Http(request)))
         }
         Err(_) => Reading::Unclear(blame(seen)),
     }
 }
 
-/// Judges a head that httparse accepted.
-fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguity> {
+/// Judges a head that httparse accepted. Behind it are some bytes, and so many may be looked at.
+fn request<'a>(head: &httparse::Request<'_, 'a>, (behind, bytes_max): (&'a [u8], usize)) -> Result<Request<'a>, Ambiguity> {
     let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
         return Err(Ambiguity::NotHttp);
     };
-    let headers = head.headers.iter().map(|header| (header.name, header.value.trim_ascii())).collect();
-    let mut request = Request { method, path: Cow::Borrowed(b"*"), host: None, headers };
-    check_framing(&request, version)?;
-    let named = host_field(&request, version)?;
+    let mut headers = Headers::default();
+    for header in head.headers.iter() {
+        headers.push(header.name, header.value);
+    }
+    let query = target.split_once('?').map(|(_, query)| Cow::Borrowed(query.as_bytes()));
+    let mut request =
+        Request { method: method.into(), path: Cow::Borrowed(b"*"), query, host: None, headers, body: Body::none() };
+    request.body = Body::new(framing(&request, version)?, behind, bytes_max);
+    let named = host_field(head, version)?;
     if target == "*" {
-        // RFC 9112 3.2.4: asterisk-form is for OPTIONS only.
+        // RFC 9112, section 3.2.4: asterisk-form is for OPTIONS only.
         if method != "OPTIONS" {
             return Err(Ambiguity::TargetUnreadable);
         }
@@ -48,8 +56,8 @@ fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguit
         request.host = named.map(|named| named.host);
     } else {
         let (target_authority, default_port, path) = absolute_form(target)?;
-        let agrees = |named: &Authority| {
-            let port = |authority: &Authority| authority.port.unwrap_or(default_port);
+        let agrees = |named: &Authority<'_>| {
+            let port = |authority: &Authority<'_>| authority.port.unwrap_or(default_port);
             named.host == target_authority.host && port(named) == port(&target_authority)
         };
         // RFC 9112 3.2.2 prefers the target to Host, but not every server does.
@@ -62,34 +70,45 @@ fn request<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Ambiguit
     Ok(request)
 }
 
-/// The length of a body must not depend on who reads the head (RFC 9112 6).
-fn check_framing(request: &Request<'_>, version: u8) -> Result<(), Ambiguity> {
-    let mut length: Option<&[u8]> = None;
-    for value in request.header("content-length") {
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(Ambiguity::LengthUnreadable);
-        }
-        if length.is_some_and(|length| length != value) {
-            return Err(Ambiguity::LengthContradicted);
-        }
-        length = Some(value);
-    }
+/// The length of a body must not depend on who reads the head (RFC 9112, section 6).
+fn framing(request: &Request<'_>, version: u8) -> Result<Framing, Ambiguity> {
+    let mut lengths = request.header("content-length");
     let mut encodings = request.header("transfer-encoding");
-    let Some(encoding) = encodings.next() else {
-        return Ok(());
+    let framing = match (lengths.next(), encodings.next()) {
+        (Some(_), Some(_)) => return Err(Ambiguity::LengthAndEncoding),
+        (Some(length), None) => {
+            let length = body_length(length).ok_or(Ambiguity::LengthUnreadable)?;
+            // Two that are alike may be taken for one, but not every server does (RFC 9112, section 6.3).
+            if lengths.next().is_some() {
+                return Err(Ambiguity::LengthContradicted);
+            }
+            Framing::Length(length)
+        }
+        (None, Some(encoding)) => {
+            if version == 0 || encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
+                return Err(Ambiguity::EncodingUnreadable);
+            }
+            Framing::Chunked
+        }
+        (None, None) => Framing::Length(0),
     };
-    if length.is_some() {
-        return Err(Ambiguity::LengthAndEncoding);
-    }
-    if version == 0 || encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
-        return Err(Ambiguity::EncodingUnreadable);
-    }
-    Ok(())
+    // RFC 9110, sections 8.4 and 10.1.1.
+    let is_encoded = request.header("content-encoding").any(|encoding| !encoding.eq_ignore_ascii_case(b"identity"));
+    let is_held_back = request.header("expect").next().is_some();
+    let has_none = framing == Framing::Length(0);
+    Ok(if !has_none && (is_encoded || is_held_back) { Framing::Unread } else { framing })
+}
+
+/// A length that fits into the 63 bits servers count in.
+fn body_length(value: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse::<u64>().ok().filter(|length| i64::try_from(*length).is_ok())
 }
 
 /// What the Host field says (RFC 9112 3.2).
-fn host_field(request: &Request<'_>, version: u8) -> Result<Option<Authority>, Ambiguity> {
-    let mut hosts = request.header("host");
+fn host_field<'a>(head: &httparse::Request<'_, 'a>, version: u8) -> Result<Option<Authority<'a>>, Ambiguity> {
+    let mut hosts =
+        head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host")).map(|field| field.value.trim_ascii());
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => authority(host),
         (Some(_), Some(_)) => Err(Ambiguity::HostRepeated),
@@ -99,7 +118,7 @@ fn host_field(request: &Request<'_>, version: u8) -> Result<Option<Authority>, A
 }
 
 /// Splits an absolute URI into authority, the port its scheme implies, and the rest.
-fn absolute_form(target: &str) -> Result<(Authority, u16, &str), Ambiguity> {
+fn absolute_form(target: &str) -> Result<(Authority<'_>, u16, &str), Ambiguity> {
     let (scheme, rest) = target.split_once("://").ok_or(Ambiguity::TargetUnreadable)?;
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "http" => 80,
@@ -245,7 +264,8 @@ mod tests {
         assert_eq!(kind(with("Transfer-Encoding: chunked, identity")), Ambiguity::EncodingUnreadable);
         assert_eq!(kind(with("Transfer-Encoding: chunked\nTransfer-Encoding: x")), Ambiguity::EncodingUnreadable);
         assert_eq!(kind(head("POST / HTTP/1.0\nTransfer-Encoding: chunked")), Ambiguity::EncodingUnreadable);
-        assert_request(with("Content-Length: 5\nContent-Length: 5"), "POST", Some("a"), "/");
+        assert_eq!(kind(with("Content-Length: 5\nContent-Length: 5")), Ambiguity::LengthContradicted);
+        assert_eq!(kind(with("Content-Length: 9223372036854775808")), Ambiguity::LengthUnreadable);
         assert_request(with("Transfer-Encoding: Chunked"), "POST", Some("a"), "/");
     }
 

@@ -1,14 +1,14 @@
 //! Which protocol the first bytes of a connection are read as, and what rules can ask about once they are.
 
 use super::ambiguity::Ambiguity;
-use super::http;
 use super::request::Request;
 use super::tls::{self, Hello};
+use super::{http, http2};
 
 /// How the first bytes of a service's connections are read: its `inspect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.0 and 1.1: the head of the first request.
+    /// The first request of HTTP/1.0 and 1.1, or of HTTP/2 in clear with prior knowledge.
     Http,
     /// TLS: the ClientHello. Nothing is decrypted.
     Tls,
@@ -51,21 +51,36 @@ impl Protocol {
     /// The matchers that ask about this protocol; all others work with any.
     pub(super) const fn matchers(self) -> &'static [&'static str] {
         match self {
-            Self::Http => &["host", "path", "method", "header"],
+            Self::Http => &["host", "path", "method", "header", "query", "cookie", "json"],
             Self::Tls => &["sni", "alpn"],
             Self::None => &[],
         }
     }
 
     /// Reads what is at the beginning of `bytes`, of which at most `bytes_max` are looked at: with that many it is never
-    /// incomplete.
-    pub(super) fn read(self, bytes: &[u8], bytes_max: usize) -> Reading<'_> {
+    /// incomplete. What a client has packed is unpacked into `text`, which is empty.
+    pub(super) fn read<'a>(self, bytes: &'a [u8], bytes_max: usize, text: &'a mut Vec<u8>) -> Reading<'a> {
         match self {
-            Self::Http => http::read(bytes, bytes_max),
+            Self::Http => read_http(bytes, bytes_max, text),
             Self::Tls => tls::read(bytes, bytes_max),
             Self::None => Reading::Clear(Content::Nothing),
         }
     }
+
+    /// Whether a client that sent this, which is not enough, may be waiting for the server to speak.
+    pub(super) fn awaits_server(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Http => http2::awaits_server(bytes),
+            Self::Tls | Self::None => false,
+        }
+    }
+}
+
+/// The preface of HTTP/2 is such that no request of HTTP/1 begins with it (RFC 9113, section 3.4).
+fn read_http<'a>(bytes: &'a [u8], bytes_max: usize, text: &'a mut Vec<u8>) -> Reading<'a> {
+    let seen = &bytes[..bytes.len().min(bytes_max)];
+    let is_preface = seen.starts_with(http2::PREFACE) || (http2::PREFACE.starts_with(seen) && seen.len() < bytes_max);
+    if is_preface { http2::read(bytes, bytes_max, text) } else { http::read(bytes, bytes_max) }
 }
 
 impl<'a> Content<'a> {

@@ -7,27 +7,43 @@
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
+//! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
+//! | `difference` | what two files say differently |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
-//! | `http`, `request`, `tls`, `ambiguity` | what they ask for |
-//! | `when`, `pattern`, `name`, `decide` | which rule matches |
+//! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
+//! | `summary` | what a client asked for, in a few words |
+//! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
+//! | `subject`, `index`, `decide` | what rules are compared with; which may match, and which one does |
 //! | `explain` | why it does, and why those before it do not |
 
 mod alias;
 mod ambiguity;
+mod body;
 mod check;
+mod choice;
 mod cluster;
 mod compile;
 mod condition;
 mod decide;
+mod difference;
 mod explain;
+mod expression;
 mod file;
 mod hash;
+mod hpack;
 mod http;
+mod http2;
+mod huffman;
+mod index;
+#[cfg(test)]
+mod index_tests;
 mod inspect;
+mod json;
+mod matchers;
 mod name;
 mod pattern;
 mod reader;
@@ -35,25 +51,33 @@ mod report;
 mod request;
 mod rule;
 mod service;
+mod subject;
+mod summary;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod truth;
 mod units;
 mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
+pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
+pub use difference::{Difference, differences};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
+pub use subject::Origin;
+pub use summary::Summary;
 pub use tls::Hello;
 
 use crate::flow::{Endpoint, NodeId};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A node of the cluster file.
@@ -102,6 +126,30 @@ pub struct Service {
     pub handoff_timeout: Duration,
     /// Tried in order.
     rules: Vec<rule::Rule>,
-    /// Where connections go that no rule matches.
-    default: Vec<Target>,
+    /// Finds those that may match.
+    index: Rc<index::Index>,
+    /// The JSON fields they ask for; sorted.
+    pointers: Vec<json::Pointer>,
+    /// Where connections go that no rule matches: a rule without conditions.
+    default: rule::Rule,
+    mode: Mode,
+}
+
+/// Whether decisions are acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    Route,
+    /// They are counted, and the local server answers.
+    Observe,
+}
+
+impl Mode {
+    /// The word for it in the cluster file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Observe => "observe",
+        }
+    }
 }

@@ -28,6 +28,27 @@ impl<T> Wanted<T> {
         let has = |which: fn(&Self) -> bool| values.iter().any(which);
         has(|value| matches!(value, Self::Present)) && has(|value| matches!(value, Self::Absent))
     }
+
+    /// Whether whatever fits the other one fits this.
+    pub(super) fn covers(&self, other: &Self, covers: impl Fn(&T, &T) -> bool) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Present | Self::Value(_)) | (Self::Absent, Self::Absent) => true,
+            (Self::Value(this), Self::Value(other)) => covers(this, other),
+            _ => false,
+        }
+    }
+}
+
+impl<T: fmt::Display> Wanted<T> {
+    /// For the hash: no value is spelt like another's presence or absence.
+    pub(super) fn spelling(values: &[Self]) -> String {
+        let spelt = |value: &Self| match value {
+            Self::Present => "present".to_owned(),
+            Self::Absent => "absent".to_owned(),
+            Self::Value(value) => format!("is {value}"),
+        };
+        format!("{:?}", values.iter().map(spelt).collect::<Vec<_>>())
+    }
 }
 
 impl NamePattern {
@@ -35,6 +56,14 @@ impl NamePattern {
         match self {
             Self::Exact(exact) => exact == name,
             Self::Below(suffix) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
+        }
+    }
+
+    /// Whether whatever fits the other one fits this.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match other {
+            Self::Exact(name) => self.matches(name),
+            Self::Below(suffix) => matches!(self, Self::Below(this) if suffix.ends_with(this.as_str())),
         }
     }
 }

@@ -1,4 +1,8 @@
-//! Path patterns: `*` stands for any bytes (none and `/` included), `?` for one character, everything else for itself.
+//! Patterns for values: a text, its beginning, a glob, or a regular expression. In a glob `*` stands for any bytes (none
+//! and `/` included), `?` for one character, everything else for itself.
+
+use super::expression::Expression;
+use std::fmt;
 
 /// A pattern, by how fast it can be tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,12 +11,14 @@ pub(super) enum Pattern {
     Exact(Box<[u8]>),
     /// One `*`, at the end.
     Prefix(Box<[u8]>),
-    /// Anything else.
+    /// A glob with other wildcards.
     Glob(Box<[u8]>),
+    /// A regular expression, which must fit the whole.
+    Regex(Expression),
 }
 
 impl Pattern {
-    /// Reads a pattern; every text is one.
+    /// Reads a glob; every text is one.
     pub(super) fn new(text: &str) -> Self {
         let is_plain = |text: &str| !text.contains(['*', '?']);
         match text.strip_suffix('*') {
@@ -28,6 +34,18 @@ impl Pattern {
             Self::Exact(exact) => **exact == *subject,
             Self::Prefix(prefix) => subject.starts_with(prefix),
             Self::Glob(glob) => glob_matches(glob, subject),
+            Self::Regex(expression) => expression.matches(subject),
+        }
+    }
+
+    /// Whether whatever fits the other one surely fits this.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            _ if self.matches_all() => true,
+            (_, Self::Exact(exact)) => self.matches(exact),
+            (Self::Prefix(this), Self::Prefix(other)) => other.starts_with(this),
+            (Self::Prefix(this), Self::Glob(_)) => other.beginning().starts_with(this),
+            _ => self == other,
         }
     }
 
@@ -36,11 +54,47 @@ impl Pattern {
         matches!(self, Self::Prefix(prefix) if prefix.is_empty())
     }
 
-    /// The pattern as it was written, without loss.
-    pub(super) fn text(&self) -> String {
-        match self {
+    /// The glob this is; none if it can only be written in another form.
+    pub(super) fn glob(&self) -> Option<String> {
+        let text = match self {
             Self::Exact(text) | Self::Glob(text) => String::from_utf8_lossy(text).into_owned(),
             Self::Prefix(prefix) => format!("{}*", String::from_utf8_lossy(prefix)),
+            Self::Regex(_) => return None,
+        };
+        (Self::new(&text) == *self).then_some(text)
+    }
+
+    /// The pattern with its form, for the hash.
+    pub(super) fn spelling(&self) -> String {
+        let (form, text) = match self {
+            Self::Exact(text) => ("exact", String::from_utf8_lossy(text)),
+            Self::Prefix(text) => ("prefix", String::from_utf8_lossy(text)),
+            Self::Glob(text) => ("glob", String::from_utf8_lossy(text)),
+            Self::Regex(expression) => ("regex", expression.text().into()),
+        };
+        format!("{form} {text:?}")
+    }
+
+    /// What everything that fits begins with.
+    pub(super) fn beginning(&self) -> &[u8] {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Glob(glob) => {
+                let literal = glob.iter().position(|byte| matches!(byte, b'*' | b'?')).unwrap_or(glob.len());
+                glob.get(..literal).unwrap_or_default()
+            }
+            Self::Regex(_) => &[],
+        }
+    }
+}
+
+/// As an operator reads it.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.glob()) {
+            (Self::Exact(text), _) => f.write_str(&String::from_utf8_lossy(text)),
+            (_, Some(glob)) => f.write_str(&glob),
+            (_, None) => f.write_str(&self.spelling()),
         }
     }
 }

@@ -258,13 +258,13 @@ impl<'a> Mapping<'a> {
 
 /// What to say about an unknown field: the one probably meant, else all there are.
 fn suggestion(unknown: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|name| (edit_distance(unknown, name), name)).min();
-    match nearest {
-        Some((distance, name)) if distance <= 2 && distance < name.len() => {
-            format!("did you mean `{name}`?")
-        }
-        _ => offer(known),
-    }
+    nearest(unknown, known).map_or_else(|| offer(known), |name| format!("did you mean `{name}`?"))
+}
+
+/// The word that was probably meant, if any is near.
+pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let nearest = known.iter().map(|name| (edit_distance(unknown, name), *name)).min();
+    nearest.filter(|(distance, name)| *distance <= 2 && *distance < name.len()).map(|(_, name)| name)
 }
 
 fn offer(known: &[&str]) -> String {

@@ -8,26 +8,114 @@
 //! * **Host**: the name in small letters, without port and without a dot at its end.
 
 use super::ambiguity::Ambiguity;
+use super::body::Body;
+use arrayvec::ArrayVec;
 use std::borrow::Cow;
 
-/// The head of a request.
+/// The head of a request, of whatever version of HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request<'a> {
-    /// As sent; methods are case-sensitive (RFC 9110 9.1).
-    pub(super) method: &'a str,
+    /// As sent; methods are case-sensitive (RFC 9110, section 9.1).
+    pub(super) method: Cow<'a, str>,
     /// Normal form. `*` for a request about the server as a whole.
     pub(super) path: Cow<'a, [u8]>,
+    /// What follows the first `?` of the target, as sent; none without one.
+    pub(super) query: Option<Cow<'a, [u8]>>,
     /// Normal form; none when the client named no host.
-    pub(super) host: Option<String>,
-    /// Names as sent, values without the white space around them.
-    pub(super) headers: Vec<(&'a str, &'a [u8])>,
+    pub(super) host: Option<Cow<'a, str>>,
+    pub(super) headers: Headers<'a>,
+    pub(super) body: Body<'a>,
 }
 
-impl<'a> Request<'a> {
-    /// The values of a header field; names are compared without case.
-    pub(super) fn header<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a [u8]> + 'b {
-        self.headers.iter().filter(move |header| header.0.eq_ignore_ascii_case(name)).map(|header| header.1)
+impl Request<'_> {
+    /// The values of a header field, as sent but for the white space around them; names are compared without case.
+    pub(super) fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers.values(name)
     }
+
+    /// The values of a query parameter, decoded as forms are (`+` is a space). The name is given decoded.
+    pub(super) fn query(&self, name: &str) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let query = self.query.as_deref().unwrap_or_default();
+        query.split(|byte| *byte == b'&').filter_map(move |pair| {
+            let (key, value) = split_at_first(pair, b'=').unwrap_or((pair, b""));
+            (!pair.is_empty() && *form_decoded(key) == *name.as_bytes()).then(|| form_decoded(value))
+        })
+    }
+
+    /// The values of a cookie, byte by byte (RFC 6265, section 4.2.1); names have letter case.
+    pub(super) fn cookie(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let pairs = self.header("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
+        pairs.filter_map(move |pair| {
+            let (key, value) = split_at_first(pair, b'=')?;
+            (key.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
+        })
+    }
+}
+
+/// Name and value.
+type Field<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
+
+/// Fields of a head that are kept without allocating: browsers send about fifteen.
+const FEW_FIELDS: usize = 24;
+
+/// The fields of a head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Headers<'a> {
+    few: ArrayVec<Field<'a>, FEW_FIELDS>,
+    more: Vec<Field<'a>>,
+}
+
+impl<'a> Headers<'a> {
+    /// Adds a field behind the others. Its value is kept without the white space around it.
+    pub(super) fn push(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, [u8]>>) {
+        let value = match value.into() {
+            Cow::Borrowed(value) => Cow::Borrowed(value.trim_ascii()),
+            Cow::Owned(value) => Cow::Owned(value.trim_ascii().to_vec()),
+        };
+        if let Err(field) = self.few.try_push((name.into(), value)) {
+            self.more.push(field.element());
+        }
+    }
+
+    /// All of them, in order.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.few.iter().chain(&self.more).map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The values of the fields of a name, which has no case.
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.few.iter().chain(&self.more).filter(move |field| field.0.eq_ignore_ascii_case(name)).map(|field| &*field.1)
+    }
+}
+
+fn split_at_first(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == separator)?;
+    Some((bytes.get(..at)?, bytes.get(at + 1..)?))
+}
+
+/// A name or value of a query, decoded as the URL standard does it for forms: what is no escape stands for itself.
+fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let digit = |at: usize| text.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let escaped = digit(at + 1).zip(digit(at + 2)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        match (byte, escaped) {
+            (b'%', Some(escaped)) => {
+                decoded.push(escaped);
+                at += 3;
+                continue;
+            }
+            (b'+', _) => decoded.push(b' '),
+            _ => decoded.push(*byte),
+        }
+        at += 1;
+    }
+    Cow::Owned(decoded)
 }
 
 /// The normal form of an absolute path, its query cut off.
@@ -81,16 +169,16 @@ fn percent_decoded(path: &str) -> Result<Cow<'_, [u8]>, Ambiguity> {
 
 /// A host with the port it was sent with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Authority {
+pub(super) struct Authority<'a> {
     /// Normal form.
-    pub(super) host: String,
+    pub(super) host: Cow<'a, str>,
     /// As sent, if it was.
     pub(super) port: Option<u16>,
 }
 
 /// Reads `host[:port]` (RFC 9110 7.2). `Ok(None)` when it is empty, which a client may send that has no name for the
 /// server; `Err` when it is neither.
-pub(super) fn authority(text: &[u8]) -> Result<Option<Authority>, Ambiguity> {
+pub(super) fn authority(text: &[u8]) -> Result<Option<Authority<'_>>, Ambiguity> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -111,16 +199,17 @@ pub(super) fn authority(text: &[u8]) -> Result<Option<Authority>, Ambiguity> {
 }
 
 /// The normal form of a host name or address without port; `None` if it is neither.
-pub(super) fn normal_host(host: &str) -> Option<String> {
+pub(super) fn normal_host(host: &str) -> Option<Cow<'_, str>> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: std::net::Ipv6Addr = address.parse().ok()?;
-        return Some(format!("[{address}]"));
+        return Some(Cow::Owned(format!("[{address}]")));
     }
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_name = !name.is_empty()
         && name.len() <= 253
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'));
-    is_name.then(|| name.to_ascii_lowercase())
+    let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_name.then(|| if has_capitals { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
 }
 
 #[cfg(test)]
@@ -158,9 +247,44 @@ mod tests {
         assert_eq!(path("/a.b/..c/d../...?/../"), Ok("/a.b/..c/d../...".into()));
     }
 
+    fn request<'a>(query: &'a str, cookies: &[&'a str]) -> Request<'a> {
+        let mut headers = Headers::default();
+        for cookie in cookies {
+            headers.push("Cookie", cookie.as_bytes());
+        }
+        let query = Some(Cow::Borrowed(query.as_bytes()));
+        Request { method: "GET".into(), path: Cow::Borrowed(b"/"), query, host: None, headers, body: Body::none() }
+    }
+
+    #[test]
+    fn query_parameters_are_read_as_forms_are() {
+        let request = request("a=1&b&c=x%20y+z&&a=%32&=e&d%3d=%zz%", &[]);
+        let values = |name: &str| -> Vec<String> {
+            request.query(name).map(|value| String::from_utf8_lossy(&value).into_owned()).collect()
+        };
+        assert_eq!(values("a"), ["1", "2"]);
+        assert_eq!(values("b"), [""]);
+        assert_eq!(values("c"), ["x y z"]);
+        assert_eq!(values("d="), ["%zz%"]);
+        assert_eq!(values(""), ["e"], "an empty pair is none");
+        assert!(values("x").is_empty());
+    }
+
+    #[test]
+    fn cookies_are_read_from_every_field() {
+        let request = request("", &["a=1; b=2;c=\"3\"", "a=4=5; d"]);
+        let values = |name: &str| -> Vec<String> {
+            request.cookie(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+        };
+        assert_eq!(values("a"), ["1", "4=5"]);
+        assert_eq!(values("b"), ["2"]);
+        assert_eq!(values("c"), ["\"3\""]);
+        assert!(values("d").is_empty() && values("A").is_empty());
+    }
+
     #[test]
     fn hosts_lose_port_case_and_final_dot() {
-        let host = |text: &str| authority(text.as_bytes()).map(|found| found.map(|found| (found.host, found.port)));
+        let host = |text: &str| authority(text.as_bytes()).map(|found| found.map(|found| (found.host.into_owned(), found.port)));
         assert_eq!(host("IMG.Example.com:8080"), Ok(Some(("img.example.com".into(), Some(8080)))));
         assert_eq!(host("example.com."), Ok(Some(("example.com".into(), None))));
         assert_eq!(host("[FD77::0:1]:80"), Ok(Some(("[fd77::1]".into(), Some(80)))));

@@ -1,14 +1,17 @@
-//! Rules as the file writes them: `name`, `when`, `send_to`.
+//! Rules as the file writes them: `name`, `when`, `canary`, `send_to`.
 
-use super::cluster::NodeNames;
+use super::choice::{self, Canary, Choice, Recipients};
 use super::condition;
+use super::explain::Unmet;
+use super::index::Index;
 use super::reader::Field;
 use super::report::Problems;
+use super::subject::Subject;
+use super::truth::Truth;
 use super::when::When;
 use super::yaml::{Place, Value};
-use super::{Protocol, Target};
-use crate::flow::NodeId;
-use crate::limits::cluster_file::{RULE_NAME_BYTES_MAX, RULES_MAX, TARGETS_MAX};
+use crate::limits::cluster_file::{COVERING_COMPARISONS_MAX, RULE_NAME_BYTES_MAX, RULES_MAX};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// What a decision says that no rule made. No rule may be called so.
@@ -21,56 +24,102 @@ pub(super) const LOCAL: &str = "local";
 pub(super) struct Rule {
     pub(super) name: Rc<str>,
     pub(super) when: When,
-    pub(super) targets: Vec<Target>,
+    /// Which of the connections that fit; all if there is none.
+    pub(super) canary: Option<Canary>,
+    pub(super) choice: Rc<Choice>,
 }
 
-/// The service the rules are for, and who can be sent to.
-pub(super) struct Recipients<'a> {
-    pub(super) service: &'a str,
-    pub(super) names: &'a NodeNames<'a>,
-    /// None if it is not known because of another problem.
-    pub(super) servers: Option<&'a [(NodeId, u16)]>,
-    /// What rules can ask about; none likewise.
-    pub(super) inspect: Option<Protocol>,
+impl Rule {
+    /// Whether it matches.
+    pub(super) fn holds(&self, subject: &Subject<'_>) -> Truth {
+        match &self.canary {
+            Some(canary) => match self.when.holds(subject) {
+                Truth::Yes => canary.holds(subject).into(),
+                // Whoever is not in need not wait for the rest.
+                when if canary.holds(subject) => when,
+                _ => Truth::No,
+            },
+            None => self.when.holds(subject),
+        }
+    }
+
+    /// The first condition that does not hold or is not known to; `None` when it matches.
+    pub(super) fn mismatch(&self, subject: &Subject<'_>) -> Option<Unmet> {
+        let mismatch = self.when.mismatch(subject);
+        mismatch.or_else(|| self.canary.as_ref().and_then(|canary| canary.unmet(subject)))
+    }
+
+    /// Its conditions, one line, as an operator reads it.
+    pub(super) fn conditions(&self) -> String {
+        match &self.canary {
+            Some(canary) if self.when.always() => canary.to_string(),
+            Some(canary) => format!("{}, {canary}", self.when),
+            None => self.when.to_string(),
+        }
+    }
 }
 
-/// Reads the list of rules of a service.
-pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Vec<Rule> {
+/// Reads the list of rules of a service; the index finds them by their positions.
+pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> (Vec<Rule>, Index) {
+    let mut index = Index::default();
     if matches!(field.value, Value::List(items) if items.is_empty()) {
-        return Vec::new();
+        return (Vec::new(), index);
     }
     let Some(items) = field.list(problems) else {
-        return Vec::new();
+        return (Vec::new(), index);
     };
     if items.len() > RULES_MAX {
         let message = format!("a service can have at most {RULES_MAX} rules, here are {}", items.len());
         problems.error(&field.place.key(), message, "let one rule have several values, or split the service");
-        return Vec::new();
+        return (Vec::new(), index);
     }
     let mut rules: Vec<Rule> = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let Some((rule, name_place)) = rule(item, index + 1, recipients, problems) else {
+    let mut names = HashSet::new();
+    let mut comparisons_left = COVERING_COMPARISONS_MAX;
+    for (number, item) in items.iter().enumerate() {
+        let Some((rule, name_place)) = rule(item, number + 1, recipients, problems) else {
             continue;
         };
-        if rules.iter().any(|earlier| earlier.name == rule.name) {
+        if !names.insert(Rc::clone(&rule.name)) {
             let message = format!("another rule is already named \"{}\"", rule.name);
             problems.error(&name_place, message, "give every rule a name of its own");
         }
-        let shadow = rules.iter().find(|earlier| earlier.when.always() || earlier.when == rule.when);
-        if let Some(earlier) = shadow {
-            let why = if earlier.when.always() { "matches everything" } else { "has the same conditions" };
+        if let Some(earlier) = covering(&rule, &rules, &index, &mut comparisons_left) {
+            let why = match &earlier.when {
+                when if when.always() => "matches everything",
+                when if *when == rule.when => "has the same conditions",
+                _ => "matches whatever this one would",
+            };
             let message = format!("rule \"{}\" can never match: rule \"{}\" before it {why}", rule.name, earlier.name);
             problems.warning(&item.place, message, "put it before that rule, or remove it");
         }
+        if let Ok(position) = u32::try_from(rules.len()) {
+            index.insert(&rule.when, position);
+        }
         rules.push(rule);
     }
-    rules
+    (rules, index)
+}
+
+/// The first of the earlier rules that leaves nothing for this one, as far as that can be told from how they are written.
+fn covering<'r>(rule: &Rule, earlier: &'r [Rule], index: &Index, comparisons_left: &mut usize) -> Option<&'r Rule> {
+    let mut first: Option<u32> = None;
+    index.covering_candidates(&rule.when, |positions| {
+        for position in positions.iter().copied().take_while(|position| first.is_none_or(|first| *position < first)) {
+            let candidate = usize::try_from(position).ok().and_then(|position| earlier.get(position));
+            if candidate.is_some_and(|earlier| earlier.canary.is_none() && earlier.when.covers(&rule.when, comparisons_left)) {
+                first = Some(position);
+                break;
+            }
+        }
+    });
+    earlier.get(usize::try_from(first?).ok()?)
 }
 
 fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<(Rule, Place)> {
     let generated = format!("rule {number}");
     let item = &Field { value: item.value, place: item.place.clone(), name: &generated };
-    let fields = item.mapping(&["name", "when", "send_to"], problems)?;
+    let fields = item.mapping(&["name", "when", "canary", "send_to"], problems)?;
     let name_field = fields.optional("name");
     let name_place = name_field.as_ref().map_or(item.place.clone(), |field| field.place.clone());
     let name = match &name_field {
@@ -78,12 +127,20 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
         None => Some(generated.clone()),
     };
     let when = match fields.optional("when") {
-        Some(field) => condition::when(&field, recipients.inspect, problems),
+        Some(field) => condition::when(&field, recipients.context, problems),
         // What is not known may be a misspelled `when`.
         None => fields.is_complete().then(When::default),
     };
-    let targets = fields.required("send_to", problems).and_then(|field| send_to(&field, recipients, problems));
-    let rule = Rule { name: Rc::from(name?), when: when?, targets: targets? };
+    let canary = match fields.optional("canary") {
+        Some(field) => {
+            let given = name_field.as_ref().and(name.as_deref());
+            choice::canary(&field, given, recipients, problems).map(Some)
+        }
+        None => Some(None),
+    };
+    let called = name.as_deref().unwrap_or_default();
+    let choice = fields.required("send_to", problems).and_then(|field| choice::send_to(&field, called, recipients, problems));
+    let rule = Rule { name: Rc::from(name?), when: when?, canary: canary?, choice: Rc::new(choice?) };
     Some((rule, name_place))
 }
 
@@ -100,54 +157,4 @@ fn rule_name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
-}
-
-/// Reads `send_to` or `default`: `local`, a node, a list of them, or `{ nodes: [..] }`.
-pub(super) fn send_to(field: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<Vec<Target>> {
-    let items = match field.value {
-        Value::Mapping(_) => {
-            let fields = field.mapping_without(&["by", "otherwise"], &["nodes"], problems)?;
-            fields.required("nodes", problems)?.one_or_more(problems)?
-        }
-        _ => field.one_or_more(problems)?,
-    };
-    if items.len() > TARGETS_MAX {
-        let message = format!("`{}` can name at most {TARGETS_MAX} nodes, here are {}", field.name, items.len());
-        problems.error(&field.place, message, "name those that should be tried first");
-        return None;
-    }
-    let mut targets = Vec::with_capacity(items.len());
-    let mut is_complete = true;
-    for item in &items {
-        match target(item, recipients, problems) {
-            Some(target) if targets.contains(&target) => {
-                let message = format!("{} is named twice", item.value.describe());
-                problems.error(&item.place, message, "a server is tried once; remove one of them");
-            }
-            Some(target) => {
-                if targets.last() == Some(&Target::Local) {
-                    let message = format!("{} is never tried: the local server before it always answers", item.value.describe());
-                    problems.warning(&item.place, message, "put `local` last");
-                }
-                targets.push(target);
-            }
-            None => is_complete = false,
-        }
-    }
-    is_complete.then_some(targets)
-}
-
-fn target(item: &Field<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<Target> {
-    let name = item.text(problems)?;
-    if name == LOCAL {
-        return Some(Target::Local);
-    }
-    let node = recipients.names.resolve(name, &item.place, problems)?;
-    let serves = recipients.servers.is_none_or(|servers| servers.iter().any(|server| server.0 == node));
-    if !serves {
-        let message = format!("node `{name}` does not serve `{}`", recipients.service);
-        problems.error(&item.place, message, format!("add `{name}` to `servers` of `{}`", recipients.service));
-        return None;
-    }
-    Some(Target::Node(node))
 }

@@ -1,15 +1,23 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
+use super::choice::{self, Choice, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::index::Index;
+use super::json::Pointer;
+use super::matchers::{Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
-use super::rule::{self, Recipients};
+use super::rule::{self, DEFAULT_RULE, Rule};
+use super::when::When;
 use super::yaml::{Place, Value};
-use super::{Protocol, Service, Target};
+use super::{Mode, Protocol, Service};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A service, and the places of its front-end addresses and of its servers.
@@ -44,8 +52,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
     let mut frontends: Vec<(NodeId, Endpoint)> = frontend_places.iter().map(|(node, endpoint, _)| (*node, *endpoint)).collect();
     frontends.sort_unstable();
+    let mut weights = Vec::new();
     let servers = match fields.optional("servers") {
-        Some(field) => servers(&field, names, problems),
+        Some(field) => servers(&field, names, &mut weights, problems),
         None => servers_of_frontends(&frontend_places, problems),
     };
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
@@ -55,18 +64,21 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), inspect };
     if inspect == Some(Protocol::None) {
         warn_of_what_is_never_asked(&fields, problems);
     }
-    let rules = match fields.optional("rules") {
+    let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
+    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, context };
+    let (rules, index) = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
-        None => Vec::new(),
+        None => (Vec::new(), Index::default()),
     };
+    let pointers = pointers(&rules, &entry.place.key(), problems);
     let default = match fields.optional("default") {
-        Some(field) => rule::send_to(&field, &recipients, problems),
+        Some(field) => choice::send_to(&field, DEFAULT_RULE, &recipients, problems),
         None => None,
     };
+    let mode = fields.optional("mode").and_then(|field| mode(&field, problems)).unwrap_or(Mode::Route);
     let inspect_bytes_max = fields
         .optional("inspect_bytes_max")
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
@@ -83,8 +95,16 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
+        pointers,
+        index: Rc::new(index),
         rules,
-        default: default.unwrap_or_else(|| vec![Target::Local]),
+        default: Rule {
+            name: Rc::from(DEFAULT_RULE),
+            when: When::default(),
+            canary: None,
+            choice: Rc::new(default.unwrap_or_else(Choice::local)),
+        },
+        mode,
     };
     let servers_place = fields.optional("servers").map(|field| field.place.key());
     Some(ReadService { service, servers_place, frontend_places })
@@ -100,17 +120,42 @@ fn warn_of_what_is_never_asked(fields: &Mapping<'_>, problems: &mut Problems) {
     }
 }
 
+/// The JSON fields that rules ask for, each once.
+fn pointers(rules: &[Rule], place: &Place, problems: &mut Problems) -> Vec<Pointer> {
+    let matchers = rules.iter().flat_map(|rule| rule.when.matchers());
+    let asked = matchers.filter_map(|matcher| match matcher {
+        Matcher::Json(json) => Some(json.pointer().clone()),
+        _ => None,
+    });
+    let pointers: BTreeSet<Pointer> = asked.collect();
+    if pointers.len() > bounds::JSON_FIELDS_MAX {
+        let message =
+            format!("rules can ask for at most {} different JSON fields, here are {}", bounds::JSON_FIELDS_MAX, pointers.len());
+        problems.error(place, message, "split the service");
+    }
+    pointers.into_iter().collect()
+}
+
 /// The choices of which one works today.
 fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
-    let choices: [(&str, &str, &[&str]); 4] = [
-        ("route", "connection", &["request"]),
-        ("forward", "overlay", &["link", "auto"]),
-        ("return", "direct", &["relay"]),
-        ("mode", "route", &["observe"]),
-    ];
+    let choices: [(&str, &str, &[&str]); 3] =
+        [("route", "connection", &["request"]), ("forward", "overlay", &["link", "auto"]), ("return", "direct", &["relay"])];
     for (name, supported, later) in choices {
         if let Some(field) = fields.optional(name) {
             field.only(supported, later, problems);
+        }
+    }
+}
+
+/// Reads `mode`.
+fn mode(field: &Field<'_>, problems: &mut Problems) -> Option<Mode> {
+    match field.value {
+        Value::Text(text) if text == "route" => Some(Mode::Route),
+        Value::Text(text) if text == "observe" => Some(Mode::Observe),
+        other => {
+            let message = format!("`{}` cannot be {}", field.name, other.describe());
+            problems.error(&field.place, message, "write `route`, or `observe` to only count what would be done");
+            None
         }
     }
 }
@@ -173,18 +218,25 @@ fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
 }
 
 /// Reads `servers`; `None` if any of it is wrong, so that nobody is told that a node cannot serve.
-fn servers(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<Vec<(NodeId, u16)>> {
+fn servers(
+    field: &Field<'_>,
+    names: &NodeNames<'_>,
+    weights: &mut Vec<(NodeId, u32)>,
+    problems: &mut Problems,
+) -> Option<Vec<(NodeId, u16)>> {
     let mut servers = Vec::new();
     let entries = field.entries(problems)?;
     for entry in &entries {
         let node = names.resolve(entry.name, &entry.place.key(), problems);
-        let Some(fields) = entry.mapping_without(&["weight"], &["port"], problems) else {
+        let Some(fields) = entry.mapping(&["port", "weight"], problems) else {
             continue;
         };
         let port = fields.required("port", problems).and_then(|field| field.port(problems));
         if let (Some(node), Some(port)) = (node, port) {
             servers.push((node, port));
         }
+        let weight = fields.optional("weight").and_then(|field| choice::weight(&field, problems));
+        weights.extend(node.zip(weight));
     }
     servers.sort_unstable();
     (servers.len() == entries.len()).then_some(servers)

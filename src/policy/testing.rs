@@ -47,3 +47,9 @@ pub(super) fn shop(node: &str) -> Policy {
 pub(super) fn endpoint(text: &str) -> Endpoint {
     text.parse::<std::net::SocketAddr>().unwrap_or_else(|error| panic!("{text}: {error}")).into()
 }
+
+/// Octets as hexadecimal digits, with spaces wherever they help.
+pub(super) fn octets(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter_map(|digit| char::from(digit).to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}

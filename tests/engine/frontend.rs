@@ -6,6 +6,7 @@ use baton::handoff::counters::DropReason;
 use baton::handoff::{Output, PeerEvent, SocketState, Verdict, Why};
 use baton::limits;
 use baton::rewrite::{Flags, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire};
+use std::time::Duration;
 
 const PORT: u16 = 50_000;
 
@@ -332,6 +333,48 @@ fn an_offer_that_nobody_answers_is_withdrawn_in_time_for_the_next_candidate() {
     node.wait(limits::RELEASE_PATIENCE);
     assert_eq!(written(&node.take(), Why::Released).len(), 2);
     assert_eq!(node.counter("fallbacks_total{reason=\"deadline\"}"), 2);
+}
+
+#[test]
+fn the_syn_ack_that_was_asked_for_is_kept_from_the_client_even_if_it_comes_late() {
+    // How long after the connection was let go of without it; whether it is still taken for the one that was asked for.
+    let patience = limits::LATE_SYN_ACK_LIFETIME;
+    for (after, seq, absorbed) in [
+        (Duration::ZERO, FRONTEND_ISN, true),
+        (patience, FRONTEND_ISN, true),
+        (patience + milliseconds(1), FRONTEND_ISN, false),
+        (Duration::ZERO, FRONTEND_ISN + 1, false),
+    ] {
+        let mut node = Node::new("a");
+        node.handshake_of(PORT);
+        node.wait(limits::HOLD_TIMED_MAX + milliseconds(1));
+        node.take();
+        node.ask_of(PORT, &get("/"));
+        assert_eq!(written(&node.take(), Why::RepeatedSyn).len(), 1);
+        node.wait(limits::RELEASE_PATIENCE);
+        assert_eq!(written(&node.take(), Why::Released).len(), 2);
+        node.wait(after);
+        let late = SegmentSpec { seq: Seq::new(seq), ..syn_ack(PORT) };
+        let expected = if absorbed { Verdict::Drop(DropReason::SynAckAbsorbed) } else { Verdict::Write };
+        assert_eq!(node.verdict(&late), expected, "{after:?} later");
+        // One was asked for. More are the kernel's own, whose accept queue is full: the client acknowledges them.
+        assert_eq!(node.verdict(&late), Verdict::Write);
+        assert_eq!(node.states(), []);
+    }
+}
+
+#[test]
+fn the_ends_of_a_connection_whose_syn_ack_is_late_can_be_used_again_at_once() {
+    let mut node = Node::new("a");
+    node.handshake_of(PORT);
+    node.wait(limits::HOLD_TIMED_MAX + milliseconds(1));
+    node.ask_of(PORT, &get("/"));
+    node.wait(limits::RELEASE_PATIENCE);
+    assert_eq!(written(&node.take(), Why::Released).len(), 2);
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    let (verdict, packet) = node.read(&SegmentSpec { seq: Seq::new(FRONTEND_ISN + 1_000), ..syn_ack(PORT) });
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).mss()), (Verdict::Write, Some(1_460 - OVERHEAD)));
+    assert_eq!(node.states().len(), 1, "followed from its handshake on");
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn what_is_decided_for_this_node_is_its_kernels_unchanged_and_nothing_is_kept() 
     let mut node = node("a");
     let plain = of_nobody(syn(PORT)).build().into_inner();
     // Fast Open, and data: all of it is between the client and the kernel.
-    for before in [with_options(&plain, &[34, 2, 1, 1]), of_nobody(SegmentSpec { payload: b"EHLO", ..syn(PORT) }).build().into_inner()]
+    for before in
+        [with_options(&plain, &[34, 2, 1, 1]), of_nobody(SegmentSpec { payload: b"EHLO", ..syn(PORT) }).build().into_inner()]
     {
         let mut packet = before.clone();
         assert_eq!((node.tun(&mut packet), packet), (Verdict::Write, before));
@@ -514,7 +515,11 @@ fn a_kernel_that_has_answered_the_syn_owns_what_acknowledges_that_and_nothing_el
     ] {
         let mut node = shared("a");
         let (_, packet) = node.read(&syn_ack(PORT));
-        assert_eq!(segment::<ToClientWire>(&packet).mss(), Some(1_500 - OVERHEAD - 40), "what follows may come through the overlay");
+        assert_eq!(
+            segment::<ToClientWire>(&packet).mss(),
+            Some(1_500 - OVERHEAD - 40),
+            "what follows may come through the overlay"
+        );
         node.socket = socket;
         node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(acknowledged)) });
         let expected = Message::Owner { flow: flow(PORT), owns };

@@ -19,6 +19,7 @@ use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Engine, EngineConfig, Output, PeerEvent, SocketState, Verdict};
 use baton::policy::ClusterFile;
 use baton::rewrite::{Flags, Offload, Segment, Seq, ToClientWire, ToServerLocal, ToServerWire};
+use drill::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
@@ -166,18 +167,6 @@ fn engine(file: &ClusterFile, node: usize, epoch: Epoch, orphans: Vec<FlowKey>, 
     Engine::new(config, policy, now)
 }
 
-/// SplitMix64: the same seed, the same world.
-struct Random(u64);
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
 pub struct World {
     /// The cluster file of each node.
     files: [ClusterFile; 2],
@@ -264,7 +253,7 @@ impl World {
             now: 0,
             origin,
             network,
-            random: Random(seed),
+            random: Random::new(seed),
             events: BTreeMap::new(),
             sequence: 0,
             nodes,

@@ -17,8 +17,7 @@ impl Btcp {
                 connection.state = State::Undecided(undecided);
                 self.handle_deadline_of_undecided(slot, ctx, now);
             }
-            // The kernel did not answer: it gets what was withheld as it is.
-            State::Releasing(releasing) => self.release(slot, releasing.undecided, ctx),
+            State::Releasing(releasing) => self.release_untimed(slot, releasing, ctx, now),
             State::Offered(offered) => {
                 self.by_handoff.remove(&offered.id);
                 ctx.say(offered.to, Message::Abort { id: offered.id });
@@ -43,7 +42,7 @@ impl Btcp {
             (_, None) => true,
             (Some(first_byte), Some(service)) => now >= first_byte + service.inspect_timeout,
             (None, Some(service)) => now >= undecided.entered + service.silence_timeout,
-        };
+        } || undecided.gives_up_waiting().is_some_and(|at| now >= at);
         if is_late {
             return self.decide_by_default(slot, ctx, now);
         }
@@ -65,6 +64,9 @@ impl Btcp {
             Some(first_byte) => first_byte + service.inspect_timeout,
             None => undecided.entered + service.silence_timeout,
         };
+        if let Some(gives_up) = undecided.gives_up_waiting() {
+            at = at.min(gives_up);
+        }
         if undecided.kernel == KernelHalf::SynReceived {
             at = at.min(undecided.entered + limits::HOLD_MAX);
         }

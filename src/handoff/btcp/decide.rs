@@ -9,13 +9,19 @@ impl Btcp {
         let State::Undecided(undecided) = &mut connection.state else { return };
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
-        match service.examine(undecided.flight.bytes(), flow.client) {
-            Examination::Decided(decision) => self.decide(slot, decision, ctx, now),
+        match service.examine(undecided.flight.bytes(), flow) {
+            Examination::Decided(decision) => {
+                if let Some(story) = &mut connection.story {
+                    story.summary = service.summary(undecided.flight.bytes());
+                }
+                self.decide(slot, decision, ctx, now);
+            }
             Examination::NeedMore => {
                 let is_all = !undecided.flight.may_grow() || undecided.flight.bytes().len() >= service.inspect_bytes_max;
                 if is_all {
                     return self.decide_by_default(slot, ctx, now);
                 }
+                undecided.awaits_server = service.awaits_server(undecided.flight.bytes()).then_some(now);
                 if undecided.flight.initial_window_is_used_up() {
                     self.acknowledge_early(slot, ctx);
                 }
@@ -26,9 +32,8 @@ impl Btcp {
 
     pub(super) fn decide_by_default(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         let flow = self.connections[slot].flow;
-        let decision = ctx
-            .service_of(flow.frontend)
-            .map_or_else(|| Decision { rule: "default".into(), targets: Vec::new(), note: None }, |service| service.by_default());
+        let decision =
+            ctx.service_of(flow.frontend).map_or_else(|| Decision::local("default".into()), |service| service.by_default(flow));
         self.decide(slot, decision, ctx, now);
     }
 
@@ -44,41 +49,87 @@ impl Btcp {
         let policy = Rc::clone(ctx.policy_of(connection.flow.frontend));
         let service = policy.service_of(connection.flow.frontend);
         let timeout = service.map_or(Duration::from_secs(1), |service| service.handoff_timeout);
-        let service_name: Rc<str> = service.map_or("", |service| service.name.as_str()).into();
-        ctx.counters.decide(&service_name, &decision.rule);
+        let mode = service.map_or(Mode::Route, |service| service.mode());
+        if let Some(first_byte) = undecided.first_byte {
+            ctx.chronicle.decision.observe(now.saturating_duration_since(first_byte));
+        }
+        if let Some(story) = &mut connection.story {
+            story.decide(now);
+        }
         if let Some(ambiguity) = decision.note {
             ctx.counters.note(ambiguity.label());
         }
-        log::debug!("decided flow={} rule={:?} targets={:?}", connection.flow, decision.rule, decision.targets);
+        let order = ctx.choose(&decision, now);
+        // A node that drains routes nothing any more: its own server answers.
+        let finally = if ctx.draining { Finally::Local } else { decision.choice.finally() };
+        let mut pending = Pending { undecided, order, next: 0, finally, deadline: now + timeout, decided: now };
+        let mut looked_over = 0;
+        let first = next_step(&pending, &mut looked_over, ctx, |_, _, _| {});
+        ctx.counters.decide(service.map_or("", |service| &service.name), &decision.rule, first.node(ctx), mode);
+        let flow = connection.flow;
+        log::debug!("decided flow={flow} rule={:?} order={:?} mode={}", decision.rule, order.as_slice(), mode.word());
         ctx.remarks.say(|| format!("decided by rule {:?}", decision.rule));
         connection.rule = Some(decision.rule);
         connection.alarm.clear();
-        let pending = Pending { undecided, targets: decision.targets, next: 0, deadline: now + timeout };
+        if mode == Mode::Observe {
+            (pending.order, pending.finally) = (Order::EMPTY, Finally::Local);
+        }
         self.try_next(slot, pending, ctx, now);
     }
 
-    /// Asks the next candidate; when there is none left the local server answers.
+    /// Asks the next candidate; when there is none left the local server answers, or nobody.
     pub(super) fn try_next(&mut self, slot: usize, mut pending: Pending, ctx: &mut Context, now: Instant) {
-        while let Some(target) = pending.targets.get(pending.next).copied() {
-            pending.next += 1;
-            let Target::Node(node) = target else { break };
-            if node == ctx.node {
-                break;
-            }
-            let passed_over = match ctx.peer(node) {
-                _ if ctx.draining => Some(Fallback::Draining),
-                Some(peer) if peer.up && peer.draining => Some(Fallback::PeerDraining),
-                Some(peer) if peer.up => None,
-                _ => Some(Fallback::PeerDown),
-            };
-            match passed_over {
-                Some(reason) => {
-                    ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
-                    ctx.counters.fall_back(reason);
-                }
-                None => return self.offer(slot, node, pending, ctx, now),
-            }
+        let mut next = pending.next;
+        let step = next_step(&pending, &mut next, ctx, |node, reason, ctx| {
+            ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
+            ctx.counters.fall_back(reason);
+            self.note_fallback(slot, Some(node), reason);
+        });
+        pending.next = next;
+        match step {
+            Step::Offer(node) => self.offer(slot, node, pending, ctx, now),
+            Step::Local => self.serve_locally(slot, pending, ctx, now),
+            Step::Reset => self.refuse(slot, pending.undecided, ctx, now),
         }
-        self.serve_locally(slot, pending, ctx, now);
+    }
+}
+
+/// What is done next for a connection that is decided.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Offer(NodeId),
+    Local,
+    Reset,
+}
+
+impl Step {
+    /// Who answers if all goes well.
+    const fn node(self, ctx: &Context) -> Option<NodeId> {
+        match self {
+            Self::Offer(node) => Some(node),
+            Self::Local => Some(ctx.node),
+            Self::Reset => None,
+        }
+    }
+}
+
+/// The next candidate that can be asked, counted up in `next`; `tell` hears of those that cannot.
+fn next_step(
+    pending: &Pending,
+    next: &mut usize,
+    ctx: &mut Context,
+    mut tell: impl FnMut(NodeId, Fallback, &mut Context),
+) -> Step {
+    while let Some(node) = pending.order.as_slice().get(*next).copied() {
+        *next += 1;
+        match ctx.passed_over(node) {
+            Some(reason) => tell(node, reason, ctx),
+            None if node == ctx.node => return Step::Local,
+            None => return Step::Offer(node),
+        }
+    }
+    match pending.finally {
+        Finally::Local => Step::Local,
+        Finally::Reset => Step::Reset,
     }
 }

@@ -7,9 +7,13 @@ impl Btcp {
     pub(super) fn lose(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
         if let State::HandedOff(handed_off) = self.connections[slot].state.take() {
             self.by_handoff.remove(&handed_off.id);
+            let outcome = Self::outcome_at(handed_off.to, ctx);
             if let Some(pending) = handed_off.pending {
                 ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+                self.count_outcome(slot, Some(handed_off.to), outcome, ctx);
             }
+            let end = if ctx.stopping { End::Stopped } else { End::OwnerLost };
+            self.tell(slot, Some(handed_off.to), outcome, end, ctx);
             let kept_syn = handed_off.kept_syn.filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
             self.reset_client(slot, handed_off.client, ctx, now);
             if let Some((_, syn)) = kept_syn {
@@ -18,7 +22,37 @@ impl Btcp {
         }
     }
 
-    pub(super) fn reset_client(&mut self, slot: usize, client: Option<ClientView>, ctx: &mut Context, now: Instant) {
+    /// Nobody may serve it, as the policy says. The kernel is asked first, as before a commit: what it has gone on with it
+    /// serves.
+    pub(super) fn refuse(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        match undecided.kernel {
+            KernelHalf::SynReceived => {
+                let flow = connection.flow;
+                connection.state = State::Securing(Securing::Reset(undecided));
+                ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
+            }
+            KernelHalf::Purged => self.refuse_purged(slot, &undecided, ctx, now),
+        }
+    }
+
+    /// The same of one that only BTCP knows: a RST in the front-end's sequence space, where the client expects the next octet.
+    pub(super) fn refuse_purged(&mut self, slot: usize, undecided: &Undecided, ctx: &mut Context, now: Instant) {
+        ctx.first_flight_bytes -= undecided.flight.held_bytes();
+        ctx.counters.resets_by_policy += 1;
+        self.reset_unserved(slot, undecided.client, ctx, now);
+    }
+
+    /// Nobody has served the connection, and nobody can.
+    pub(super) fn reset_unserved(&mut self, slot: usize, client: ClientView, ctx: &mut Context, now: Instant) {
+        self.count_outcome(slot, None, Outcome::Reset, ctx);
+        let end = if ctx.stopping { End::Stopped } else { End::NoServer };
+        self.tell(slot, None, Outcome::Reset, end, ctx);
+        self.reset_client(slot, Some(client), ctx, now);
+    }
+
+    fn reset_client(&mut self, slot: usize, client: Option<ClientView>, ctx: &mut Context, now: Instant) {
+        self.assign(slot, None, ctx);
         let connection = &mut self.connections[slot];
         ctx.counters.resets += 1;
         if let Some(client) = client {
@@ -35,7 +69,7 @@ impl Btcp {
         let flow = self.connections[slot].flow;
         let mut undecided = match self.connections[slot].state.take() {
             State::Undecided(undecided)
-            | State::Securing(Securing::Park(undecided))
+            | State::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
             | State::Releasing(Releasing { undecided, .. }) => undecided,
             State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                 self.by_handoff.remove(&offered.id);
@@ -49,6 +83,8 @@ impl Btcp {
         };
         ctx.first_flight_bytes -= undecided.flight.held_bytes();
         purge(&flow, &mut undecided, &mut self.holds, ctx);
+        self.count_outcome(slot, None, Outcome::Abandoned, ctx);
+        self.tell(slot, None, Outcome::Abandoned, End::ResetByClient, ctx);
         self.forget(slot, ctx);
     }
 
@@ -73,6 +109,7 @@ impl Btcp {
                 State::Releasing(Releasing { undecided, .. }) => self.release(slot, undecided, ctx),
                 State::Offered(offered) if offered.pending.undecided.kernel == KernelHalf::SynReceived => {
                     ctx.counters.fall_back(reason);
+                    self.note_fallback(slot, None, reason);
                     ctx.say(offered.to, Message::Abort { id: offered.id });
                     self.by_handoff.remove(&offered.id);
                     self.release(slot, offered.pending.undecided, ctx);
@@ -105,12 +142,12 @@ impl Btcp {
                         self.release(slot, pending.undecided, ctx);
                     } else {
                         ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
-                        self.reset_client(slot, Some(pending.undecided.client), ctx, now);
+                        self.reset_unserved(slot, pending.undecided.client, ctx, now);
                     }
                 }
                 State::Undecided(undecided) => {
                     ctx.first_flight_bytes -= undecided.flight.held_bytes();
-                    self.reset_client(slot, Some(undecided.client), ctx, now);
+                    self.reset_unserved(slot, undecided.client, ctx, now);
                 }
                 other => self.connections[slot].state = other,
             }

@@ -26,13 +26,14 @@ impl Btcp {
         ctx.say(to, Message::Offer(Box::new(offer)));
         // The time left is shared among the peers that can still be asked; the local server's share comes on top, and it
         // has nobody to make room for.
-        let peers_left = 1 + pending.targets.iter().skip(pending.next).filter(|target| matches!(target, Target::Node(_))).count();
+        let peers_left = 1 + pending.order.as_slice().iter().skip(pending.next).filter(|node| **node != ctx.node).count();
         let share = pending.deadline.saturating_duration_since(now) / u32::try_from(peers_left).unwrap_or(u32::MAX);
         let least = if to == ctx.node { limits::DELIVERY_PATIENCE } else { limits::REPLAY_DEADLINE };
         let deadline = now + share.max(least + limits::REPLAY_DEADLINE / 4);
         self.by_handoff.insert(id, slot);
         connection.since = now;
         connection.state = State::Offered(Offered { pending, id, to, offered_bytes });
+        self.assign(slot, Some(to), ctx);
         self.set_alarm(slot, deadline, ctx);
     }
 
@@ -69,12 +70,17 @@ impl Btcp {
             ctx.counters.replays_to_self += 1;
         } else {
             ctx.counters.handoffs_committed += 1;
+            ctx.chronicle.handoff.observe(now.saturating_duration_since(offered.pending.decided));
             if let Some(peer) = ctx.peer_mut(to) {
                 peer.unsettled = true;
             }
         }
         ctx.remark(to, |name| format!("handed off to {name}"));
         log::debug!("handed off flow={} id={} to={}", connection.flow, id.serial, to.0);
+        if let Some(story) = &mut connection.story {
+            let sent = undecided.client.next.since(&undecided.initial.client_isn.plus(1));
+            story.commit(u32::try_from(sent).unwrap_or(0), now);
+        }
         connection.since = now;
         connection.alarm.clear();
         connection.state = State::HandedOff(HandedOff {
@@ -112,11 +118,13 @@ impl Btcp {
         ctx: &mut Context,
         now: Instant,
     ) {
+        self.assign(slot, None, ctx);
         ctx.counters.fall_back(reason);
+        self.note_fallback(slot, Some(candidate), reason);
         ctx.remark(candidate, |name| format!("{name} does not take it: {}", reason.label()));
         log::debug!("fell back flow={} candidate={} reason={}", self.connections[slot].flow, candidate.0, reason.label());
         if candidate == ctx.node {
-            self.reset_client(slot, Some(pending.undecided.client), ctx, now);
+            self.reset_unserved(slot, pending.undecided.client, ctx, now);
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
             return;
         }
@@ -131,6 +139,9 @@ impl Btcp {
             handed_off.confirmed_in = session;
             if let Some(pending) = handed_off.pending.take() {
                 ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+                if let Some(slot) = self.by_handoff.get(&id) {
+                    self.count_outcome(*slot, Some(from), Self::outcome_at(from, ctx), ctx);
+                }
             }
         }
     }
@@ -156,10 +167,14 @@ impl Btcp {
         let Some(slot) = self.by_handoff.get(&id).copied() else { return };
         let Some(handed_off) = self.handed_off_mut(from, id) else { return };
         let kept_syn = handed_off.kept_syn.take().filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
+        let outcome = Self::outcome_at(from, ctx);
         if let Some(pending) = handed_off.pending.take() {
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
+            self.count_outcome(slot, Some(from), outcome, ctx);
         }
+        self.tell(slot, Some(from), outcome, End::Closed, ctx);
         self.by_handoff.remove(&id);
+        self.assign(slot, None, ctx);
         let connection = &mut self.connections[slot];
         connection.state = State::Lingering(from);
         connection.since = now;

@@ -5,6 +5,8 @@
 //! itself when the client has acknowledged its kernel's SYN-ACK; from then on the connection is like one handed off.
 
 use super::*;
+use crate::handoff::synthetic::bare;
+use crate::policy::Service;
 use crate::rewrite::options;
 
 /// A SYN that was forwarded, or is about to be.
@@ -13,9 +15,10 @@ pub(super) struct Opening {
     isn: Seq<Client>,
     rule: Rc<str>,
     pub(super) to: NodeId,
-    /// Who may still be asked.
-    targets: Vec<Target>,
+    /// Who may still be asked, and what follows.
+    order: Order,
     next: usize,
+    finally: Finally,
     /// As it was forwarded, to be forwarded to somebody else.
     syn: Vec<u8>,
     /// The kernel is being asked whether it has this connection.
@@ -60,17 +63,24 @@ impl Btcp {
             make_forwardable(&mut segment);
             return Verdict::Forward(to);
         }
-        let Some(decision) = decide_on_syn(&flow, ctx) else { return self.keep_local(&flow) };
+        let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return self.keep_local(&flow) };
         let mut next = 0;
-        let Some(to) = next_peer(&decision.targets, &mut next, ctx) else {
-            ctx.counters.local_on_syn += 1;
-            return self.keep_local(&flow);
+        let to = match next_step(&order, &mut next, finally, ctx) {
+            Step::Forward(to) => to,
+            Step::Local => {
+                ctx.counters.local_on_syn += 1;
+                return self.keep_local(&flow);
+            }
+            Step::Reset => {
+                self.openings.remove(&flow);
+                refuse(&flow, segment.seq(), ctx);
+                return Verdict::Consumed;
+            }
         };
         make_forwardable(&mut segment);
         // A kernel without Fast Open takes no data from a SYN either.
         let syn = if segment.payload().is_empty() { segment.completed() } else { without_payload(&segment) };
-        let Decision { rule, targets, .. } = decision;
-        let opening = Opening { isn: segment.seq(), rule, to, targets, next, syn, asks_kernel: true };
+        let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
         // A SYN for a connection that the local kernel has is its own to judge (RFC 5961, section 4).
         ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
@@ -113,13 +123,17 @@ impl Btcp {
         ctx.counters.fall_back(reason);
         ctx.remark(from, |name| format!("{name} does not take it: {}", reason.label()));
         log::debug!("fell back flow={flow} candidate={} reason={}", from.0, reason.label());
-        match next_peer(&opening.targets, &mut opening.next, ctx) {
-            Some(to) => {
+        match next_step(&opening.order, &mut opening.next, opening.finally, ctx) {
+            Step::Forward(to) => {
                 opening.to = to;
                 ctx.counters.syns_forwarded += 1;
                 ctx.forward(to, opening.syn.clone(), Why::ForwardedSyn);
             }
-            None => self.open_locally(flow, ctx),
+            Step::Local => self.open_locally(flow, ctx),
+            Step::Reset => {
+                self.openings.remove(&flow);
+                refuse(&flow, isn, ctx);
+            }
         }
     }
 
@@ -128,8 +142,8 @@ impl Btcp {
     pub(super) fn reopened_by(&mut self, owner: NodeId, flow: FlowKey, syn: Vec<u8>, ctx: &mut Context, now: Instant) {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(syn.as_slice()) else { return };
         let isn = segment.seq();
-        let Some(Decision { rule, targets, .. }) = decide_on_syn(&flow, ctx) else { return };
-        let opening = Opening { isn, rule, to: owner, targets, next: 0, syn, asks_kernel: false };
+        let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return };
+        let opening = Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
     }
 
@@ -181,7 +195,10 @@ impl Btcp {
         });
         let slot = self.insert(flow, state, Guard::Asked, ctx, now);
         self.connections[slot].rule = rule;
+        self.connections[slot].story = ctx.chronicle.adopt();
         self.by_handoff.insert(id, slot);
+        self.assign(slot, Some(from), ctx);
+        self.count_outcome(slot, Some(from), Outcome::HandedOff, ctx);
         ctx.counters.handoffs_committed += 1;
         log::debug!("opened flow={flow} id={} to={}", id.serial, from.0);
         // So that the kernel answers nothing of it if this process dies. Without one it goes on, but not over a restart.
@@ -189,35 +206,64 @@ impl Btcp {
     }
 }
 
-/// What the policy says of a client before it has said anything.
-fn decide_on_syn(flow: &FlowKey, ctx: &mut Context) -> Option<Decision> {
+/// What the policy says of a client before it has said anything: the rule, and whom to ask.
+fn decide_on_syn(flow: &FlowKey, ctx: &mut Context, now: Instant) -> Option<(Rc<str>, Order, Finally)> {
     let policy = Rc::clone(ctx.policy_of(flow.frontend));
     let service = policy.service_of(flow.frontend)?;
-    let decision = match service.examine(&[], flow.client) {
-        Examination::Decided(decision) => decision,
-        Examination::NeedMore => service.by_default(),
-    };
-    ctx.counters.decide(&service.name.as_str().into(), &decision.rule);
-    log::debug!("decided flow={flow} rule={:?} targets={:?}", decision.rule, decision.targets);
+    let decision = decision_on_syn(service, flow);
+    let order = ctx.choose(&decision, now);
+    let first = order.as_slice().iter().copied().find(|node| ctx.passed_over(*node).is_none());
+    let finally = if ctx.draining { Finally::Local } else { decision.choice.finally() };
+    let first = first.or(if finally == Finally::Local { Some(ctx.node) } else { None });
+    ctx.counters.decide(&service.name, &decision.rule, first, service.mode());
+    log::debug!("decided flow={flow} rule={:?} order={:?} mode={}", decision.rule, order.as_slice(), service.mode().word());
     ctx.remarks.say(|| format!("decided by rule {:?}", decision.rule));
-    Some(decision)
+    match service.mode() {
+        Mode::Route => Some((decision.rule, order, finally)),
+        Mode::Observe => Some((decision.rule, Order::EMPTY, Finally::Local)),
+    }
 }
 
-/// The next candidate that can be asked; none if the local server's turn has come.
-fn next_peer(targets: &[Target], next: &mut usize, ctx: &mut Context) -> Option<NodeId> {
-    while let Some(target) = targets.get(*next).copied() {
-        *next += 1;
-        let node = target.node().filter(|node| *node != ctx.node)?;
-        let reason = match ctx.peer(node) {
-            _ if ctx.draining => Fallback::Draining,
-            Some(peer) if peer.up && peer.draining => Fallback::PeerDraining,
-            Some(peer) if peer.up => return Some(node),
-            _ => Fallback::PeerDown,
-        };
-        ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
-        ctx.counters.fall_back(reason);
+/// The decision on a SYN, which needs nothing more.
+pub(super) fn decision_on_syn(service: &Service, flow: &FlowKey) -> Decision {
+    match service.examine(&[], *flow) {
+        Examination::Decided(decision) => decision,
+        Examination::NeedMore => service.by_default(*flow),
     }
-    None
+}
+
+/// What is done next for a connection that is decided.
+enum Step {
+    Forward(NodeId),
+    Local,
+    Reset,
+}
+
+/// The next candidate that can be asked, counted up in `next`.
+fn next_step(order: &Order, next: &mut usize, finally: Finally, ctx: &mut Context) -> Step {
+    while let Some(node) = order.as_slice().get(*next).copied() {
+        *next += 1;
+        match ctx.passed_over(node) {
+            Some(reason) => {
+                ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
+                ctx.counters.fall_back(reason);
+            }
+            None if node == ctx.node => return Step::Local,
+            None => return Step::Forward(node),
+        }
+    }
+    match finally {
+        Finally::Local => Step::Local,
+        Finally::Reset => Step::Reset,
+    }
+}
+
+/// Nobody may serve it, as the policy says: what a kernel says where nothing listens (RFC 9293, section 3.10.7.1).
+fn refuse(flow: &FlowKey, isn: Seq<Client>, ctx: &mut Context) {
+    ctx.counters.resets_by_policy += 1;
+    ctx.counters.resets += 1;
+    let flags = Flags::RST.with(Flags::ACK);
+    ctx.write(bare::<ToClientWire>(flow.frontend, flow.client, Seq::new(0), isn.plus(1), flags), Why::Reset);
 }
 
 /// Takes out what cannot go on under another address: Multipath TCP names addresses (RFC 8684), and Fast Open (RFC 7413, and

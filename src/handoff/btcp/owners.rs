@@ -206,7 +206,7 @@ impl Btcp {
         }
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         if self.known.denied.get(&flow).is_none()
-            && let Some(owner) = chosen_everywhere(&policy, &flow, ctx)
+            && let Some(owner) = chosen_everywhere(&policy, &flow, ctx, now)
         {
             return self.found(slot, asking, owner, ctx);
         }
@@ -366,12 +366,12 @@ fn who_may_own<'a>(policy: &'a Policy, flow: &'a FlowKey) -> impl Iterator<Item 
 }
 
 /// The peer that every node would choose, whichever the SYN came to, if it is the first that can be asked.
-fn chosen_everywhere(policy: &Policy, flow: &FlowKey, ctx: &Context) -> Option<NodeId> {
-    let service = policy.service_of(flow.frontend)?;
-    let Examination::Decided(decision) = service.examine(&[], flow.client) else { return None };
-    let first = decision.targets.iter().find(|target| match target {
-        Target::Local => true,
-        Target::Node(node) => ctx.peer(*node).is_some_and(|peer| peer.up && !peer.draining),
-    });
-    first.and_then(|target| target.node()).filter(|node| *node != ctx.node)
+fn chosen_everywhere(policy: &Policy, flow: &FlowKey, ctx: &mut Context, now: Instant) -> Option<NodeId> {
+    let service = policy.service_of(flow.frontend).filter(|service| service.mode() == Mode::Route)?;
+    let decision = opening::decision_on_syn(service, flow);
+    if decision.choice.depends_on().is_some() {
+        return None;
+    }
+    let order = ctx.choose(&decision, now);
+    order.as_slice().iter().copied().find(|node| ctx.passed_over(*node).is_none()).filter(|node| *node != ctx.node)
 }

@@ -45,7 +45,19 @@ impl Btcp {
                         // The client goes on with this connection: that SYN was not its own.
                         handed_off.kept_syn = None;
                     }
-                    handed_off.client.get_or_insert_with(|| ClientView::seen(&segment)).update(&segment);
+                    let client = handed_off.client.get_or_insert_with(|| ClientView::seen(&segment));
+                    let (next, acknowledged) = (client.next, client.acknowledged);
+                    client.update(&segment);
+                    if let Some(story) = &mut connection.story {
+                        let flags = segment.flags();
+                        story.follow(
+                            client.next.since(&next).unsigned_abs(),
+                            client.acknowledged.since(&acknowledged).unsigned_abs(),
+                            flags.contains(Flags::FIN),
+                            flags.contains(Flags::RST),
+                            now,
+                        );
+                    }
                 }
                 Verdict::Forward(handed_off.to)
             }
@@ -162,10 +174,12 @@ impl Btcp {
             round_trip: initial.syn_acks.round_trip(segment.timestamps().map(|(_, tsecr)| tsecr), now),
             entered: now,
             first_byte: None,
+            awaits_server: None,
             acknowledge_when_parked: false,
             challenged: None,
         });
         connection.since = now;
+        connection.story = ctx.chronicle.begin(now);
         self.holds.enter(flow.frontend, slot, connection.serial);
         let verdict = self.while_undecided(slot, &segment, ctx, now);
         self.set_alarm_of_undecided(slot, ctx, now);
@@ -279,6 +293,9 @@ impl Btcp {
                     return ctx.drop(DropReason::UnexpectedFromKernel);
                 }
             }
+        }
+        if self.late_syn_acks.take(&flow, syn_ack.seq(), now) {
+            return ctx.drop(DropReason::SynAckAbsorbed);
         }
         if ctx.policy.is_shared_frontend(flow.frontend) {
             self.note_shared_syn_ack(flow, &mut syn_ack, ctx, now);

@@ -59,7 +59,9 @@ impl Btcp {
             kept_syn: None,
         });
         let slot = self.insert(flow, state, Guard::Written, ctx, now);
+        self.connections[slot].story = ctx.chronicle.adopt();
         self.by_handoff.insert(id, slot);
+        self.assign(slot, Some(from), ctx);
         ctx.counters.adopted += 1;
     }
 

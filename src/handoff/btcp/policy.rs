@@ -16,10 +16,10 @@ impl Btcp {
                 State::Handshake(_) => self.forget(slot, ctx),
                 State::Undecided(undecided) => {
                     let service = ctx.service_of(self.connections[slot].flow.frontend);
-                    let rule = service.map_or_else(|| Rc::from("default"), |service| service.by_default().rule);
+                    let rule = service.map_or_else(|| Rc::from("default"), |service| service.by_default(None).rule);
                     self.connections[slot].state = State::Undecided(undecided);
                     // A parked one is replayed to this node's own kernel, under the policy that it came with.
-                    self.decide(slot, Decision { rule, targets: vec![Target::Local], note: None }, ctx, now);
+                    self.decide(slot, Decision::local(rule), ctx, now);
                 }
                 State::Offered(offered) if offered.pending.undecided.kernel == KernelHalf::SynReceived => {
                     self.connections[slot].state = State::Offered(offered);

@@ -32,7 +32,7 @@ impl Btcp {
             KernelHalf::SynReceived => self.release(slot, undecided, ctx),
             KernelHalf::Purged => {
                 let node = ctx.node;
-                let pending = Pending { undecided, next: pending.targets.len(), deadline: now, ..pending };
+                let pending = Pending { undecided, order: Order::EMPTY, deadline: now, ..pending };
                 self.offer(slot, node, pending, ctx, now);
             }
         }
@@ -90,6 +90,15 @@ impl Btcp {
         self.let_go(slot, undecided, echo, ctx);
     }
 
+    /// The kernel did not answer the repeated SYN: it gets what was withheld as it is. If its answer only was not read yet, the
+    /// client must not see that either.
+    pub(super) fn release_untimed(&mut self, slot: usize, releasing: Releasing, ctx: &mut Context, now: Instant) {
+        if releasing.repeated_syn {
+            self.late_syn_acks.expect(self.connections[slot].flow, releasing.undecided.initial.frontend_isn, now);
+        }
+        self.release(slot, releasing.undecided, ctx);
+    }
+
     /// Lets go of a connection: the kernel gets what was withheld, and serves it from now on as if we had never been.
     pub(super) fn release(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context) {
         self.let_go(slot, undecided, None, ctx);
@@ -98,6 +107,8 @@ impl Btcp {
     /// A guard goes first, so that none can outlive us there.
     fn let_go(&mut self, slot: usize, undecided: Undecided, echo: Option<Timestamp<Wire>>, ctx: &mut Context) {
         let flow = self.connections[slot].flow;
+        self.count_outcome(slot, Some(ctx.node), Outcome::Local, ctx);
+        self.tell(slot, Some(ctx.node), Outcome::Local, End::Released, ctx);
         ctx.first_flight_bytes -= undecided.flight.held_bytes();
         ctx.counters.released_local += 1;
         self.holds.leave(flow.frontend);

@@ -17,9 +17,16 @@ impl Btcp {
     }
 
     /// Takes an undecided connection out of the kernel, for as long as its client likes to be silent. First the guard.
+    /// Afterwards it may be gone.
     pub(super) fn park(&mut self, slot: usize, ctx: &mut Context) {
         let connection = &mut self.connections[slot];
+        let observes = ctx.service_of(connection.flow.frontend).is_some_and(|service| service.mode() == Mode::Observe);
         match connection.state.take() {
+            // Whoever only looks on takes nothing out of the kernel.
+            State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived && observes => {
+                ctx.counters.observed_undecided += 1;
+                self.release(slot, undecided, ctx);
+            }
             State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => {
                 connection.secure(Securing::Park(undecided), ctx);
             }
@@ -90,6 +97,10 @@ impl Btcp {
         match connection.state.take() {
             State::Releasing(releasing) => self.judge_release(slot, releasing, socket, ctx, now),
             State::Securing(Securing::Commit(offered)) => self.commit(slot, offered, ctx, now),
+            State::Securing(Securing::Reset(mut undecided)) => {
+                purge(&flow, &mut undecided, &mut self.holds, ctx);
+                self.refuse_purged(slot, &undecided, ctx, now);
+            }
             State::Securing(Securing::Park(mut undecided)) => {
                 purge(&flow, &mut undecided, &mut self.holds, ctx);
                 ctx.counters.parked += 1;
@@ -109,7 +120,7 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         let undecided = match connection.state.take() {
             State::Undecided(undecided)
-            | State::Securing(Securing::Park(undecided))
+            | State::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
             | State::Releasing(Releasing { undecided, .. }) => undecided,
             State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                 ctx.say(offered.to, Message::Abort { id: offered.id });
@@ -122,6 +133,7 @@ impl Btcp {
             }
         };
         ctx.counters.fall_back(reason);
+        self.note_fallback(slot, None, reason);
         self.release(slot, undecided, ctx);
     }
 }

@@ -8,7 +8,13 @@ use crate::policy::Policy;
 
 impl Utcp {
     /// The port on which this node's application takes the offered connection.
-    pub(super) fn server_port(policy: &Policy, node: NodeId, from: NodeId, service: &str, frontend: Endpoint) -> Result<u16, Refusal> {
+    pub(super) fn server_port(
+        policy: &Policy,
+        node: NodeId,
+        from: NodeId,
+        service: &str,
+        frontend: Endpoint,
+    ) -> Result<u16, Refusal> {
         let service = policy.service_named(service).ok_or(Refusal::UnknownService)?;
         if !service.frontends.iter().any(|(owner, address)| *owner == from && *address == frontend) {
             return Err(Refusal::UnknownFrontend);

@@ -217,14 +217,7 @@ impl Utcp {
     }
 
     /// The kernel said what it has of a connection that is being opened.
-    pub(super) fn judge_opening(
-        &mut self,
-        slot: usize,
-        opening: Opening,
-        socket: SocketState,
-        ctx: &mut Context,
-        now: Instant,
-    ) {
+    pub(super) fn judge_opening(&mut self, slot: usize, opening: Opening, socket: SocketState, ctx: &mut Context, now: Instant) {
         let connection = &mut self.connections[slot];
         connection.state = State::Opening(opening);
         match socket {

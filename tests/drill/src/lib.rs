@@ -9,6 +9,7 @@ pub mod judge;
 pub mod notation;
 pub mod odd;
 pub mod peer;
+pub mod random;
 pub mod segment;
 pub mod show;
 pub mod stream;

@@ -1,9 +1,13 @@
-//! Clients: whatever takes packets and gives packets. The one here is smoltcp on a host with one address of one family.
+//! Clients: whatever takes packets and gives packets. The one here is smoltcp on a host with one address of one family; `odd`
+//! has one that is driven by hand.
 
 use super::super::host::Host;
 use super::bytes::answer_length;
 use super::cluster::{FRONTEND_PORT, client_address, node_address};
+use super::ecn::Ecn;
+use super::errors;
 use super::kernel::advance_bare;
+use super::path::Paths;
 use super::plan::{ClientPlan, Errand};
 use baton::flow::Endpoint;
 use baton::rewrite::{Client, Flags, Segment, Seq, ToClientWire, ToServerWire};
@@ -23,7 +27,7 @@ const LINGERING: u64 = 20_000;
 /// How long the other end may take to close.
 const CLOSING_MAX: u64 = 60_000_000;
 
-/// One end of client connections. A hand-driven TCP fits here as well as a whole stack.
+/// One end of client connections: a whole stack, or a TCP driven by hand.
 pub trait Peer {
     fn receive(&mut self, packet: Vec<u8>, now: u64);
     /// Works, and gives what it has to send.
@@ -33,6 +37,10 @@ pub trait Peer {
     fn is_finished(&self) -> bool;
     /// What happened since it was asked last.
     fn events(&mut self) -> Vec<Event>;
+    /// Odd things it did, and how often.
+    fn odd(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// How a connection ended, for its client.
@@ -49,9 +57,22 @@ pub enum Ending {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    Connected { errand: usize },
-    Read { errand: usize, octets: Vec<u8> },
-    Ended { errand: usize, ending: Ending },
+    Connected {
+        errand: usize,
+    },
+    Read {
+        errand: usize,
+        octets: Vec<u8>,
+    },
+    Ended {
+        errand: usize,
+        ending: Ending,
+    },
+    /// The server did what no server may do.
+    Complaint {
+        errand: usize,
+        what: String,
+    },
 }
 
 enum Stage {
@@ -91,15 +112,29 @@ pub struct Stack {
     events: Vec<Event>,
     /// The end of what each connection has sent.
     next: BTreeMap<(Endpoint, Endpoint), Seq<Client>>,
+    ecn: Ecn,
+    paths: Paths,
+    lowered: u64,
 }
 
 impl Stack {
-    pub fn new(client: usize, is_lossy: bool, plan: &ClientPlan, errands: Vec<Errand>, seed: u64) -> Self {
+    pub fn new(client: usize, is_lossy: bool, has_ecn: bool, plan: &ClientPlan, errands: Vec<Errand>, seed: u64) -> Self {
         let keep_alive = if is_lossy { KEEP_ALIVE_WHERE_LOSSY } else { KEEP_ALIVE };
         let address = client_address(client, plan.is_v6);
         let host = Host::with(&[address], seed, plan.mtu, plan.clock);
         let errands = errands.into_iter().map(|errand| (errand, Stage::Waiting)).collect();
-        Self { plan: plan.clone(), host, errands, old: Vec::new(), keep_alive, events: Vec::new(), next: BTreeMap::new() }
+        Self {
+            plan: plan.clone(),
+            host,
+            errands,
+            old: Vec::new(),
+            keep_alive,
+            events: Vec::new(),
+            next: BTreeMap::new(),
+            ecn: Ecn::new(has_ecn),
+            paths: Paths::default(),
+            lowered: 0,
+        }
     }
 
     fn starts(&self, errand: &Errand) -> Option<u64> {
@@ -149,6 +184,14 @@ impl Stack {
 
 impl Peer for Stack {
     fn receive(&mut self, packet: Vec<u8>, _: u64) {
+        if errors::is_icmp(&packet) {
+            let address = |own| self.host.interface.has_ip_addr(own);
+            if let Some(error) = errors::read(&packet, address) {
+                self.lowered += u64::from(self.paths.lower(error.destination.address, error.mtu));
+            }
+            return;
+        }
+        self.ecn.inward::<ToClientWire>(&packet);
         if let Ok(segment) = Segment::<_, ToClientWire>::parse(packet.as_slice())
             && segment.flags().contains(Flags::RST)
             && segment.checksums_are_right()
@@ -196,6 +239,7 @@ impl Peer for Stack {
         });
         let mut sent = std::mem::take(&mut self.host.wire.outgoing);
         for packet in &mut sent {
+            self.ecn.outward::<ToServerWire>(packet);
             let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { continue };
             let (ends, end) = ((segment.source(), segment.destination()), segment.seq_end());
             if segment.flags().contains(Flags::RST) {
@@ -208,7 +252,7 @@ impl Peer for Stack {
                 advance_bare::<ToServerWire>(packet, self.next[&ends]);
             }
         }
-        sent
+        sent.into_iter().flat_map(|packet| self.paths.fit(packet)).collect()
     }
 
     fn poll_at(&mut self, now: u64) -> Option<u64> {
@@ -224,6 +268,14 @@ impl Peer for Stack {
 
     fn is_finished(&self) -> bool {
         self.errands.iter().all(|(_, stage)| matches!(stage, Stage::Over(_)))
+    }
+
+    fn odd(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("path MTUs lowered by clients", self.lowered),
+            ("marks that reached clients", self.ecn.marks),
+            ("marks that servers echoed", self.ecn.echoes),
+        ]
     }
 
     fn events(&mut self) -> Vec<Event> {

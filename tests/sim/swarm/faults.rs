@@ -2,14 +2,15 @@
 
 use super::bytes::NAMES;
 use super::cluster::read;
+use super::errors;
 use super::node::Input;
 use super::plan::{Fault, Forgery};
-use super::random::Random;
 use super::rules::Seen;
 use super::world::{Event, World, destination};
 use baton::flow::Endpoint;
 use baton::handoff::Engine;
-use baton::rewrite::{Flags, Offload, Segment, SegmentSpec, Seq, ToServerWire};
+use baton::rewrite::{Flags, Offload, Segment, SegmentSpec, Seq, ToClientWire, ToServerWire};
+use drill::random::Random;
 use smoltcp::socket::tcp::State;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -78,6 +79,22 @@ impl World {
                 self.nodes[node].kernel.queue_is_full = !is_over || self.still(index, fills);
             }
             Fault::Forge { forgery, pick } => self.forge(forgery, pick),
+            Fault::Stop { node, patience, lasts } => self.begin_stop(node, patience, lasts),
+            Fault::Narrow { client, up, mtu, lasts } => {
+                let least = if self.facts.plan.clients[client].is_v6 { 1_280 } else { 0 };
+                let host = &mut self.clients[client];
+                let link = if up { &mut host.up } else { &mut host.down };
+                link.mtu = if is_over { usize::MAX } else { mtu.max(least) };
+                if !is_over {
+                    self.fault_over(index, lasts);
+                }
+            }
+            Fault::Fragment { client, permille, lasts } => {
+                self.clients[client].up.fragment_permille = if is_over { 0 } else { permille };
+                if !is_over {
+                    self.fault_over(index, lasts);
+                }
+            }
         }
     }
 
@@ -93,7 +110,7 @@ impl World {
         self.nodes[node].is_dirty = true;
     }
 
-    fn start(&mut self, node: usize) {
+    pub fn start(&mut self, node: usize) {
         if self.nodes[node].life.is_some() {
             return;
         }
@@ -142,10 +159,12 @@ impl World {
         }
     }
 
-    fn set_draining(&mut self, node: usize, draining: bool) {
+    pub fn set_draining(&mut self, node: usize, draining: bool) {
         let now = self.instant();
         let Some(life) = &mut self.nodes[node].life else { return };
-        if life.hung.is_some() || life.is_draining == draining {
+        // What stops goes on stopping.
+        let is_stopping = life.stops_at.is_some() && !draining;
+        if life.hung.is_some() || life.is_draining == draining || is_stopping {
             return;
         }
         if draining {
@@ -195,7 +214,40 @@ impl World {
                 }
                 self.give_forged(node, Input::Overlay(datagram));
             }
+            Forgery::Error => self.forge_error(&mut random),
             _ => self.forge_segment(forgery, &mut random),
+        }
+    }
+
+    /// That a packet was too big, of which its maker knows the ends only.
+    fn forge_error(&mut self, random: &mut Random) {
+        let recent = self.overheard.len().min(40);
+        if recent == 0 {
+            return;
+        }
+        let index = self.overheard.len() - 1 - random.below(recent as u64) as usize;
+        let Ok(model) = Segment::<_, ToServerWire>::parse(self.overheard[index].clone()) else { return };
+        let Some(node) = self.node_of(model.destination().address) else { return };
+        let quoted = SegmentSpec::<ToClientWire> {
+            source: model.destination(),
+            destination: model.source(),
+            seq: Seq::new(model.ack().raw().wrapping_add(0x2000_0000).wrapping_add(random.next() as u32 >> 2)),
+            ack: model.seq(),
+            flags: Flags::ACK,
+            window: 0,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            traffic_class: 0,
+            payload: &[0x58; 200],
+        };
+        let error = errors::too_big(&quoted.build().into_inner(), *random.pick(&[68, 552, 600, 1_280]));
+        *self.odd.entry("forged errors").or_default() += 1;
+        if self.nodes[node].is_awake() {
+            self.give_forged(node, Input::Tun(error, Offload::NONE));
+        } else {
+            self.arrive(node, error);
         }
     }
 

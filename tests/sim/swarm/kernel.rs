@@ -3,6 +3,9 @@
 
 use super::super::host::{Host, find_socket, socket_state};
 use super::super::requests::Requests;
+use super::ecn::Ecn;
+use super::errors::{self, TooBig};
+use super::path::Paths;
 use baton::flow::Endpoint;
 use baton::handoff::SocketState;
 use baton::rewrite::{Client, Flags, Leg, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
@@ -32,6 +35,8 @@ pub struct Connection {
     half_closed: Option<u64>,
     /// What was sent last: the next sequence number, what is acknowledged, the window, and timestamps.
     said: Option<Said>,
+    /// The latest acknowledgement that was taken, and the window that came with it.
+    heard: Option<(Seq<Wire>, u16)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,10 @@ pub struct Kernel {
     pub gives_cookies: bool,
     /// Packets dropped for a reason that a kernel counts itself.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Odd things that were taken as Linux takes them.
+    pub odd: BTreeMap<&'static str, u64>,
+    pub ecn: Ecn,
+    paths: Paths,
     requests: Requests,
     receive_bytes: usize,
     serial: u64,
@@ -94,6 +103,9 @@ impl Kernel {
             queue_is_full: false,
             gives_cookies,
             dropped: BTreeMap::new(),
+            odd: BTreeMap::new(),
+            ecn: Ecn::default(),
+            paths: Paths::default(),
             requests: Requests::default(),
             receive_bytes,
             serial: 0,
@@ -107,6 +119,9 @@ impl Kernel {
 
     /// A packet for this host's TCP.
     pub fn receive(&mut self, packet: Vec<u8>, now: u64) {
+        if errors::is_icmp(&packet) {
+            return self.hear_error(&packet);
+        }
         let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { return self.drop("malformed") };
         if !segment.checksums_are_right() {
             return self.drop("checksum");
@@ -118,6 +133,7 @@ impl Kernel {
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             return self.receive_syn(index.zip(state), &segment, packet.clone(), now);
         }
+        self.ecn.inward::<ToServerWire>(&packet);
         match index.zip(state) {
             Some((index, State::SynReceived)) => {
                 if flags.contains(Flags::RST) {
@@ -160,8 +176,83 @@ impl Kernel {
                 }
                 self.feed(packet, now);
             }
-            _ => self.feed(packet, now),
+            Some((index, state)) => {
+                let packet = self.as_taken(index, state, packet);
+                self.feed(packet, now);
+            }
+            None => self.feed(packet, now),
         }
+    }
+
+    /// An ICMP error. Only who could have seen the packet knows its sequence number (RFC 5927, section 4; `tcp_v4_err`).
+    fn hear_error(&mut self, packet: &[u8]) {
+        let interface = &self.host.interface;
+        let is_own = |address: IpAddr| interface.has_ip_addr(address) || super::world::is_alias(address);
+        let what = match errors::read(packet, is_own) {
+            None => "errors that are none",
+            Some(TooBig { source, destination, seq, mtu }) => match self.find(source, destination) {
+                None => "errors about nothing",
+                Some(index) => {
+                    let known = &self.connections[index];
+                    let next = known.said.map(|said| said.next);
+                    let seq = Seq::<Wire>::new(seq);
+                    let is_after = known.heard.is_none_or(|(heard, _)| seq.since(&heard) >= 0);
+                    if !is_after || next.is_none_or(|next| next.since(&seq) < 0) {
+                        "errors outside the window"
+                    } else if self.paths.lower(destination.address, mtu) {
+                        "path MTUs lowered"
+                    } else {
+                        "errors again"
+                    }
+                }
+            },
+        };
+        *self.odd.entry(what).or_default() += 1;
+    }
+
+    /// A segment as Linux takes it, where smoltcp does otherwise.
+    ///
+    /// smoltcp drops what comes with an acknowledgement older than the last one. Its octets are good all the same (RFC 9293,
+    /// section 3.10.7.4, \"If the ACK is a duplicate, it can be ignored\"; RFC 5961, section 5.2): so it gets the latest one.
+    /// And smoltcp takes octets after a FIN for a part of the stream; Linux drops them (`tcp_rcv_state_process`).
+    fn as_taken(&mut self, index: usize, state: State, mut packet: Vec<u8>) -> Vec<u8> {
+        let known = &mut self.connections[index];
+        let Some(said) = known.said else { return packet };
+        let Ok(mut segment) = Segment::<_, ToServerWire>::parse(packet.as_mut_slice()) else { return packet };
+        if !segment.flags().contains(Flags::ACK) {
+            return packet;
+        }
+        let is_sent = said.next.since(&segment.ack()) >= 0;
+        match known.heard {
+            Some((heard, window)) if (1..1 << 20).contains(&heard.since(&segment.ack())) => {
+                segment.set_ack(heard);
+                segment.set_window(window);
+                *self.odd.entry("old acknowledgements").or_default() += 1;
+            }
+            _ if is_sent => known.heard = Some((segment.ack(), segment.window())),
+            _ => {}
+        }
+        let has_ended = matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        let is_behind = (0..1 << 20).contains(&segment.seq().since(&said.ack));
+        if has_ended && is_behind && !segment.payload().is_empty() {
+            let nothing = SegmentSpec::<ToServerWire> {
+                source: known.remote,
+                destination: known.local,
+                seq: said.ack,
+                ack: segment.ack(),
+                flags: Flags::ACK,
+                window: segment.window(),
+                mss: None,
+                window_scale: None,
+                sack_permitted: false,
+                timestamps: segment.timestamps(),
+                traffic_class: 0,
+                payload: &[],
+            };
+            *self.odd.entry("octets after a FIN").or_default() += 1;
+            return nothing.build().into_inner();
+        }
+        packet
     }
 
     fn receive_syn<B: AsRef<[u8]>>(
@@ -192,6 +283,7 @@ impl Kernel {
         if self.queue_is_full {
             return self.drop("accept queue full");
         }
+        self.ecn.inward::<ToServerWire>(&packet);
         let handle = self.host.add_own_socket(self.receive_bytes);
         let socket = self.host.sockets.get_mut::<Socket>(handle);
         socket.set_timeout(Some(PATIENCE));
@@ -206,6 +298,7 @@ impl Kernel {
             began: now,
             half_closed: None,
             said: None,
+            heard: None,
         });
         self.feed(packet, now);
     }
@@ -296,13 +389,24 @@ impl Kernel {
                 }
                 let next = segment.seq_end();
                 let next = known.said.map_or(next, |said| if said.next.is_before(&next) { next } else { said.next });
-                known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps: segment.timestamps() });
+                // smoltcp answers what has no timestamps with none, whatever was agreed on (RFC 7323, section 3.2: each
+                // segment has them; a stranger's has not).
+                let agreed = known.said.and_then(|said| said.timestamps);
+                let timestamps = segment.timestamps().or(agreed);
+                known.said = Some(Said { next, ack: segment.ack(), window: segment.window(), timestamps });
+                if segment.timestamps() != timestamps && segment.payload().is_empty() {
+                    let spec = bare(local, remote, segment.seq(), segment.ack());
+                    let spec =
+                        SegmentSpec::<ToClientWire> { window: segment.window(), flags: segment.flags(), timestamps, ..spec };
+                    packet = spec.build().into_inner();
+                }
                 advance_bare::<ToClientWire>(&mut packet, next);
             }
+            self.ecn.outward::<ToClientWire>(&mut packet);
             if is_syn_ack {
                 self.requests.hear(&packet, now);
             }
-            sent.push(packet);
+            sent.extend(self.paths.fit(packet));
         }
         sent
     }

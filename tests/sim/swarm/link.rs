@@ -1,6 +1,6 @@
 //! One direction of one path: what it does to packets.
 
-use super::random::Random;
+use drill::random::Random;
 
 /// What a path is like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,11 +38,15 @@ pub struct Link {
     last_arrival: u64,
     /// Nothing passes until then.
     pub parted_until: u64,
+    /// Longer packets are answered with an error.
+    pub mtu: usize,
+    /// Of a thousand packets, so many are cut in two (IPv4).
+    pub fragment_permille: u64,
 }
 
 impl Link {
     pub const fn new(plan: LinkPlan) -> Self {
-        Self { plan, bad_until: None, last_arrival: 0, parted_until: 0 }
+        Self { plan, bad_until: None, last_arrival: 0, parted_until: 0, mtu: usize::MAX, fragment_permille: 0 }
     }
 
     /// When, and how, a packet arrives: not at all, once, or more often.

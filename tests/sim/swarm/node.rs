@@ -3,6 +3,8 @@
 use super::application::Application;
 use super::bytes::NAMES;
 use super::cluster::{FRONTEND_PORT, node_address, read};
+use super::ecn::Ecn;
+use super::fragments::Reassembly;
 use super::kernel::Kernel;
 use super::plan::Plan;
 use baton::control::message::Epoch;
@@ -37,6 +39,10 @@ pub struct Life {
     /// The session with each peer, as far as the engine has been told.
     pub sessions: BTreeMap<usize, u64>,
     pub is_draining: bool,
+    /// It was told to stop: when it resets what is left then.
+    pub stops_at: Option<u64>,
+    /// Nothing new is captured for it.
+    pub is_released: bool,
     /// Stands still since, and what waits.
     pub hung: Option<(u64, VecDeque<Input>)>,
 }
@@ -46,6 +52,8 @@ pub struct Node {
     pub application: Application,
     pub life: Option<Life>,
     pub guards: BTreeSet<FlowKey>,
+    /// Fragments for its kernel.
+    pub reassembly: Reassembly,
     pub guards_fail_until: u64,
     pub policy: Rc<Policy>,
     pub variant: usize,
@@ -61,6 +69,7 @@ impl Node {
         let addresses = [node_address(node, false), node_address(node, true)];
         let seed = plan.seed.wrapping_mul(31).wrapping_add(node as u64);
         let mut kernel = Kernel::new(&addresses, seed, its.receive_bytes, its.clock, its.cookies);
+        kernel.ecn = Ecn::new(its.ecn);
         let ports: BTreeSet<u16> = [FRONTEND_PORT, its.server_port].into();
         let mut application = Application::new(node, ports.into_iter().collect());
         application.start(&mut kernel);
@@ -70,6 +79,7 @@ impl Node {
             application,
             life: None,
             guards: BTreeSet::new(),
+            reassembly: Reassembly::default(),
             guards_fail_until: 0,
             policy,
             variant: 0,
@@ -94,6 +104,8 @@ impl Node {
             keyring: Keyring::default(),
             sessions: BTreeMap::new(),
             is_draining: false,
+            stops_at: None,
+            is_released: false,
             hung: None,
         });
     }

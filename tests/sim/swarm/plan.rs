@@ -2,11 +2,13 @@
 
 use super::bytes::{Request, Target};
 use super::link::{Burst, LinkPlan};
-use super::random::Random;
+use drill::random::Random;
 use std::collections::BTreeSet;
 
 pub const MILLISECOND: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
+/// Kinds there were from the beginning. Later ones have numbers of their own, so that a seed keeps what it had.
+const FIRST_KINDS: usize = 21;
 
 macro_rules! kinds {
     ($($kind:ident => $name:literal,)+) => {
@@ -44,6 +46,19 @@ kinds! {
     Cookies => "cookies",
     Forgery => "forgery",
     SmallTables => "small-tables",
+    OddClients => "odd-clients",
+    Stop => "stop",
+    NarrowPath => "narrow-path",
+    Fragments => "fragments",
+    Ecn => "ecn",
+    ForgedErrors => "forged-errors",
+}
+
+impl Kind {
+    /// Those that there were not from the beginning.
+    pub fn later() -> impl Iterator<Item = Self> {
+        Self::ALL[FIRST_KINDS..].iter().copied()
+    }
 }
 
 /// Something that happens to somebody.
@@ -104,6 +119,25 @@ pub enum Fault {
         forgery: Forgery,
         pick: u64,
     },
+    /// Told to stop, with so much patience; started again after `lasts`.
+    Stop {
+        node: usize,
+        patience: u64,
+        lasts: u64,
+    },
+    /// A link takes no longer packets, and says so.
+    Narrow {
+        client: usize,
+        up: bool,
+        mtu: usize,
+        lasts: u64,
+    },
+    /// Packets of a client are cut in two.
+    Fragment {
+        client: usize,
+        permille: u64,
+        lasts: u64,
+    },
 }
 
 /// What somebody sends who is not on the path.
@@ -119,9 +153,12 @@ pub enum Forgery {
     /// A sealed datagram that was there before.
     OverlayAgain,
     OverlayCorrupt,
+    /// An ICMP error about a packet that nobody sent.
+    Error,
 }
 
 impl Forgery {
+    /// Those of segments and datagrams.
     const ALL: [Self; 8] = [
         Self::Reset,
         Self::Syn,
@@ -167,6 +204,8 @@ pub struct ClientPlan {
     pub mtu: usize,
     pub receive_bytes: usize,
     pub clock: u32,
+    /// Driven by hand.
+    pub is_odd: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -176,6 +215,8 @@ pub struct NodePlan {
     pub receive_bytes: usize,
     pub clock: u32,
     pub cookies: bool,
+    /// Its kernel speaks ECN.
+    pub ecn: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -193,6 +234,8 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// Of a thousand messages, so many are heard twice.
     pub twice_permille: u64,
+    /// Of a thousand packets that are ECN-capable, so many are marked.
+    pub ce_permille: u64,
 }
 
 /// What to leave out of a seed: how a failure is made smaller.
@@ -219,12 +262,13 @@ impl Plan {
                 receive_bytes: if equal_buffers { 65_535 } else { *random.pick(&[16_384, 65_535, 200_000, 1_000_000]) },
                 clock: random.next() as u32,
                 cookies: kinds.contains(&Kind::Cookies) && Random::of(seed, &format!("cookies {node}")).permille(600),
+                ecn: kinds.contains(&Kind::Ecn) && (is_calm(&kinds) || Random::of(seed, &format!("ecn {node}")).permille(850)),
             })
             .collect();
         let noise = Noise::of(seed, &kinds);
         let mut workload = Random::of(seed, "workload");
         let client_count = *workload.pick(&[1, 1, 2, 2, 3, 4]);
-        let clients: Vec<ClientPlan> = (0..client_count)
+        let mut clients: Vec<ClientPlan> = (0..client_count)
             .map(|_| {
                 let delay = *workload.pick(&[100, 500, 2_000, 5_000, 15_000, 40_000, 150_000]);
                 let delay = delay + workload.below(delay / 4);
@@ -235,12 +279,20 @@ impl Plan {
                     mtu: *workload.pick(&[1_500, 1_500, 1_500, 1_400, 1_280]),
                     receive_bytes: *workload.pick(&[8_000, 65_535, 65_535, 300_000]),
                     clock: workload.next() as u32,
+                    is_odd: false,
                 }
             })
             .collect();
         let mut errands = Vec::new();
         for client in 0..client_count {
             plan_errands(client, &nodes, &mut errands, &mut workload);
+        }
+        let mut odd = Random::of(seed, "odd");
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.is_odd = kinds.contains(&Kind::OddClients) && odd.permille(600);
+            if client.is_odd {
+                errands.iter_mut().filter(|errand| errand.client == index).for_each(make_odd);
+            }
         }
         let faults = plan_faults(seed, &kinds, node_count, client_count);
         let small_tables = kinds.contains(&Kind::SmallTables);
@@ -256,6 +308,7 @@ impl Plan {
             connections_max: if small_tables { 2 } else { 10_000 },
             faults,
             twice_permille: if kinds.contains(&Kind::MessageTwice) { 150 } else { 0 },
+            ce_permille: if kinds.contains(&Kind::Ecn) { *Random::of(seed, "marks").pick(&[10, 100, 400]) } else { 0 },
             kinds,
         };
         plan.errands.retain(|errand| !without.errands.contains(&errand.number));
@@ -273,7 +326,19 @@ impl Plan {
 
     /// Nothing at all goes wrong.
     pub fn is_calm(&self) -> bool {
-        self.kinds.is_empty()
+        is_calm(&self.kinds)
+    }
+
+    /// Nothing that happens may keep a connection from its end in order.
+    pub fn is_harmless(&self) -> bool {
+        let harmless = [Kind::Jitter, Kind::Duplication, Kind::OddClients, Kind::Ecn, Kind::NarrowPath, Kind::ForgedErrors];
+        self.kinds.iter().all(|kind| harmless.contains(kind))
+    }
+
+    /// No packet is lost, whatever else happens.
+    pub fn is_gentle(&self) -> bool {
+        let gentle = [Kind::Jitter, Kind::Duplication, Kind::MessageTwice, Kind::Reload, Kind::OddClients, Kind::Ecn];
+        self.kinds.iter().all(|kind| gentle.contains(kind))
     }
 
     /// No kernel counts windows in other units than another.
@@ -293,7 +358,10 @@ impl Plan {
                 | Fault::StopApplication { lasts, .. }
                 | Fault::Drain { lasts, .. }
                 | Fault::FailGuards { lasts, .. }
+                | Fault::Narrow { lasts, .. }
+                | Fault::Fragment { lasts, .. }
                 | Fault::FillQueue { lasts, .. } => *lasts,
+                Fault::Stop { patience, lasts, .. } => patience + lasts + SECOND,
                 Fault::BreakControl { noticed, .. } => noticed[0].max(noticed[1]),
                 Fault::Reload { .. } | Fault::Forge { .. } => 0,
             }
@@ -302,15 +370,25 @@ impl Plan {
     }
 }
 
+fn is_calm(kinds: &BTreeSet<Kind>) -> bool {
+    kinds.iter().all(|kind| [Kind::OddClients, Kind::Ecn].contains(kind))
+}
+
 /// Many seeds have no fault or one kind: what then fails is easy to read.
 fn kinds_of(seed: u64) -> BTreeSet<Kind> {
-    let mut random = Random::of(seed, "kinds");
+    let (first, later) = Kind::ALL.split_at(FIRST_KINDS);
+    let (mut random, mut more) = (Random::of(seed, "kinds"), Random::of(seed, "more kinds"));
     match random.below(8) {
-        0 => BTreeSet::new(),
-        1 | 2 => [*random.pick(Kind::ALL)].into(),
+        0 => [Kind::OddClients, Kind::Ecn].into_iter().filter(|_| more.permille(250)).collect(),
+        1 | 2 => {
+            let kind = *random.pick(first);
+            [if more.permille(200) { *more.pick(later) } else { kind }].into()
+        }
         _ => {
             let permille = *random.pick(&[80, 150, 300]);
-            Kind::ALL.iter().copied().filter(|_| random.permille(permille)).collect()
+            let mut kinds: BTreeSet<Kind> = first.iter().copied().filter(|_| random.permille(permille)).collect();
+            kinds.extend(later.iter().copied().filter(|_| more.permille(permille)));
+            kinds
         }
     }
 }
@@ -453,12 +531,27 @@ fn plan_errand(
     }
 }
 
+/// Clients driven by hand ask for everything at once, on a port of their own, and let the server close.
+fn make_odd(errand: &mut Errand) {
+    errand.port = 45_000 + errand.number as u16;
+    errand.starts = errand.starts.max(20 * MILLISECOND);
+    (errand.after, errand.aborts, errand.pauses, errand.pieces) = (None, None, None, None);
+    (errand.half_closes, errand.is_pipelined) = (false, true);
+    let count = errand.requests.len();
+    for (index, request) in errand.requests.iter_mut().enumerate() {
+        request.is_last = index + 1 == count;
+        // It knows no window of the server's.
+        request.upload_bytes %= 3_000;
+        request.padding %= 1_500;
+    }
+}
+
 fn plan_faults(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize, clients: usize) -> Vec<(u64, Fault)> {
     let mut faults = Vec::new();
     for kind in kinds {
         let random = &mut Random::of(seed, &format!("{} happens", kind.name()));
         let count = match kind {
-            Kind::Forgery => random.between(3, 20),
+            Kind::Forgery | Kind::ForgedErrors => random.between(3, 20),
             _ => random.between(1, 3),
         };
         for _ in 0..count {
@@ -493,6 +586,23 @@ fn plan_faults(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize, clients: usize) 
                 Kind::Reload => Fault::Reload { node, variant: random.below(super::cluster::VARIANTS as u64) as usize },
                 Kind::GuardsFail => Fault::FailGuards { node, lasts: *random.pick(&[short, long]) },
                 Kind::QueueFull => Fault::FillQueue { node, lasts: *random.pick(&[short, long]) },
+                Kind::ForgedErrors => Fault::Forge { forgery: Forgery::Error, pick: random.next() },
+                Kind::Stop => Fault::Stop {
+                    node,
+                    patience: *random.pick(&[0, 500 * MILLISECOND, 5 * SECOND, 60 * SECOND]),
+                    lasts: *random.pick(&[short, long]),
+                },
+                Kind::NarrowPath => Fault::Narrow {
+                    client: random.below(clients as u64) as usize,
+                    up: random.permille(400),
+                    mtu: *random.pick(&[1_400, 1_280, 1_000, 600]),
+                    lasts: *random.pick(&[long, 100 * SECOND, 600 * SECOND]),
+                },
+                Kind::Fragments => Fault::Fragment {
+                    client: random.below(clients as u64) as usize,
+                    permille: *random.pick(&[50, 200, 500]),
+                    lasts: *random.pick(&[short, 3 * SECOND]),
+                },
                 Kind::Forgery => Fault::Forge { forgery: *random.pick(&Forgery::ALL), pick: random.next() },
                 Kind::Loss
                 | Kind::Bursts
@@ -502,6 +612,8 @@ fn plan_faults(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize, clients: usize) 
                 | Kind::Corruption
                 | Kind::MessageTwice
                 | Kind::Cookies
+                | Kind::OddClients
+                | Kind::Ecn
                 | Kind::SmallTables => continue,
             };
             faults.push((at, fault));

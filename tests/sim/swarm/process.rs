@@ -10,13 +10,15 @@ use super::rules::Seen;
 use super::sabotage::Sabotage;
 use super::trace::Place;
 use super::world::{Event, World, destination, is_alias};
+use super::{ecn, errors, fragments};
 use baton::control::frame::Frame;
 use baton::control::message::Message;
 use baton::control::seal::{HEADER_BYTES, TAG_BYTES};
-use baton::flow::{FlowKey, NodeId};
+use baton::flow::{Endpoint, FlowKey, NodeId};
 use baton::handoff::{Output, PeerEvent, Verdict};
 use baton::limits::STALL;
 use baton::rewrite::{Flags, Offload, Segment, ToClientWire, ToServerWire};
+use std::net::IpAddr;
 
 /// Without a sign of life for so long, capture ends.
 const ALIVE: u64 = 1_000_000;
@@ -27,8 +29,7 @@ impl World {
     /// A packet from the network.
     pub fn arrive(&mut self, node: usize, packet: Vec<u8>) {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else {
-            // Damaged: a host drops what is no IP packet, and captures what looks like TCP.
-            return self.give_if_captured(node, packet);
+            return self.arrive_other(node, packet);
         };
         if self.node_of(segment.destination().address) != Some(node) {
             return;
@@ -44,6 +45,39 @@ impl World {
         self.write_to_kernel(node, packet);
     }
 
+    /// No whole TCP segment.
+    fn arrive_other(&mut self, node: usize, packet: Vec<u8>) {
+        if errors::is_icmp(&packet) {
+            return match self.node_of(destination(&packet)) {
+                // Also when nothing new is captured any more.
+                Some(to) if to == node && self.is_beating(node) => self.give(node, Input::Tun(packet, Offload::NONE)),
+                Some(to) if to == node => self.write_to_kernel(node, packet),
+                _ => {}
+            };
+        }
+        if !fragments::is_fragment(&packet) {
+            // Damaged: a host drops what is no IP packet, and captures what looks like TCP.
+            return self.give_if_captured(node, packet);
+        }
+        if self.node_of(destination(&packet)) != Some(node) || packet[9] != 6 {
+            return;
+        }
+        // Fragments are the local stack's, but a guard knows the first one by its ports.
+        if fragments::is_first(&packet) && packet.len() >= 24 {
+            let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+            let source = IpAddr::from([packet[12], packet[13], packet[14], packet[15]]);
+            let flow =
+                FlowKey { client: Endpoint::new(source, port(20)), frontend: Endpoint::new(destination(&packet), port(22)) };
+            if self.nodes[node].guards.contains(&flow) {
+                return self.give(node, Input::Tun(packet, Offload::NONE));
+            }
+        }
+        if let Some(whole) = self.nodes[node].reassembly.take(packet, self.now) {
+            *self.odd.entry("packets put together").or_default() += 1;
+            self.write_to_kernel(node, whole);
+        }
+    }
+
     fn give_if_captured(&mut self, node: usize, packet: Vec<u8>) {
         if self.nodes[node].is_awake() {
             self.give(node, Input::Tun(packet, Offload::NONE));
@@ -52,6 +86,10 @@ impl World {
 
     /// The process lives, and has shown it lately.
     fn captures(&self, node: usize) -> bool {
+        self.is_beating(node) && self.nodes[node].life.as_ref().is_some_and(|life| !life.is_released)
+    }
+
+    fn is_beating(&self, node: usize) -> bool {
         let now = self.now;
         self.nodes[node].life.as_ref().is_some_and(|life| life.hung.as_ref().is_none_or(|(since, _)| now < since + ALIVE))
     }
@@ -67,6 +105,9 @@ impl World {
             if let Some(relabel) = &mut self.relabel {
                 relabel[node].inward(ends, &mut packet);
             }
+        }
+        if let (Some(relabel), Some(error)) = (&self.relabel, errors::read(&packet, |_| true)) {
+            relabel[node].inward_error((error.source, error.destination), &mut packet);
         }
         self.nodes[node].kernel.receive(packet, self.now);
         self.nodes[node].is_dirty = true;
@@ -113,8 +154,10 @@ impl World {
         if self.sabotage == Some(Sabotage::AnswersLost) {
             return;
         }
-        for (at, packet) in self.clients[client].down.carry(packet, now, &mut self.random) {
-            self.post_at(at, Event::ToClient { client, packet });
+        for packet in self.pass_router(client, false, packet) {
+            for (at, packet) in self.clients[client].down.carry(packet, now, &mut self.random) {
+                self.post_at(at, Event::ToClient { client, packet });
+            }
         }
     }
 
@@ -235,7 +278,9 @@ impl World {
     fn take_tun(&mut self, node: usize, mut packet: Vec<u8>, offload: Offload) {
         let instant = self.instant();
         let Some(life) = &mut self.nodes[node].life else { return };
+        let before = ecn::bits(&packet);
         let verdict = life.engine.handle_tun(&mut packet, offload, instant);
+        self.keeps_bits(verdict, before, &packet);
         if self.sabotage != Some(Sabotage::DroppedUncounted) {
             self.see(&Seen::Verdict { node, verdict });
         }
@@ -247,6 +292,13 @@ impl World {
         }
         self.obey(node, verdict, packet, offload);
         self.drain(node);
+    }
+
+    /// Whatever is passed on has the marks it came with.
+    fn keeps_bits(&mut self, verdict: Verdict, before: u8, packet: &[u8]) {
+        if matches!(verdict, Verdict::Write | Verdict::Forward(_)) && ecn::bits(packet) != before {
+            self.blame(format!("rule 11 congestion marks: a packet's mark changed from {before}: {packet:02x?}"));
+        }
     }
 
     fn obey(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>, offload: Offload) {
@@ -272,7 +324,8 @@ impl World {
             return;
         }
         // A SYN-ACK that left past the process promised a larger MSS: such a datagram is sent in fragments.
-        let may_be_large = self.facts.plan.has_any(&[Kind::Crash, Kind::Hang, Kind::Drain, Kind::Reload, Kind::SmallTables]);
+        let may_be_large =
+            self.facts.plan.has_any(&[Kind::Crash, Kind::Hang, Kind::Drain, Kind::Reload, Kind::SmallTables, Kind::Stop]);
         if datagram.len() + 28 > MTU && !may_be_large {
             return self.blame(format!("node {} sends a datagram of {} octets", NAMES[node], datagram.len() + 28));
         }
@@ -288,7 +341,9 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let Ok((from, range)) = life.keyring.open(&mut datagram) else { return };
         let mut packet = datagram[range].to_vec();
+        let before = ecn::bits(&packet);
         let verdict = life.engine.handle_overlay(from, &mut packet, instant);
+        self.keeps_bits(verdict, before, &packet);
         self.see(&Seen::Verdict { node, verdict });
         self.obey(node, verdict, packet, Offload::NONE);
         self.drain(node);

@@ -44,6 +44,13 @@ impl Relabel {
         });
     }
 
+    /// An ICMP error for the kernel, about what a connection sent.
+    pub fn inward_error(&self, ends: (Endpoint, Endpoint), packet: &mut [u8]) {
+        if let Some(constants) = self.by_ends.get(&ends) {
+            super::errors::relabel(packet, constants.seq.wrapping_neg());
+        }
+    }
+
     /// A packet for the kernel.
     pub fn inward(&self, ends: (Endpoint, Endpoint), packet: &mut [u8]) {
         let Some(constants) = self.by_ends.get(&ends) else { return };

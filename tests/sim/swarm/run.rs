@@ -2,6 +2,7 @@
 
 use super::plan::{Kind, Plan, Without};
 use super::world::{Outcome, World};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ fn run(seed: u64, without: &Without, is_kept: bool, is_relabelled: bool) -> Outc
             steps: 0,
             counters: Default::default(),
             zero_shifts: 0,
+            odd: Default::default(),
         }
     })
 }
@@ -85,7 +87,7 @@ fn shrink(seed: u64, start: &Without, is_relabelled: bool) -> Without {
 }
 
 /// What many seeds have done.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Totals {
     steps: u64,
     handoffs: u64,
@@ -93,6 +95,7 @@ struct Totals {
     resets: u64,
     relabelled: u64,
     zero_shifts: u64,
+    odd: BTreeMap<&'static str, u64>,
 }
 
 impl Totals {
@@ -104,6 +107,21 @@ impl Totals {
         self.handoffs += sum("handoffs_committed_total");
         self.fallbacks += sum("fallbacks_total");
         self.resets += sum("resets_total");
+        for (what, count) in &outcome.odd {
+            *self.odd.entry(what).or_default() += count;
+        }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.handoffs += other.handoffs;
+        self.fallbacks += other.fallbacks;
+        self.resets += other.resets;
+        self.relabelled += other.relabelled;
+        self.zero_shifts += other.zero_shifts;
+        for (what, count) in other.odd {
+            *self.odd.entry(what).or_default() += count;
+        }
     }
 }
 
@@ -158,6 +176,19 @@ pub fn is_second_time() -> bool {
     super::super::world::has_offload()
 }
 
+/// Seeds that failed once, as they were then: without the kinds that came later.
+#[test]
+fn seeds_that_failed_once_pass() {
+    if is_second_time() {
+        return;
+    }
+    let without = Without { kinds: Kind::later().collect(), ..Without::default() };
+    // Challenges without the timestamps agreed on; octets that came with an old acknowledgement.
+    for seed in [52_114, 88_287, 55_010] {
+        assert_eq!(failure(seed, &without, false), None, "{}", command(seed, &without));
+    }
+}
+
 #[test]
 fn in_every_world_all_rules_hold() {
     if is_second_time() {
@@ -186,22 +217,17 @@ fn in_every_world_all_rules_hold() {
                         failed.lock().expect("nobody panics with it").push((seed, is_relabelled, broken));
                     }
                 }
-                let mut all = totals.lock().expect("nobody panics with it");
-                all.steps += own.steps;
-                all.handoffs += own.handoffs;
-                all.fallbacks += own.fallbacks;
-                all.resets += own.resets;
-                all.relabelled += own.relabelled;
-                all.zero_shifts += own.zero_shifts;
+                totals.lock().expect("nobody panics with it").join(own);
             });
         }
     });
-    let Totals { steps, handoffs, fallbacks, resets, relabelled, zero_shifts } =
+    let Totals { steps, handoffs, fallbacks, resets, relabelled, zero_shifts, odd } =
         totals.into_inner().expect("nobody panics with it");
     println!(
         "{seeds} seeds from {first}: {steps} steps, {handoffs} handoffs, {fallbacks} fall-backs, {resets} resets; {relabelled} once more \
          with {zero_shifts} handoffs without shifts"
     );
+    println!("odd things: {}", odd.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", "));
     assert!(seeds < 100 || handoffs > 0 && zero_shifts > 0, "nothing was handed off");
     let mut failed = failed.into_inner().expect("nobody panics with it");
     failed.sort();

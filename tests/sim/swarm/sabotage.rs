@@ -28,6 +28,10 @@ pub enum Sabotage {
     StartDestroysAll,
     /// An application is given a request that another has had.
     RequestAgain,
+    /// Answers lose their ECN bits.
+    MarksLost,
+    /// Routers drop what is too big, and say nothing.
+    ErrorsLost,
     /// The network of the second run is not that of the first.
     OtherNetwork,
 }
@@ -46,6 +50,7 @@ impl Sabotage {
                     (packet[at], packet[at + 2]) = (first + 1, second - 1);
                 }
             }
+            Self::MarksLost if payload > 0 => super::ecn::mark(packet, 0),
             Self::TimestampGoesBack if payload > 0 => {
                 let Ok(mut segment) = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()) else { return };
                 if let Some((tsval, tsecr)) = segment.timestamps() {
@@ -82,6 +87,8 @@ fn each_rule_catches_what_breaks_it() {
         (Sabotage::ResetOfTheClient, "rule 7 "),
         (Sabotage::StartDestroysAll, "rule 8 "),
         (Sabotage::RequestAgain, "rule 10 "),
+        (Sabotage::MarksLost, "rule 11 "),
+        (Sabotage::ErrorsLost, "rule 5 "),
     ] {
         assert!(is_caught(sabotage, rule), "{rule}does not catch {sabotage:?}");
     }
@@ -97,7 +104,7 @@ fn the_same_seed_gives_the_same_trace_to_the_octet() {
         let mut world = World::new(Plan::of(seed, &Without::default()), true, false);
         world.sabotage = sabotage;
         if sabotage == Some(Sabotage::OtherNetwork) {
-            world.random = super::random::Random::new(!seed);
+            world.random = drill::random::Random::new(!seed);
         }
         let outcome = world.run();
         (outcome.trace.hash(), outcome.trace.lines, outcome.trace.to_clients)

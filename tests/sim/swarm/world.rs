@@ -7,13 +7,16 @@ use super::cluster::{FRONTEND_PORT, client_address, node_address};
 use super::control::Sessions;
 use super::link::Link;
 use super::node::{Input, Node};
+use super::odd::Odd;
 use super::plan::{Fault, Kind, Plan, SECOND};
-use super::random::Random;
 use super::relabel::Relabel;
 use super::rules::{self, Facts, Rule, Seen};
 use super::trace::{Place, Trace};
+use super::{ecn, errors, fragments};
+use baton::control::message::Epoch;
 use baton::flow::{Endpoint, FlowKey};
 use baton::rewrite::{Segment, ToServerWire};
+use drill::random::Random;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,11 +27,35 @@ const BOUND: u64 = 3_000 * SECOND;
 
 #[derive(Debug)]
 pub enum Event {
-    ToClient { client: usize, packet: Vec<u8> },
-    ToNode { node: usize, packet: Vec<u8> },
-    ToProcess { node: usize, input: Input },
-    Dial { a: usize, b: usize },
-    Fault { index: usize, is_over: bool },
+    ToClient {
+        client: usize,
+        packet: Vec<u8>,
+    },
+    ToNode {
+        node: usize,
+        packet: Vec<u8>,
+    },
+    ToProcess {
+        node: usize,
+        input: Input,
+    },
+    Dial {
+        a: usize,
+        b: usize,
+    },
+    Fault {
+        index: usize,
+        is_over: bool,
+    },
+    /// A process that was told to stop looks whether it may end.
+    MayEnd {
+        node: usize,
+        epoch: Epoch,
+        lasts: u64,
+    },
+    Start {
+        node: usize,
+    },
 }
 
 pub struct ClientHost {
@@ -48,6 +75,8 @@ pub struct Outcome {
     pub counters: BTreeMap<String, u64>,
     /// Handoffs whose shifts were made zero.
     pub zero_shifts: u64,
+    /// Odd things that happened, and how often.
+    pub odd: BTreeMap<&'static str, u64>,
 }
 
 pub struct World {
@@ -71,6 +100,8 @@ pub struct World {
     pub syn_acks: BTreeMap<FlowKey, (u32, u32, u64)>,
     pub zero_shifts: u64,
     pub counters: BTreeMap<String, u64>,
+    /// Odd things that happened, and how often.
+    pub odd: BTreeMap<&'static str, u64>,
     /// The latest packets of clients and datagrams between nodes: what a forger may have seen.
     pub overheard: Vec<Vec<u8>>,
     pub overheard_overlay: Vec<(usize, Vec<u8>)>,
@@ -107,8 +138,12 @@ impl World {
             let errands = plan.errands.iter().filter(|errand| errand.client == index).cloned().collect();
             let is_lossy =
                 plan.has_any(&[Kind::Loss, Kind::Bursts, Kind::Corruption, Kind::ClientPartition, Kind::OverlayPartition]);
-            let peer =
-                Box::new(Stack::new(index, is_lossy, client, errands, plan.seed.wrapping_mul(37).wrapping_add(index as u64)));
+            let seed = plan.seed.wrapping_mul(37).wrapping_add(index as u64);
+            let peer: Box<dyn Peer> = if client.is_odd {
+                Box::new(Odd::new(index, !plan.is_gentle(), client, errands, seed))
+            } else {
+                Box::new(Stack::new(index, is_lossy, plan.kinds.contains(&Kind::Ecn), client, errands, seed))
+            };
             ClientHost { peer, up: Link::new(client.up), down: Link::new(client.down), is_dirty: true, poll_at: None }
         });
         let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).filter(|(a, b)| a != b);
@@ -131,6 +166,7 @@ impl World {
             syn_acks: BTreeMap::new(),
             zero_shifts: 0,
             counters: BTreeMap::new(),
+            odd: BTreeMap::new(),
             overheard: Vec::new(),
             overheard_overlay: Vec::new(),
             sabotage: None,
@@ -229,10 +265,45 @@ impl World {
             self.see(&Seen::ClientSent { segment: &segment });
             let Some(node) = self.node_of(destination(&packet)) else { continue };
             self.overheard.push(packet.clone());
-            for (at, packet) in self.clients[client].up.carry(packet, now, &mut self.random) {
-                self.post_at(at, Event::ToNode { node, packet });
+            for packet in self.pass_router(client, true, packet) {
+                for (at, packet) in self.clients[client].up.carry(packet, now, &mut self.random) {
+                    self.post_at(at, Event::ToNode { node, packet });
+                }
             }
         }
+    }
+
+    /// What a router between a client and the nodes makes of a packet: an error, fragments, or the packet, marked or not.
+    pub fn pass_router(&mut self, client: usize, is_up: bool, mut packet: Vec<u8>) -> Vec<Vec<u8>> {
+        let now = self.now;
+        let host = &mut self.clients[client];
+        let link = if is_up { &host.up } else { &host.down };
+        if packet.len() > link.mtu {
+            *self.odd.entry(if is_up { "errors for clients" } else { "errors for servers" }).or_default() += 1;
+            if self.sabotage == Some(super::sabotage::Sabotage::ErrorsLost) {
+                return Vec::new();
+            }
+            let error = errors::too_big(&packet, link.mtu);
+            let to = destination(&error);
+            let back = if is_up { &mut host.down } else { &mut host.up };
+            for (at, packet) in back.carry(error, now, &mut self.random) {
+                match self.node_of(to) {
+                    Some(node) => self.post_at(at, Event::ToNode { node, packet }),
+                    None => self.post_at(at, Event::ToClient { client, packet }),
+                }
+            }
+            return Vec::new();
+        }
+        if self.random.permille(self.facts.plan.ce_permille) && ecn::bits(&packet) == ecn::ECT {
+            ecn::mark(&mut packet, ecn::CE);
+            *self.odd.entry(if is_up { "marks for servers" } else { "marks for clients" }).or_default() += 1;
+        }
+        if self.random.permille(link.fragment_permille) && packet[0] == 0x45 && packet.len() >= 128 {
+            *self.odd.entry("packets cut into fragments").or_default() += 1;
+            let first = self.random.between(8, packet.len() as u64 - 40) as usize;
+            return fragments::cut(&packet, first.max(24), self.random.next() as u16).into();
+        }
+        vec![packet]
     }
 
     pub fn node_of(&self, address: IpAddr) -> Option<usize> {
@@ -329,6 +400,8 @@ impl World {
             Event::ToNode { node, packet } => self.arrive(node, packet),
             Event::ToProcess { node, input } => self.give(node, input),
             Event::Dial { a, b } => self.dial(a, b),
+            Event::MayEnd { node, epoch, lasts } => self.look_for_end(node, epoch, lasts),
+            Event::Start { node } => self.start(node),
             Event::Fault { index, is_over } => {
                 let fault = self.facts.plan.faults[index].1.clone();
                 self.trace.say(self.now, || format!("{} {fault:?}", if is_over { "OVER" } else { "FAULT" }));
@@ -362,7 +435,17 @@ impl World {
         if self.broken.is_none() && is_over {
             self.broken = self.remains();
         }
+        let of_clients = self.clients.iter().flat_map(|client| client.peer.odd());
+        let of_kernels = self.nodes.iter().flat_map(|node| {
+            let ecn = &node.kernel.ecn;
+            let marks = [("marks that reached servers", ecn.marks), ("marks that clients echoed", ecn.echoes)];
+            node.kernel.odd.iter().map(|(what, count)| (*what, *count)).chain(marks)
+        });
+        for (what, count) in of_clients.chain(of_kernels) {
+            *self.odd.entry(what).or_default() += count;
+        }
         Outcome {
+            odd: self.odd,
             broken: self.broken,
             trace: self.trace,
             steps: self.steps,
@@ -383,9 +466,9 @@ impl World {
 
     /// What is left where nothing may be.
     fn remains(&self) -> Option<String> {
-        // smoltcp forgets now and then to send a FIN again: then the kernel has the connection, and baton is right to know it.
+        // smoltcp forgets now and then to send a FIN again, also to a client that takes what it likes for lost: then the kernel has the connection, and baton is right to know it.
         let has_replay = |node: &Node| node.kernel.connections.iter().any(|known| is_alias(known.local.address));
-        if !self.facts.plan.is_calm() && self.nodes.iter().any(has_replay) {
+        if !self.facts.plan.kinds.is_empty() && self.nodes.iter().any(has_replay) {
             return None;
         }
         for (node, its) in self.nodes.iter().enumerate() {

@@ -9,7 +9,6 @@ use baton::limits;
 #[derive(Default)]
 pub struct Counted {
     dropped: Vec<[u64; DropReason::ALL.len()]>,
-    steps: u64,
 }
 
 impl Rule for Counted {
@@ -30,10 +29,7 @@ impl Rule for Counted {
                         return Err(format!("node {node} dropped {seen} packets as {}, and counts {counted}", reason.label()));
                     }
                 }
-                self.steps += 1;
-                if self.steps.is_multiple_of(32) {
-                    return check_tables(*node, &engine.counters(), facts);
-                }
+                return check_tables(*node, &engine.counters(), facts);
             }
             _ => {}
         }

@@ -47,7 +47,7 @@ impl Rule for Ends {
         match seen {
             Seen::Client { event: ClientEvent::Ended { errand, ending } } => {
                 self.ended.insert(*errand, *ending);
-                if facts.plan.is_calm() && matches!(ending, Ending::Short | Ending::Reset) {
+                if facts.plan.is_harmless() && matches!(ending, Ending::Short | Ending::Reset) {
                     return Err(format!("without a fault, errand {errand} ends {ending:?}"));
                 }
             }

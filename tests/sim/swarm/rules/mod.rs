@@ -3,6 +3,7 @@
 
 pub mod application;
 pub mod counted;
+pub mod ecn;
 pub mod ending;
 pub mod forged;
 pub mod local;
@@ -121,5 +122,6 @@ pub fn all(facts: &Facts) -> Vec<Box<dyn Rule>> {
         Box::new(forged::Forged),
         Box::new(local::LocalSurvives::default()),
         Box::new(application::OneApplication::default()),
+        Box::new(ecn::Ecn::default()),
     ]
 }

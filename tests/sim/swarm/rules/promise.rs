@@ -1,7 +1,7 @@
 //! 4. The client never sees a sequence number, acknowledgement or option outside what it was promised.
 
 use super::super::plan::Kind;
-use super::{Facts, Rule, Seen};
+use super::{ClientEvent, Facts, Rule, Seen};
 use baton::flow::FlowKey;
 use baton::rewrite::{Client, Flags, Segment, Seq, Timestamp, ToClientWire, ToServerWire, WindowScale, Wire};
 use std::collections::BTreeMap;
@@ -32,11 +32,19 @@ struct Promised {
     timestamps: bool,
 }
 
+/// Timestamps that a client was given: that of the SYN-ACK, and the latest.
+#[derive(Clone, Copy)]
+struct Clock {
+    first: Option<Timestamp<Wire>>,
+    newest: Option<Timestamp<Wire>>,
+}
+
 /// All connections that these ends have had: late packets may still be answered.
 #[derive(Default)]
 struct Connection {
     said: Vec<Said>,
-    promised: Vec<(Promised, Option<Timestamp<Wire>>)>,
+    /// With the timestamps it was kept with.
+    promised: Vec<(Promised, Clock)>,
 }
 
 #[derive(Default)]
@@ -56,6 +64,10 @@ impl Rule for Promise {
                 self.connections.entry(flow).or_default().hear_client(segment);
                 Ok(())
             }
+            // What strangers said of a connection may be answered to its client.
+            Seen::Client { event: ClientEvent::Complaint { errand, what } } if !facts.plan.kinds.contains(&Kind::Forgery) => {
+                Err(format!("the client of errand {errand} complains: {what}"))
+            }
             Seen::Left { packet, .. } => {
                 let Ok(segment) = Segment::<_, ToClientWire>::parse(*packet) else { return Ok(()) };
                 let flow = FlowKey { client: segment.destination(), frontend: segment.source() };
@@ -68,7 +80,9 @@ impl Rule for Promise {
                     // A stranger's SYN was kept until the connection was over, and then began another, as anybody's would.
                     return Ok(());
                 }
-                connection.check(&segment).map_err(|what| format!("{what}: {segment}"))
+                connection
+                    .check(&segment, facts.plan.kinds.contains(&Kind::Fragments))
+                    .map_err(|what| format!("{what}: {segment}"))
             }
             _ => Ok(()),
         }
@@ -129,7 +143,7 @@ impl Connection {
         }
     }
 
-    fn check(&mut self, segment: &Segment<&[u8], ToClientWire>) -> Result<(), &'static str> {
+    fn check(&mut self, segment: &Segment<&[u8], ToClientWire>, is_past_process: bool) -> Result<(), &'static str> {
         let flags = segment.flags();
         // A reset is what a stray asked for, and says nothing of its own.
         if flags.contains(Flags::RST) {
@@ -140,8 +154,8 @@ impl Connection {
         }
         // The nearest promise below is the one it must keep.
         let seq = segment.seq();
-        let nearest = self.promised.iter_mut().min_by_key(|(promised, _)| seq.raw().wrapping_sub(promised.isn.raw()));
-        let Some((promised, newest)) = nearest else { return Err("nothing was promised") };
+        let nearest = self.promised.iter_mut().min_by_key(|(promised, ..)| seq.raw().wrapping_sub(promised.isn.raw()));
+        let Some((promised, clock)) = nearest else { return Err("nothing was promised") };
         let Some(said) = self.said.iter().find(|said| said.isn.raw() == promised.client_isn) else {
             return Err("before any SYN");
         };
@@ -165,10 +179,15 @@ impl Connection {
             Some(_) if !promised.timestamps => return Err("timestamps that were not agreed on"),
             None if promised.timestamps => return Err("timestamps were agreed on, and it has none"),
             Some((tsval, tsecr)) => {
-                if newest.is_some_and(|newest| tsval.since(&newest) < 0) {
+                // A fragment never passes the process: the kernel may have gone on with what was put together. A challenge of
+                // the process has the timestamp of the SYN-ACK all the same, and the client drops it (PAWS).
+                if is_past_process && segment.payload().is_empty() && clock.first == Some(tsval) {
+                    return Ok(());
+                }
+                if clock.newest.is_some_and(|newest| tsval.since(&newest) < 0) {
                     return Err("its timestamp goes back (RFC 7323, section 5)");
                 }
-                *newest = Some(tsval);
+                clock.newest = Some(tsval);
                 let is_echo = |(first, newest): (Timestamp<Client>, Timestamp<Client>)| {
                     tsecr.since(&first) >= 0 && newest.since(&tsecr) >= 0
                 };
@@ -209,16 +228,16 @@ impl Connection {
         {
             return Err("it grants what was not asked for");
         }
-        let former = self.promised.iter().find(|(former, _)| former.isn == promise.isn);
+        let former = self.promised.iter().find(|(former, ..)| former.isn == promise.isn);
         match former {
             // The process may have died between two of one connection: then only the first was lowered.
-            Some((former, _)) if Promised { mss: None, ..former.clone() } != Promised { mss: None, ..promise.clone() } => {
+            Some((former, ..)) if Promised { mss: None, ..former.clone() } != Promised { mss: None, ..promise.clone() } => {
                 Err("another promise than before")
             }
             Some(_) => Ok(()),
             None => {
                 let tsval = segment.timestamps().map(|(tsval, _)| tsval);
-                self.promised.push((promise, tsval));
+                self.promised.push((promise, Clock { first: tsval, newest: tsval }));
                 Ok(())
             }
         }

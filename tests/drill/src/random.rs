@@ -5,11 +5,14 @@
 pub struct Random(u64);
 
 impl Random {
+    /// The numbers of this seed.
+    #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A stream of its own for one purpose, so that taking one purpose away leaves all others as they were.
+    #[must_use]
     pub fn of(seed: u64, purpose: &str) -> Self {
         let mixed = purpose
             .bytes()
@@ -19,7 +22,9 @@ impl Random {
         random
     }
 
-    pub fn next(&mut self) -> u64 {
+    /// Any number.
+    #[allow(clippy::should_implement_trait)] // There is always a next one.
+    pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -42,6 +47,12 @@ impl Random {
         permille > 0 && self.below(1_000) < permille
     }
 
+    /// One time in so many.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }

@@ -1,0 +1,96 @@
+//! What clients send, and files with many rules.
+
+use baton::flow::{Endpoint, FlowKey};
+use baton::policy::{ClusterFile, Policy};
+use std::fmt::Write as _;
+
+/// A service whose first rules are `rules`, lines of a YAML list.
+pub fn policy(inspect: &str, rules: &str) -> Policy {
+    let text = format!(
+        r#"
+cluster: bench
+overlay: {{ port: 7400, aliases: 198.18.0.0/24 }}
+nodes:
+  a: {{ address: 10.77.0.1, public_key: "bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U=" }}
+  b: {{ address: 10.77.0.2, public_key: "jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8=" }}
+services:
+  web:
+    frontends: {{ a: "10.77.0.1:80", b: "10.77.0.2:80" }}
+    inspect: {inspect}
+    rules: {}
+"#,
+        if rules.is_empty() { "[]".to_owned() } else { format!("\n{rules}") }
+    );
+    let file = ClusterFile::parse("bench.yaml", &text).unwrap_or_else(|report| panic!("{report}"));
+    file.compile("a").unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// So many rules, each for a host and a prefix: tenants with eight applications each. The last one is for the request of
+/// [`browser`].
+pub fn tenants(count: usize) -> String {
+    let mut rules = String::new();
+    for number in 0..count - 1 {
+        let (tenant, application) = (number / 8, number % 8);
+        let host = if tenant.is_multiple_of(4) { format!("'*.t{tenant}.example.com'") } else { format!("t{tenant}.example.com") };
+        let _ = writeln!(rules, "      - {{ when: {{ host: {host}, path: '/app{application}/v{tenant}/*' }}, send_to: b }}");
+    }
+    rules + "      - { when: { host: www.example.com, path: '/images/*' }, send_to: b }\n"
+}
+
+/// So many prefixes of one host.
+pub fn prefixes(count: usize) -> String {
+    let mut rules = String::new();
+    for number in 0..count - 1 {
+        let _ = writeln!(rules, "      - {{ when: {{ path: '/images/{:x}/{number}/*' }}, send_to: b }}", number % 7);
+    }
+    rules + "      - { when: { path: '/images/2026/*' }, send_to: b }\n"
+}
+
+/// What a browser sends first.
+pub fn browser() -> Vec<u8> {
+    "GET /images/2026/11/shoe-large.webp?w=640&dpr=2 HTTP/1.1\r\n\
+     Host: www.example.com\r\n\
+     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0\r\n\
+     Accept: image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5\r\n\
+     Accept-Language: de,en-US;q=0.7,en;q=0.3\r\n\
+     Accept-Encoding: gzip, deflate, br, zstd\r\n\
+     Referer: http://www.example.com/shoes/running/\r\n\
+     Connection: keep-alive\r\n\
+     Cookie: session=8b0f4f1c0f1e4a7f9a51a0f3f3b9e0aa; theme=dark; consent=1; ab=checkout-b\r\n\
+     Sec-Fetch-Dest: image\r\n\
+     Sec-Fetch-Mode: no-cors\r\n\
+     Sec-Fetch-Site: same-origin\r\n\
+     Priority: u=5, i\r\n\
+     Pragma: no-cache\r\n\
+     Cache-Control: no-cache\r\n\r\n"
+        .into()
+}
+
+/// A request for a field of a JSON body.
+pub fn model() -> Vec<u8> {
+    let body = format!(
+        "{{\"model\":\"llama3\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}],\"stream\":true}}",
+        "why? ".repeat(200)
+    );
+    format!("POST /v1/chat HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// A ClientHello of about 1,700 octets: rustls's own, with a session ticket's worth of padding in its ALPN.
+pub fn hello() -> Vec<u8> {
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions();
+    let config = config.expect("the versions are there").with_root_certificates(rustls::RootCertStore::empty());
+    let mut config = config.with_no_client_auth();
+    config.alpn_protocols = ["h2", "http/1.1"].map(|name| name.as_bytes().to_vec()).to_vec();
+    config.alpn_protocols.extend((0..7).map(|number| vec![b'a' + number; 205]));
+    let name = "www.example.com".try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(config.into(), name).expect("a client");
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).expect("a vector takes everything");
+    bytes
+}
+
+/// Where a client connects from and to.
+pub fn flow() -> FlowKey {
+    FlowKey { client: Endpoint::new([203, 0, 113, 7].into(), 40_000), frontend: Endpoint::new([10, 77, 0, 1].into(), 80) }
+}

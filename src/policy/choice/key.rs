@@ -1,0 +1,155 @@
+//! What a choice or a canary goes by: a piece of the request, or the client's address.
+
+use super::super::Protocol;
+use super::super::inspect::Content;
+use super::rendezvous;
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+
+/// A piece of what a client sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `path`: the normal form that rules compare.
+    Path,
+    /// `host`: likewise.
+    Host,
+    /// `query:x`: the first parameter of this name, decoded as forms are.
+    Query(String),
+    /// `header:x`: the first field of this name, in small letters.
+    Header(String),
+    /// `cookie:x`: the first cookie of this name.
+    Cookie(String),
+    /// `client`: the address; of an IPv6 address the first 64 bits, since a client changes the others as it likes (RFC 8981).
+    Client,
+    /// `sni`
+    Sni,
+}
+
+/// Why a key cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::policy) enum KeyError {
+    /// There is no such kind.
+    Unknown,
+    /// `header` without a name.
+    NameMissing,
+    /// A name no header field or cookie can have.
+    NameUnreadable,
+    /// `path:x`
+    TakesNoName,
+}
+
+/// What a key was for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySeen {
+    /// As the file writes it: `cookie:session`.
+    pub key: String,
+    /// What the client sent there; none if it sent no such thing, and its address was taken instead.
+    pub value: Option<String>,
+    /// [`rendezvous::hash`] of the one or the other; none if not even the address is known.
+    pub hash: Option<u64>,
+}
+
+impl Key {
+    /// How the kinds are written.
+    pub(in crate::policy) const KINDS: &'static str = "path, host, query:NAME, header:NAME, cookie:NAME, client, sni";
+
+    /// Reads it as the file writes it.
+    pub(in crate::policy) fn parse(text: &str) -> Result<Self, KeyError> {
+        let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let named = |make: fn(String) -> Self| match name {
+            None | Some("") => Err(KeyError::NameMissing),
+            Some(name) if !name.bytes().all(is_token) => Err(KeyError::NameUnreadable),
+            Some(name) => Ok(make(name.to_owned())),
+        };
+        let unnamed = |key: Self| if name.is_none() { Ok(key) } else { Err(KeyError::TakesNoName) };
+        match kind {
+            "path" => unnamed(Self::Path),
+            "host" => unnamed(Self::Host),
+            "client" => unnamed(Self::Client),
+            "sni" => unnamed(Self::Sni),
+            // Compared decoded, so that it may be anything.
+            "query" => match name {
+                None | Some("") => Err(KeyError::NameMissing),
+                Some(name) if name.chars().any(char::is_control) => Err(KeyError::NameUnreadable),
+                Some(name) => Ok(Self::Query(name.to_owned())),
+            },
+            // Names of fields have no case (RFC 9110, section 5.1), those of cookies have (RFC 6265, section 4.2.2).
+            "header" => named(|name| Self::Header(name.to_ascii_lowercase())),
+            "cookie" => named(Self::Cookie),
+            _ => Err(KeyError::Unknown),
+        }
+    }
+
+    /// The protocol that has it; none if any has.
+    pub(in crate::policy) const fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::Path | Self::Host | Self::Query(_) | Self::Header(_) | Self::Cookie(_) => Some(Protocol::Http),
+            Self::Sni => Some(Protocol::Tls),
+            Self::Client => None,
+        }
+    }
+
+    /// What the client sent there.
+    fn value<'a>(&self, content: Option<&'a Content<'_>>, client: Option<IpAddr>) -> Option<Cow<'a, [u8]>> {
+        let http = content.and_then(Content::http);
+        match self {
+            Self::Path => http.map(|request| Cow::Borrowed(&*request.path)),
+            Self::Host => http.and_then(|request| request.host.as_deref()).map(|host| Cow::Borrowed(host.as_bytes())),
+            Self::Query(name) => http.and_then(|request| request.query(name).next()),
+            Self::Header(name) => http.and_then(|request| request.header(name).next()).map(Cow::Borrowed),
+            Self::Cookie(name) => http.and_then(|request| request.cookie(name).next()).map(Cow::Borrowed),
+            Self::Sni => content.and_then(Content::tls).and_then(|hello| hello.sni()).map(|name| Cow::Borrowed(name.as_bytes())),
+            Self::Client => match client? {
+                IpAddr::V4(address) => Some(Cow::Owned(address.octets().to_vec())),
+                IpAddr::V6(address) => Some(Cow::Owned(address.octets()[..8].to_vec())),
+            },
+        }
+    }
+
+    /// Its hash; none if the client sent no such thing.
+    pub(in crate::policy) fn hash(&self, content: Option<&Content<'_>>, client: Option<IpAddr>) -> Option<u64> {
+        match self {
+            Self::Client => client.map(hash_of_client),
+            _ => self.value(content, client).map(|value| rendezvous::hash(&value)),
+        }
+    }
+
+    /// Its hash, or else that of the client's address.
+    pub(in crate::policy) fn hash_or_client(&self, content: Option<&Content<'_>>, client: Option<IpAddr>) -> Option<u64> {
+        self.hash(content, client).or_else(|| client.map(hash_of_client))
+    }
+
+    /// The same with its reasons.
+    pub(in crate::policy) fn seen(&self, content: Option<&Content<'_>>, client: Option<IpAddr>) -> KeySeen {
+        let value = match self {
+            Self::Client => client.map(|client| client.to_string()),
+            _ => self.value(content, client).map(|value| String::from_utf8_lossy(&value).into_owned()),
+        };
+        KeySeen { key: self.to_string(), value, hash: self.hash_or_client(content, client) }
+    }
+}
+
+/// Without an allocation, unlike [`Key::value`].
+fn hash_of_client(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(address) => rendezvous::hash(&address.octets()),
+        IpAddr::V6(address) => rendezvous::hash(&address.octets()[..8]),
+    }
+}
+
+/// As the file writes it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path => f.write_str("path"),
+            Self::Host => f.write_str("host"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Client => f.write_str("client"),
+            Self::Sni => f.write_str("sni"),
+        }
+    }
+}
