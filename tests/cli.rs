@@ -388,6 +388,9 @@ fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
         "ambiguity": null,
         "rule": "near",
         "candidates": ["b"],
+        "choice": null,
+        "or_reset": false,
+        "mode": "route",
         "answered_by": "b",
         "rules": [
             {

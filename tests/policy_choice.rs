@@ -184,6 +184,7 @@ fn the_key_is_the_value_wherever_it_stands_and_else_the_client() {
       - { name: cookie, when: { path: /c }, send_to: { nodes: [a, b], by: 'hash(cookie:Session)' } }
       - { name: header, when: { path: /h }, send_to: { nodes: [a, b], by: 'hash(header:X-Session)' } }
       - { name: query, when: { path: /q }, send_to: { nodes: [a, b], by: 'hash(query:s)' } }
+      - { name: json, when: { path: /j }, send_to: { nodes: [a, b], by: 'hash(json:/model)' } }
       - { name: host, when: { path: /host }, send_to: { nodes: [a, b], by: hash(host) } }
       - { name: path, when: { path: '/p/*' }, send_to: { nodes: [a, b], by: hash(path) } }
     default: { nodes: [a, b], by: hash(client) }",
@@ -194,6 +195,17 @@ fn the_key_is_the_value_wherever_it_stands_and_else_the_client() {
     assert_eq!(key("GET /c HTTP/1.0\nCookie: other=1\nCookie: Session=xyz; Session=no"), session);
     assert_eq!(key("GET /h HTTP/1.0\nx-session: xyz\nx-session: no"), session);
     assert_eq!(key("GET /q?t=no&s=x%79z&s=no HTTP/1.0"), session);
+    let body = |body: &str| format!("POST /j HTTP/1.1\nHost: x\nContent-Length: {}\n\n{body}", body.len());
+    let key_of_body = |text: &str| {
+        let bytes = text.replace('\n', "\r\n");
+        match policy.services[0].examine(bytes.as_bytes(), "192.0.2.7:4000".parse::<SocketAddr>().map(Endpoint::from).unwrap()) {
+            Examination::Decided(decision) => Some(decision.key),
+            Examination::NeedMore => None,
+        }
+    };
+    assert_eq!(key_of_body(&body("{\"model\": \"xyz\"}")), Some(session));
+    assert_eq!(key_of_body(&body("{\"model\": \"xyz\"}")[..60]), None, "the body is waited for");
+    assert_eq!(key_of_body(&body("{}")), Some(Some(key_hash(&[192, 0, 2, 7]))));
     assert_eq!(key("GET /host HTTP/1.1\nHost: XYZ:80"), session);
     assert_eq!(key("GET /p/a%20b?c HTTP/1.0"), Some(key_hash(b"/p/a b")));
     let client = Some(key_hash(&[192, 0, 2, 7]));

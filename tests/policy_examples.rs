@@ -166,7 +166,8 @@ fn every_field_says_the_default_where_there_is_one() {
     assert_eq!(with.inspect_bytes_max, without.inspect_bytes_max);
     assert_eq!(with.silence_timeout, without.silence_timeout);
     assert_eq!(with.handoff_timeout, without.handoff_timeout);
-    assert_eq!(with.by_default(None), without.by_default(None));
+    let default = |service: &baton::policy::Service| (service.by_default(None).rule, service.by_default(None).targets());
+    assert_eq!(default(with), default(without));
     assert_eq!(every.limits, fewest.limits);
     let decision = decide(&every, "web", "GET /same/as/a/list HTTP/1.0", "10.1.1.1:9");
     assert_eq!((&*decision.rule, decision.targets()), ("rule 2", vec![Target::Local, node(&every, "two")]));

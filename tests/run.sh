@@ -38,12 +38,14 @@ scenario             120  netns-scripts/handed-off-get.sh
 scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
+scenario              90  netns-scripts/every-protocol.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
 alone                120  netns-scripts/lost-and-repeated-handshakes.sh
 scenario             150  netns-scripts/options-that-fall-back.sh
 scenario             150  netns-scripts/settings-of-three-kernels.sh
 scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
+scenario              60  netns-scripts/chooses-servers.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
 scenario             150  netns-scripts/killed-under-a-local-download.sh
 scenario             150  netns-scripts/restarted-under-local-requests.sh

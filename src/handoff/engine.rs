@@ -401,6 +401,7 @@ impl Engine {
     }
 
     fn keep_house(&mut self, now: Instant) {
+        debug_assert!(self.btcp.assignments_are_counted(&self.ctx));
         self.btcp.expire_orphans(&mut self.ctx, now);
         self.btcp.expire_openings(now);
         let btcp = &self.btcp;

@@ -63,6 +63,13 @@ pub const FAMILIES: &[Family] = &[
     counter("syns_evicted_total", "SYNs forgotten before the kernel answered, because there were too many."),
     counter("connections_total", "Connections followed from their SYN-ACK on."),
     counter("decisions_total", "Decisions of the policy, by service and rule."),
+    counter("chosen_total", "Nodes that were chosen first, by service and rule; without a name: nobody, the client was reset."),
+    counter("observed_total", "What would have been chosen in services of `mode: observe`, by service, rule and node."),
+    counter(
+        "observed_undecided_total",
+        "Connections of such services that were let go of undecided, where they would have been parked.",
+    ),
+    counter("resets_by_policy_total", "Connections reset because the policy says so."),
     counter("outcomes_total", "Connections by service, rule, the node that serves them, and what became of them."),
     histogram("decision_seconds", "From the first octet of a request to the decision."),
     histogram("handoff_seconds", "From the decision to the commit that makes a peer the owner."),

@@ -13,9 +13,10 @@ mod rendezvous;
 #[cfg(test)]
 mod tests;
 
-pub use canary::Canary;
+pub(super) use canary::Canary;
 pub use chooser::Chooser;
-pub use key::{Key, KeySeen};
+pub(super) use key::Key;
+pub use key::KeySeen;
 pub use order::{Load, Nodes, Order};
 pub use rendezvous::hash as key_hash;
 

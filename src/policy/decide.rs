@@ -1,8 +1,8 @@
 //! From the first bytes of a connection to the nodes that may answer it.
 
 use super::ambiguity::Ambiguity;
-use super::choice::Choice;
-use super::inspect::{Content, Reading};
+use super::choice::{Choice, Key};
+use super::inspect::Reading;
 use super::rule::Rule;
 use super::subject::{Origin, Subject};
 use super::truth::{Truth, Unknown};
@@ -43,8 +43,15 @@ impl Target {
 }
 
 impl Decision {
-    fn new(rule: &Rule, content: Option<&Content<'_>>, origin: Origin) -> Self {
-        let key = rule.choice.key().and_then(|key| key.hash_or_client(content, origin.client));
+    /// What a rule decides. What its choice goes by may not be known yet.
+    fn new(rule: &Rule, subject: &Subject<'_>) -> Result<Self, Unknown> {
+        let key = rule.choice.key().map_or(Ok(None), |key| key.hash_or_client(subject))?;
+        Ok(Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None })
+    }
+
+    /// The same when nothing of what the client sent is known.
+    fn unread(rule: &Rule, origin: Origin) -> Self {
+        let key = rule.choice.key().and_then(|_| Key::hash_of_client(origin));
         Self { rule: Rc::clone(&rule.name), choice: Rc::clone(&rule.choice), key, note: None }
     }
 
@@ -73,12 +80,8 @@ impl Service {
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
         let mut text = Vec::new();
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
-    }
-
-    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
-    pub fn awaits_server(&self, first_flight: &[u8]) -> bool {
-        self.inspect.awaits_server(first_flight)
+        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        self.judge(&reading, origin)
     }
 
     /// [`Service::examine`] of bytes that were read.
@@ -97,7 +100,7 @@ impl Service {
     /// What the default says: for clients that say nothing, too much, or something unreadable. If it goes by something in
     /// the request, it goes by the client's address.
     pub fn by_default(&self, origin: impl Into<Origin>) -> Decision {
-        Decision::new(&self.default, None, origin.into())
+        Decision::unread(&self.default, origin.into())
     }
 
     /// Whether decisions are acted on.
@@ -152,8 +155,14 @@ impl Service {
         }
     }
 
+    /// What a rule decides that matches.
     fn decided(&self, rule: &Rule, subject: &Subject<'_>) -> Examination {
-        Examination::Decided(Decision::new(rule, Some(subject.content), subject.origin))
+        match Decision::new(rule, subject) {
+            Ok(decision) => Examination::Decided(decision),
+            Err(Unknown::SoFar) => Examination::NeedMore,
+            Err(Unknown::Ambiguous(why)) => self.unclear(why, subject.origin),
+            Err(Unknown::Forever) => Examination::Decided(Decision::unread(rule, subject.origin)),
+        }
     }
 }
 

@@ -61,15 +61,19 @@ impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
         let mut text = Vec::new();
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
+        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        self.explain_reading(&reading, origin)
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
     pub fn explain_hello(&self, hello: Hello, origin: impl Into<Origin>) -> Explanation {
         let reading = match self.inspect {
-            Protocol::Tls => Reading::Clear(Content::Tls(hello)),
+            Protocol::Tls | Protocol::Auto => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
             Protocol::None => Reading::Clear(Content::Nothing),
+            Protocol::Redis => Reading::Unclear(Ambiguity::RedisUnreadable),
+            // Which bytes it would have is not known.
+            Protocol::Raw => Reading::Incomplete,
         };
         self.explain_reading(&reading, origin.into())
     }
@@ -85,10 +89,16 @@ impl Service {
             Reading::Incomplete | Reading::Unclear(_) => (Vec::new(), Vec::new()),
         };
         let read = match (&examination, reading) {
-            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => Some(content),
+            (Examination::Decided(Decision { note: None, .. }), Reading::Clear(content)) => {
+                Some(Subject::new(content, origin, &self.pointers))
+            }
             _ => None,
         };
-        let key = decision.choice.key().map(|key| key.seen(read, origin.client));
+        let key = decision.choice.key().map(|key| KeySeen {
+            key: key.to_string(),
+            value: key.seen(read.as_ref(), origin),
+            hash: decision.key,
+        });
         Explanation { examination, decision, key, request, tried }
     }
 
@@ -117,7 +127,19 @@ impl Content<'_> {
                 ("path", Some(String::from_utf8_lossy(&request.path).into_owned())),
                 client,
             ],
-            Self::Tls(hello) => vec![("sni", hello.sni().map(str::to_owned)), ("alpn", hello.alpn_text()), client],
+            Self::Tls(hello) => vec![
+                ("sni", hello.sni().map(str::to_owned)),
+                ("alpn", hello.alpn_text()),
+                ("tls_version", Some(hello.version().to_string())),
+                ("ech", Some(hello.has_ech().to_string())),
+                client,
+            ],
+            Self::Raw(raw) => vec![("bytes", Some(raw.shown())), client],
+            Self::Redis(command) => vec![
+                ("command", Some(command.name.clone())),
+                ("key", command.key.map(|key| String::from_utf8_lossy(key).into_owned())),
+                client,
+            ],
             Self::Nothing => vec![client],
         }
     }

@@ -64,6 +64,9 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
     if service.inspect != Protocol::Http {
         writeln!(text, "inspect {}", service.inspect.word())?;
     }
+    if !service.proxies.is_empty() {
+        writeln!(text, "proxies {:?}", service.proxies.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    }
     for time in [service.inspect_timeout, service.silence_timeout, service.handoff_timeout] {
         writeln!(text, "time {}", time.as_nanos())?;
     }
@@ -93,11 +96,11 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
 /// are.
 fn write_when(when: &When, text: &mut String) -> fmt::Result {
     let tests = |which: &str| -> Vec<&Matcher> {
-        let test = |condition| match condition {
-            &Condition::Test(ref matcher) if matcher.name() == which => Some(matcher),
+        let tests = when.conditions.iter().filter_map(|condition| match condition {
+            Condition::Test(matcher) if matcher.name() == which => Some(matcher),
             _ => None,
-        };
-        when.conditions.iter().filter_map(test).collect()
+        });
+        tests.collect()
     };
     let always = |which: &str, text: &mut String| {
         let spelling = tests(which).first().map_or_else(|| "[]".to_owned(), |matcher| matcher.spelling());

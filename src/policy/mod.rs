@@ -14,6 +14,8 @@
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
+//! | `auto`, `proxy` | which of them, where any may come; who the client is, where a proxy says so |
+//! | `http2`, `hpack`, `huffman`, `redis`, `prefix` | what is read of HTTP/2, Redis, and anything else |
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
@@ -22,6 +24,7 @@
 
 mod alias;
 mod ambiguity;
+mod auto;
 mod body;
 mod check;
 mod choice;
@@ -46,7 +49,10 @@ mod json;
 mod matchers;
 mod name;
 mod pattern;
+mod prefix;
+mod proxy;
 mod reader;
+mod redis;
 mod report;
 mod request;
 mod rule;
@@ -62,7 +68,7 @@ mod when;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
-pub use choice::{Canary, Choice, Chooser, Finally, Key, KeySeen, Load, Member, Nodes, Order, key_hash};
+pub use choice::{Choice, Chooser, Finally, KeySeen, Load, Member, Nodes, Order, key_hash};
 pub use compile::{Policy, UnknownNode};
 pub use decide::{Decision, Examination, Target};
 pub use difference::{Difference, differences};
@@ -116,6 +122,10 @@ pub struct Service {
     pub servers: Vec<(NodeId, u16)>,
     /// How the first bytes are read.
     inspect: Protocol,
+    /// What rules ask about, where that depends.
+    asked: inspect::Asked,
+    /// Networks from which connections begin with a PROXY header.
+    proxies: Vec<ipnet::IpNet>,
     /// From the client's first byte.
     pub inspect_timeout: Duration,
     /// Most bytes looked at.

@@ -1,6 +1,7 @@
 //! Rules as the file writes them: `name`, `when`, `canary`, `send_to`.
 
-use super::choice::{self, Canary, Choice, Recipients};
+use super::Protocol;
+use super::choice::{self, Canary, Choice, Key, Recipients};
 use super::condition;
 use super::explain::Unmet;
 use super::index::Index;
@@ -34,10 +35,9 @@ impl Rule {
     pub(super) fn holds(&self, subject: &Subject<'_>) -> Truth {
         match &self.canary {
             Some(canary) => match self.when.holds(subject) {
-                Truth::Yes => canary.holds(subject).into(),
+                Truth::No => Truth::No,
                 // Whoever is not in need not wait for the rest.
-                when if canary.holds(subject) => when,
-                _ => Truth::No,
+                when => Truth::all([when, canary.holds(subject)].into_iter()),
             },
             None => self.when.holds(subject),
         }
@@ -47,6 +47,11 @@ impl Rule {
     pub(super) fn mismatch(&self, subject: &Subject<'_>) -> Option<Unmet> {
         let mismatch = self.when.mismatch(subject);
         mismatch.or_else(|| self.canary.as_ref().and_then(|canary| canary.unmet(subject)))
+    }
+
+    /// The pieces of a request that it goes by, apart from its conditions.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.choice.key().into_iter().chain(self.canary.as_ref().map(|canary| &canary.of))
     }
 
     /// Its conditions, one line, as an operator reads it.
@@ -84,7 +89,10 @@ pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &m
             let message = format!("another rule is already named \"{}\"", rule.name);
             problems.error(&name_place, message, "give every rule a name of its own");
         }
-        if let Some(earlier) = covering(&rule, &rules, &index, &mut comparisons_left) {
+        // With `auto`, what holds for everything of one protocol holds for nothing of another.
+        let is_auto = recipients.context.inspect == Some(Protocol::Auto);
+        let earlier = covering(&rule, &rules, &index, &mut comparisons_left).filter(|_| !is_auto);
+        if let Some(earlier) = earlier {
             let why = match &earlier.when {
                 when if when.always() => "matches everything",
                 when if *when == rule.when => "has the same conditions",

@@ -1,10 +1,12 @@
 //! A service as the file writes it: its addresses, its servers, its times and its rules.
 
-use super::choice::{self, Choice, Recipients};
+use super::choice::{self, Choice, Key, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::condition::alternatives;
 use super::index::Index;
+use super::inspect::Asked;
 use super::json::Pointer;
-use super::matchers::{Context, Matcher};
+use super::matchers::{self, Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
@@ -13,9 +15,10 @@ use super::yaml::{Place, Value};
 use super::{Mode, Protocol, Service};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
+use ipnet::IpNet;
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,10 +30,11 @@ pub(super) struct ReadService {
     pub(super) frontend_places: Vec<(NodeId, Endpoint, Place)>,
 }
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "frontends",
     "servers",
     "inspect",
+    "proxy_protocol",
     "inspect_timeout",
     "inspect_bytes_max",
     "silence_timeout",
@@ -73,16 +77,23 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => rule::rules(&field, &recipients, problems),
         None => (Vec::new(), Index::default()),
     };
-    let pointers = pointers(&rules, &entry.place.key(), problems);
     let default = match fields.optional("default") {
         Some(field) => choice::send_to(&field, DEFAULT_RULE, &recipients, problems),
         None => None,
     };
+    let default = Rule {
+        name: Rc::from(DEFAULT_RULE),
+        when: When::default(),
+        canary: None,
+        choice: Rc::new(default.unwrap_or_else(Choice::local)),
+    };
+    let pointers = pointers(&rules, &default, &entry.place.key(), problems);
     let mode = fields.optional("mode").and_then(|field| mode(&field, problems)).unwrap_or(Mode::Route);
     let inspect_bytes_max = fields
         .optional("inspect_bytes_max")
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
         .and_then(|bytes| usize::try_from(bytes).ok());
+    let proxies = fields.optional("proxy_protocol").and_then(|field| proxies(&field, problems));
     let mut duration = |name: &str, bounds: RangeInclusive<Duration>, default: Duration| {
         fields.optional(name).and_then(|field| field.duration(bounds, problems)).unwrap_or(default)
     };
@@ -91,6 +102,8 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         frontends,
         servers: servers.unwrap_or_default(),
         inspect: inspect.unwrap_or(Protocol::Http),
+        asked: Asked::by(&rules),
+        proxies: proxies.unwrap_or_default(),
         inspect_timeout: duration("inspect_timeout", bounds::INSPECT_TIMEOUT, bounds::INSPECT_TIMEOUT_DEFAULT),
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
@@ -98,12 +111,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         pointers,
         index: Rc::new(index),
         rules,
-        default: Rule {
-            name: Rc::from(DEFAULT_RULE),
-            when: When::default(),
-            canary: None,
-            choice: Rc::new(default.unwrap_or_else(Choice::local)),
-        },
+        default,
         mode,
     };
     let servers_place = fields.optional("servers").map(|field| field.place.key());
@@ -112,7 +120,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
 
 /// Limits of an inspection that does not take place.
 fn warn_of_what_is_never_asked(fields: &Mapping<'_>, problems: &mut Problems) {
-    for name in ["inspect_timeout", "inspect_bytes_max", "silence_timeout", "handoff_timeout"] {
+    for name in ["inspect_timeout", "inspect_bytes_max", "silence_timeout", "handoff_timeout", "proxy_protocol"] {
         if let Some(field) = fields.optional(name) {
             let message = format!("`{name}` has no meaning here: with `inspect: none` the SYN decides, and nothing waits");
             problems.warning(&field.place.key(), message, "remove it, or inspect something");
@@ -120,14 +128,15 @@ fn warn_of_what_is_never_asked(fields: &Mapping<'_>, problems: &mut Problems) {
     }
 }
 
-/// The JSON fields that rules ask for, each once.
-fn pointers(rules: &[Rule], place: &Place, problems: &mut Problems) -> Vec<Pointer> {
+/// The JSON fields that rules ask for or go by, each once.
+fn pointers(rules: &[Rule], default: &Rule, place: &Place, problems: &mut Problems) -> Vec<Pointer> {
     let matchers = rules.iter().flat_map(|rule| rule.when.matchers());
     let asked = matchers.filter_map(|matcher| match matcher {
-        Matcher::Json(json) => Some(json.pointer().clone()),
+        Matcher::Json(json) => Some(json.pointer()),
         _ => None,
     });
-    let pointers: BTreeSet<Pointer> = asked.collect();
+    let keys = rules.iter().chain([default]).flat_map(Rule::keys).filter_map(Key::pointer);
+    let pointers: BTreeSet<Pointer> = asked.chain(keys).cloned().collect();
     if pointers.len() > bounds::JSON_FIELDS_MAX {
         let message =
             format!("rules can ask for at most {} different JSON fields, here are {}", bounds::JSON_FIELDS_MAX, pointers.len());
@@ -143,6 +152,28 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
     for (name, supported, later) in choices {
         if let Some(field) = fields.optional(name) {
             field.only(supported, later, problems);
+        }
+    }
+}
+
+/// Reads `proxy_protocol`: the networks whose connections begin with a PROXY header.
+fn proxies(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<IpNet>> {
+    match field.value {
+        Value::Text(text) if text == "off" => Some(Vec::new()),
+        Value::Text(text) if text == "accept" => Some(
+            [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]
+                .iter()
+                .filter_map(|any| IpNet::new(*any, 0).ok())
+                .collect(),
+        ),
+        Value::Mapping(_) => {
+            let fields = field.mapping(&["from"], problems)?;
+            let networks = alternatives(&fields.required("from", problems)?, matchers::network, problems)?;
+            Some(networks)
+        }
+        _ => {
+            field.expected("`off`, `accept` or `{ from: [networks] }`", problems);
+            None
         }
     }
 }
@@ -170,10 +201,7 @@ fn inspect(field: &Field<'_>, problems: &mut Problems) -> Option<Protocol> {
     };
     let known = Protocol::ALL.into_iter().find(|protocol| protocol.word() == text);
     if known.is_none() {
-        let message = match text {
-            "raw" | "auto" => format!("`inspect: {text}` is not supported yet"),
-            _ => format!("`inspect` cannot be {}", field.value.describe()),
-        };
+        let message = format!("`inspect` cannot be {}", field.value.describe());
         problems.error(&field.place, message, remedy);
     }
     known

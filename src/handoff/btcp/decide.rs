@@ -12,7 +12,7 @@ impl Btcp {
         match service.examine(undecided.flight.bytes(), flow) {
             Examination::Decided(decision) => {
                 if let Some(story) = &mut connection.story {
-                    story.summary = service.summary(undecided.flight.bytes());
+                    story.summary = service.summary(undecided.flight.bytes(), flow);
                 }
                 self.decide(slot, decision, ctx, now);
             }
@@ -21,7 +21,7 @@ impl Btcp {
                 if is_all {
                     return self.decide_by_default(slot, ctx, now);
                 }
-                undecided.awaits_server = service.awaits_server(undecided.flight.bytes()).then_some(now);
+                undecided.awaits_server = service.awaits_server(undecided.flight.bytes(), flow).then_some(now);
                 if undecided.flight.initial_window_is_used_up() {
                     self.acknowledge_early(slot, ctx);
                 }

@@ -4,11 +4,12 @@ use super::key::Key;
 use super::rendezvous;
 use crate::policy::explain::Unmet;
 use crate::policy::subject::Subject;
+use crate::policy::truth::{Truth, Unknown};
 use std::fmt;
 
 /// Which share of the keys a rule is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Canary {
+pub(in crate::policy) struct Canary {
     /// Hundredths of a percent.
     pub(in crate::policy) hundredths: u32,
     pub(in crate::policy) of: Key,
@@ -22,13 +23,16 @@ pub(in crate::policy) const WHOLE: u32 = 10_000;
 impl Canary {
     /// Where the connection stands between 0 and [`WHOLE`], in 2^64ths: those below the share are in, so that a larger
     /// share has all that a smaller one has. None if the key is not there.
-    fn place(&self, subject: &Subject<'_>) -> Option<u64> {
-        self.of.hash(Some(subject.content), subject.origin.client).map(|hash| rendezvous::mix(hash ^ self.salt))
+    fn place(&self, subject: &Subject<'_>) -> Result<Option<u64>, Unknown> {
+        Ok(self.of.hash(subject)?.map(|hash| rendezvous::mix(hash ^ self.salt)))
     }
 
     /// Whether the connection is one of them.
-    pub(in crate::policy) fn holds(&self, subject: &Subject<'_>) -> bool {
-        self.place(subject).is_some_and(|place| self.has(place))
+    pub(in crate::policy) fn holds(&self, subject: &Subject<'_>) -> Truth {
+        match self.place(subject) {
+            Ok(place) => place.is_some_and(|place| self.has(place)).into(),
+            Err(why) => Truth::Unknown(why),
+        }
     }
 
     fn has(&self, place: u64) -> bool {
@@ -38,8 +42,8 @@ impl Canary {
     /// Why the connection is none of them, with what the client sent there and where that puts it: `abc at 37.21 %`.
     pub(in crate::policy) fn unmet(&self, subject: &Subject<'_>) -> Option<Unmet> {
         let condition = "canary".to_owned();
-        let value = self.of.seen(Some(subject.content), subject.origin.client).value;
-        let (Some(value), Some(place)) = (value, self.place(subject)) else {
+        let value = self.of.seen(Some(subject), subject.origin);
+        let (Some(value), Ok(Some(place))) = (value, self.place(subject)) else {
             return Some(Unmet { condition, seen: None, reason: format!("there is no {} to draw by", self.of) });
         };
         if self.has(place) {

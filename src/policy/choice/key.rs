@@ -1,15 +1,18 @@
 //! What a choice or a canary goes by: a piece of the request, or the client's address.
 
-use super::super::Protocol;
-use super::super::inspect::Content;
 use super::rendezvous;
+use crate::limits::cluster_file::JSON_POINTER_BYTES_MAX;
+use crate::policy::Protocol;
+use crate::policy::json::{Found, Pointer};
+use crate::policy::subject::{Origin, Subject};
+use crate::policy::truth::Unknown;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
 /// A piece of what a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
+pub(in crate::policy) enum Key {
     /// `path`: the normal form that rules compare.
     Path,
     /// `host`: likewise.
@@ -20,10 +23,14 @@ pub enum Key {
     Header(String),
     /// `cookie:x`: the first cookie of this name.
     Cookie(String),
+    /// `json:/x`: a text or number at this place of the body.
+    Json(Pointer),
     /// `client`: the address; of an IPv6 address the first 64 bits, since a client changes the others as it likes (RFC 8981).
     Client,
     /// `sni`
     Sni,
+    /// `key`: the first key of the command that decides, with Redis.
+    Key,
 }
 
 /// Why a key cannot be read.
@@ -52,7 +59,8 @@ pub struct KeySeen {
 
 impl Key {
     /// How the kinds are written.
-    pub(in crate::policy) const KINDS: &'static str = "path, host, query:NAME, header:NAME, cookie:NAME, client, sni";
+    pub(in crate::policy) const KINDS: &'static str =
+        "path, host, query:NAME, header:NAME, cookie:NAME, json:/NAME, client, sni, key";
 
     /// Reads it as the file writes it.
     pub(in crate::policy) fn parse(text: &str) -> Result<Self, KeyError> {
@@ -69,6 +77,11 @@ impl Key {
             "host" => unnamed(Self::Host),
             "client" => unnamed(Self::Client),
             "sni" => unnamed(Self::Sni),
+            "key" => unnamed(Self::Key),
+            "json" => {
+                let pointer = name.filter(|name| name.len() <= JSON_POINTER_BYTES_MAX).map(Pointer::new);
+                pointer.ok_or(KeyError::NameMissing)?.map(Self::Json).ok_or(KeyError::NameUnreadable)
+            }
             // Compared decoded, so that it may be anything.
             "query" => match name {
                 None | Some("") => Err(KeyError::NameMissing),
@@ -85,57 +98,69 @@ impl Key {
     /// The protocol that has it; none if any has.
     pub(in crate::policy) const fn protocol(&self) -> Option<Protocol> {
         match self {
-            Self::Path | Self::Host | Self::Query(_) | Self::Header(_) | Self::Cookie(_) => Some(Protocol::Http),
+            Self::Path | Self::Host | Self::Query(_) | Self::Header(_) | Self::Cookie(_) | Self::Json(_) => Some(Protocol::Http),
             Self::Sni => Some(Protocol::Tls),
+            Self::Key => Some(Protocol::Redis),
             Self::Client => None,
         }
     }
 
-    /// What the client sent there.
-    fn value<'a>(&self, content: Option<&'a Content<'_>>, client: Option<IpAddr>) -> Option<Cow<'a, [u8]>> {
-        let http = content.and_then(Content::http);
+    /// The JSON field it is, if it is one.
+    pub(in crate::policy) const fn pointer(&self) -> Option<&Pointer> {
         match self {
+            Self::Json(pointer) => Some(pointer),
+            _ => None,
+        }
+    }
+
+    /// What the client sent there; none if it sent no such thing, or something that nobody can read.
+    fn value<'a>(&self, subject: &'a Subject<'_>) -> Result<Option<Cow<'a, [u8]>>, Unknown> {
+        let http = subject.http();
+        let value = match self {
             Self::Path => http.map(|request| Cow::Borrowed(&*request.path)),
             Self::Host => http.and_then(|request| request.host.as_deref()).map(|host| Cow::Borrowed(host.as_bytes())),
             Self::Query(name) => http.and_then(|request| request.query(name).next()),
             Self::Header(name) => http.and_then(|request| request.header(name).next()).map(Cow::Borrowed),
             Self::Cookie(name) => http.and_then(|request| request.cookie(name).next()).map(Cow::Borrowed),
-            Self::Sni => content.and_then(Content::tls).and_then(|hello| hello.sni()).map(|name| Cow::Borrowed(name.as_bytes())),
-            Self::Client => match client? {
-                IpAddr::V4(address) => Some(Cow::Owned(address.octets().to_vec())),
-                IpAddr::V6(address) => Some(Cow::Owned(address.octets()[..8].to_vec())),
+            Self::Key => subject.content.redis().and_then(|command| command.key).map(Cow::Borrowed),
+            Self::Json(pointer) => match subject.json(pointer) {
+                Ok(Found::Text(text)) => Some(Cow::Borrowed(text.as_bytes())),
+                Ok(Found::Other | Found::Absent) | Err(Unknown::Forever) => None,
+                Err(why) => return Err(why),
             },
-        }
+            Self::Sni => subject.tls().and_then(|hello| hello.sni()).map(|name| Cow::Borrowed(name.as_bytes())),
+            Self::Client => None,
+        };
+        Ok(value)
     }
 
-    /// Its hash; none if the client sent no such thing.
-    pub(in crate::policy) fn hash(&self, content: Option<&Content<'_>>, client: Option<IpAddr>) -> Option<u64> {
+    /// Its hash; none if the client sent no such thing. It may not be known yet.
+    pub(in crate::policy) fn hash(&self, subject: &Subject<'_>) -> Result<Option<u64>, Unknown> {
         match self {
-            Self::Client => client.map(hash_of_client),
-            _ => self.value(content, client).map(|value| rendezvous::hash(&value)),
+            Self::Client => Ok(Self::hash_of_client(subject.origin)),
+            _ => Ok(self.value(subject)?.map(|value| rendezvous::hash(&value))),
         }
     }
 
     /// Its hash, or else that of the client's address.
-    pub(in crate::policy) fn hash_or_client(&self, content: Option<&Content<'_>>, client: Option<IpAddr>) -> Option<u64> {
-        self.hash(content, client).or_else(|| client.map(hash_of_client))
+    pub(in crate::policy) fn hash_or_client(&self, subject: &Subject<'_>) -> Result<Option<u64>, Unknown> {
+        Ok(self.hash(subject)?.or_else(|| Self::hash_of_client(subject.origin)))
     }
 
-    /// The same with its reasons.
-    pub(in crate::policy) fn seen(&self, content: Option<&Content<'_>>, client: Option<IpAddr>) -> KeySeen {
-        let value = match self {
-            Self::Client => client.map(|client| client.to_string()),
-            _ => self.value(content, client).map(|value| String::from_utf8_lossy(&value).into_owned()),
-        };
-        KeySeen { key: self.to_string(), value, hash: self.hash_or_client(content, client) }
+    /// The hash of the client's address, if it is known.
+    pub(in crate::policy) fn hash_of_client(origin: Origin) -> Option<u64> {
+        origin.client.map(|client| match client {
+            IpAddr::V4(address) => rendezvous::hash(&address.octets()),
+            IpAddr::V6(address) => rendezvous::hash(&address.octets()[..8]),
+        })
     }
-}
 
-/// Without an allocation, unlike [`Key::value`].
-fn hash_of_client(client: IpAddr) -> u64 {
-    match client {
-        IpAddr::V4(address) => rendezvous::hash(&address.octets()),
-        IpAddr::V6(address) => rendezvous::hash(&address.octets()[..8]),
+    /// What the client sent there, for people; `subject` is nothing if that was not read.
+    pub(in crate::policy) fn seen(&self, subject: Option<&Subject<'_>>, origin: Origin) -> Option<String> {
+        match self {
+            Self::Client => origin.client.map(|client| client.to_string()),
+            _ => self.value(subject?).ok()?.map(|value| String::from_utf8_lossy(&value).into_owned()),
+        }
     }
 }
 
@@ -148,8 +173,10 @@ impl fmt::Display for Key {
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Json(pointer) => write!(f, "json:{}", pointer.text()),
             Self::Client => f.write_str("client"),
             Self::Sni => f.write_str("sni"),
+            Self::Key => f.write_str("key"),
         }
     }
 }

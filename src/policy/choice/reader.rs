@@ -255,6 +255,10 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
             let (message, remedy) = match error {
                 KeyError::Unknown => (format!("there is no key \"{text}\""), format!("the keys are {}", Key::KINDS)),
                 KeyError::NameMissing => (format!("the key `{kind}` needs a name"), format!("write `{kind}:NAME`")),
+                KeyError::NameUnreadable if kind == "json" => {
+                    let remedy = "write the names with a `/` before each, such as `json:/model`";
+                    (format!("\"{text}\" has no JSON pointer (RFC 6901)"), remedy.to_owned())
+                }
                 KeyError::NameUnreadable => {
                     (format!("\"{text}\" names no {kind}"), "write the name as clients send it".to_owned())
                 }
@@ -265,12 +269,13 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
         }
     };
     let inspect = recipients.context.inspect?;
-    if let Some(protocol) = key.protocol().filter(|protocol| *protocol != inspect) {
+    if let Some(protocol) = key.protocol().filter(|protocol| !inspect.knows(*protocol)) {
         let message = format!("`{key}` can never be known: the service has `inspect: {}`", inspect.word());
         let own = match inspect {
             Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME` or ",
             Protocol::Tls => "`sni` or ",
-            Protocol::None => "",
+            Protocol::Redis => "`key` or ",
+            Protocol::Raw | Protocol::Auto | Protocol::None => "",
         };
         let remedy = format!("go by {own}`client` here, or write `inspect: {}` in the service", protocol.word());
         problems.error(&field.place, message, remedy);

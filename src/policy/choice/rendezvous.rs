@@ -43,7 +43,7 @@ pub(super) fn cost(draw: u64) -> u64 {
         fraction = fraction << 1 | u64::from(carries);
         power = (square >> u32::from(carries)) as u64;
     }
-    (u64::from(zeros) + 1 << PLACES) - fraction
+    ((u64::from(zeros) + 1) << PLACES) - fraction
 }
 
 /// A member's place in the ranking for a key: the lower, the earlier.
