@@ -30,6 +30,8 @@ pub struct Question {
 /// The first bytes of a connection.
 #[derive(Clone, Debug)]
 pub enum Bytes {
+    /// None: the SYN decides.
+    Nothing,
     /// As they are.
     Raw(Vec<u8>),
     /// A request in words.
@@ -53,8 +55,6 @@ pub enum Bytes {
         /// The protocols it offers.
         alpn: Vec<String>,
     },
-    /// None at all: for services that decide without.
-    Nothing,
 }
 
 /// Why there is no answer.

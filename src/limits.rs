@@ -14,6 +14,22 @@ pub const PEER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const SYNS_MAX: usize = 65_536;
 /// How long a SYN waits for the kernel's SYN-ACK. The kernel answers at once or, with a full backlog, never.
 pub const SYN_LIFETIME: Duration = Duration::from_secs(3);
+/// Forwarded SYNs remembered until the connection's owner names itself. 64 Ki x ~300 octets: a SYN flood costs 20 MB and
+/// pushes out only other connections that have not been opened yet, whose clients repeat their SYN.
+pub const OPENINGS_MAX: usize = 65_536;
+/// How long a forwarded SYN is remembered: Linux repeats its SYN-ACK for 63 s, and a client may answer each.
+pub const OPENING_LIFETIME: Duration = Duration::from_secs(75);
+/// Owners remembered of connections to shared addresses that did not begin here, in each of two generations: 64 octets each.
+pub const KNOWN_OWNERS_MAX: usize = 131_072;
+/// A remembered owner that no packet asks for is forgotten after one to two of these: less than a TIME-WAIT each, so that
+/// what is remembered is seldom another connection's.
+pub const KNOWN_OWNER_LIFETIME: Duration = Duration::from_secs(30);
+/// Owners looked for in a second: each costs a question to the kernel (5 us) here and one at each peer. What comes beyond that
+/// is dropped, and sent again by clients that are real.
+pub const OWNER_QUESTIONS_PER_SECOND: usize = 10_000;
+/// How long all peers together may take to say whether they own a connection: many round trips between servers, and less than
+/// a client waits before it repeats a segment the second time.
+pub const OWNER_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest hold of a connection in the kernel's SYN-RECV: the second retransmission of the SYN-ACK would follow at 3 s.
 pub const HOLD_MAX: Duration = Duration::from_millis(2_500);
 /// Share of a listener's backlog that held connections may take (1/4): the rest stays for connections on their way.

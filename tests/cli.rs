@@ -419,6 +419,35 @@ fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
 }
 
 #[test]
+fn explain_needs_no_request_where_the_syn_decides_and_asks_for_one_elsewhere() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_fails(&explain(directory.path(), &["--node", "a"]), 2, "--http");
+    let path = directory.path().join("mail.yaml");
+    let text = EXPLAINED_ON_SYN;
+    std::fs::write(&path, text).unwrap();
+    let asked = ["explain", path.to_str().unwrap(), "--node", "a", "--service", "mail", "--json", "--client"];
+    for (client, server) in [("192.0.2.1", "b"), ("203.0.113.1", "a")] {
+        let output = baton(asked.iter().copied().chain([client]));
+        let answer: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(answer["answered_by"], server, "{answer}");
+    }
+}
+
+const EXPLAINED_ON_SYN: &str = "
+cluster: mail
+overlay: { port: 7400, aliases: 198.18.0.0/16 }
+nodes:
+  a: { address: 10.77.0.1, public_key: bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U= }
+  b: { address: 10.77.0.2, public_key: jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8= }
+services:
+  mail:
+    frontends: { a: 10.77.0.1:25 }
+    servers: { a: { port: 25 }, b: { port: 25 } }
+    inspect: none
+    rules: [{ name: near, when: { client: 192.0.2.0/24 }, send_to: b }]
+";
+
+#[test]
 fn explain_reads_a_request_as_it_was_sent() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("request");

@@ -58,6 +58,8 @@ scenario             120  netns-scripts/server-ports.sh
 scenario             120  netns-scripts/address-of-its-own.sh
 scenario             120  netns-scripts/client-on-a-server.sh
 scenario             120  netns-scripts/reused-source-port.sh
+scenario             120  netns-scripts/layer-4.sh
+scenario             120  netns-scripts/shared-address.sh
 scenario             120  netns-scripts/forged-segments.sh
 scenario             120  netns-scripts/packet-comments.sh
 scenario             120  netns-scripts/what-operators-look-at.sh

@@ -18,6 +18,9 @@ const OWNED: u8 = 0x18;
 const OWNED_END: u8 = 0x19;
 const SETTLED: u8 = 0x1a;
 const DISOWNED: u8 = 0x1b;
+const SYN_REFUSED: u8 = 0x1c;
+const WHO_OWNS: u8 = 0x1d;
+const OWNER: u8 = 0x1e;
 
 const OFFER_SACK: u8 = 0x01;
 const OFFER_ECN: u8 = 0x02;
@@ -28,6 +31,9 @@ const OFFER_PROBE: u8 = 0x20;
 
 const ACCEPT_WINDOW_SCALE: u8 = 0x01;
 const ACCEPT_TSVAL: u8 = 0x02;
+
+const WHO_OWNS_ACK: u8 = 0x01;
+const OWNER_OWNS: u8 = 0x01;
 
 impl Message {
     /// The type octet of its frame.
@@ -45,6 +51,9 @@ impl Message {
             Self::OwnedEnd => OWNED_END,
             Self::Settled { .. } => SETTLED,
             Self::Disowned { .. } => DISOWNED,
+            Self::SynRefused { .. } => SYN_REFUSED,
+            Self::WhoOwns { .. } => WHO_OWNS,
+            Self::Owner { .. } => OWNER,
         }
     }
 
@@ -70,6 +79,22 @@ impl Message {
             }
             Self::OwnedEnd => {}
             Self::Settled { below } => out.extend_from_slice(&below.to_be_bytes()),
+            Self::SynRefused { flow, isn, reason } => {
+                put_flow(*flow, out);
+                out.extend_from_slice(&isn.raw().to_be_bytes());
+                out.push(*reason as u8);
+            }
+            Self::WhoOwns { flow, ack } => {
+                put_flow(*flow, out);
+                out.push(if ack.is_some() { WHO_OWNS_ACK } else { 0 });
+                if let Some(ack) = ack {
+                    out.extend_from_slice(&ack.raw().to_be_bytes());
+                }
+            }
+            Self::Owner { flow, owns } => {
+                put_flow(*flow, out);
+                out.push(u8::from(*owns));
+            }
         }
         Ok(())
     }
@@ -90,6 +115,15 @@ impl Message {
             OWNED_END => Self::OwnedEnd,
             DISOWNED => Self::Disowned { id: id(&mut fields)? },
             SETTLED => Self::Settled { below: fields.u64()? },
+            SYN_REFUSED => {
+                Self::SynRefused { flow: fields.flow()?, isn: Seq::new(fields.u32()?), reason: refusal(fields.u8()?)? }
+            }
+            WHO_OWNS => {
+                let flow = fields.flow()?;
+                let has_ack = fields.flags(WHO_OWNS_ACK)? != 0;
+                Self::WhoOwns { flow, ack: if has_ack { Some(Seq::new(fields.u32()?)) } else { None } }
+            }
+            OWNER => Self::Owner { flow: fields.flow()?, owns: fields.flags(OWNER_OWNS)? != 0 },
             unknown => return Err(DecodeError::UnknownType(unknown)),
         };
         fields.finish()?;
@@ -306,6 +340,11 @@ mod tests {
             1 => (any_id(), any_flow()).prop_map(|(id, flow)| Message::Owned { id, flow }),
             1 => Just(Message::OwnedEnd),
             1 => any::<u64>().prop_map(|below| Message::Settled { below }),
+            1 => (any_flow(), any::<u32>(), 1u8..=9).prop_map(|(flow, isn, reason)| Message::SynRefused {
+                flow, isn: Seq::new(isn), reason: refusal(reason).unwrap(),
+            }),
+            1 => (any_flow(), any::<Option<u32>>()).prop_map(|(flow, ack)| Message::WhoOwns { flow, ack: ack.map(Seq::new) }),
+            1 => (any_flow(), any::<bool>()).prop_map(|(flow, owns)| Message::Owner { flow, owns }),
         ]
     }
 
@@ -338,7 +377,7 @@ mod tests {
 
         #[test]
         fn no_octets_panic_and_what_is_understood_is_canonical(
-            type_octet in prop_oneof![OFFER..=DISOWNED, any::<u8>()],
+            type_octet in prop_oneof![OFFER..=OWNER, any::<u8>()],
             body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(message) = Message::decode(type_octet, &body) {
@@ -422,7 +461,7 @@ mod tests {
 
     #[test]
     fn types_outside_the_version_are_refused() {
-        for type_octet in [0x00, 0x04, 0x0f, 0x1c, 0x7f, 0x80, 0xff] {
+        for type_octet in [0x00, 0x04, 0x0f, 0x1f, 0x7f, 0x80, 0xff] {
             assert_eq!(Message::decode(type_octet, &[]), Err(DecodeError::UnknownType(type_octet)));
         }
     }

@@ -158,7 +158,8 @@ pub enum Message {
         /// The handoff.
         id: HandoffId,
     },
-    /// Back-end, on a new session: I own this connection, whose packets arrive at you.
+    /// Back-end, on a new session, or when a client has completed the handshake that its forwarded SYN began: I own this
+    /// connection, whose packets arrive at you.
     Owned {
         /// The handoff that made it ours.
         id: HandoffId,
@@ -171,6 +172,29 @@ pub enum Message {
     Settled {
         /// The lowest serial that may still be repeated.
         below: u64,
+    },
+    /// Back-end, answering a forwarded SYN: no connection came of it, and none will.
+    SynRefused {
+        /// The connection.
+        flow: FlowKey,
+        /// The SYN's sequence number.
+        isn: Seq<Client>,
+        /// Why.
+        reason: Refusal,
+    },
+    /// A node with a shared front-end address: do you own this connection?
+    WhoOwns {
+        /// The connection.
+        flow: FlowKey,
+        /// What its client acknowledges: whoever has only answered its SYN knows by it whether it was meant.
+        ack: Option<Seq<Wire>>,
+    },
+    /// Answers `WhoOwns`, or a packet of a connection that the sender does not own.
+    Owner {
+        /// The connection.
+        flow: FlowKey,
+        /// Whether the sender owns it.
+        owns: bool,
     },
 }
 
@@ -189,7 +213,10 @@ impl Message {
             | Self::Disowned { .. }
             | Self::Owned { .. }
             | Self::OwnedEnd
-            | Self::Settled { .. } => None,
+            | Self::Settled { .. }
+            | Self::SynRefused { .. }
+            | Self::WhoOwns { .. }
+            | Self::Owner { .. } => None,
         }
     }
 }

@@ -26,6 +26,8 @@ mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
+mod opening;
+mod owners;
 mod packets;
 mod peers;
 mod policy;
@@ -34,6 +36,8 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
+use opening::Opening;
+use owners::{Asking, Known};
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
@@ -46,13 +50,14 @@ use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
+use crate::handoff::recent::Recent;
 use crate::handoff::syn_acks::LateSynAcks;
 use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
 use crate::policy::{Decision, Examination, Finally, Mode, Order};
-use crate::rewrite::{Flags, Segment, SegmentSpec, Timestamp, ToClientWire, ToServerWire, Wire};
+use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +70,14 @@ type Map<K, V> = HashMap<K, V, foldhash::quality::FixedState>;
 #[derive(Clone, Debug)]
 pub struct Btcp {
     syns: SynTable,
+    /// SYNs that were forwarded and whose owner has not named itself.
+    openings: Recent<Opening>,
+    /// Connections that peers say they own, while the kernel is asked whether it does.
+    claims: BTreeMap<FlowKey, (NodeId, HandoffId)>,
+    /// Connections that peers ask for, likewise.
+    questions: BTreeMap<FlowKey, (NodeId, Option<Seq<Wire>>)>,
+    /// Who owns connections to shared addresses that did not begin here.
+    known: Known,
     late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
     by_flow: Map<FlowKey, usize>,
@@ -124,6 +137,8 @@ enum State {
     Releasing(Releasing),
     /// The owner serves it.
     HandedOff(HandedOff),
+    /// It did not begin here; its owner is being looked for.
+    Asking(Asking),
     /// It is over; late packets still go to the owner.
     Lingering(NodeId),
     /// The owner is lost and the client was reset.
@@ -142,6 +157,7 @@ impl State {
             Self::Securing(_) => "securing",
             Self::Releasing(_) => "releasing",
             Self::HandedOff(_) => "handed-off",
+            Self::Asking(_) => "asking",
             Self::Lingering(_) => "lingering",
             Self::Lost => "lost",
             Self::Moving => "moving",
@@ -226,6 +242,10 @@ impl Btcp {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             syns: SynTable::new(seed),
+            openings: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
+            claims: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            known: Known::new(seed, now),
             late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
             by_flow: HashMap::with_hasher(hasher.clone()),
@@ -298,7 +318,13 @@ impl Btcp {
 
     /// Connections that end with this process, and all.
     pub fn count(&self) -> Counts {
-        let mut counts = Counts { syns: self.syns.count(), orphans: self.orphans.len(), ..Counts::default() };
+        let mut counts = Counts {
+            syns: self.syns.count(),
+            openings: self.openings.count(),
+            known: self.known.count(),
+            orphans: self.orphans.len(),
+            ..Counts::default()
+        };
         for (_, connection) in &self.connections {
             match &connection.state {
                 State::Handshake(_) => counts.handshakes += 1,
@@ -309,6 +335,7 @@ impl Btcp {
                 State::Offered(_) | State::Securing(_) => counts.offered += 1,
                 State::Releasing(_) => counts.undecided += 1,
                 State::HandedOff(_) => counts.handed_off += 1,
+                State::Asking(_) => counts.asking += 1,
                 State::Lingering(_) | State::Lost | State::Moving => counts.lingering += 1,
             }
         }
@@ -317,34 +344,53 @@ impl Btcp {
 
     /// The state of a connection.
     pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
-        Some(self.connections[*self.by_flow.get(flow)?].state.label())
+        match self.by_flow.get(flow) {
+            Some(slot) => Some(self.connections[*slot].state.label()),
+            None => self.openings.get(flow).map(|_| "opening"),
+        }
     }
 
     /// For `baton flows`.
     pub fn flows(&self, now: Instant) -> impl Iterator<Item = FlowView> + '_ {
-        self.connections.iter().map(move |(_, connection)| {
-            let (peer, treatment) = match &connection.state {
-                State::Offered(offered) | State::Securing(Securing::Commit(offered)) => (Some(offered.to), Treatment::Inspect),
-                State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
-                State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
-                State::Handshake(_)
-                | State::Undecided(_)
-                | State::Securing(Securing::Park(_) | Securing::Reset(_))
-                | State::Releasing(_)
-                | State::Lost
-                | State::Moving => (None, Treatment::Inspect),
-            };
-            FlowView {
-                flow: connection.flow,
-                role: "front-end",
-                state: connection.state.label(),
-                peer,
-                socket: None,
-                rule: connection.rule.as_ref().map(|rule| rule.to_string()),
-                treatment: treatment.label(),
-                age: now.saturating_duration_since(connection.since),
-            }
-        })
+        let known = self.known.list().map(|(flow, owner)| FlowView {
+            flow: *flow,
+            role: "front-end",
+            state: "known",
+            peer: Some(*owner),
+            socket: None,
+            rule: None,
+            treatment: Treatment::Forward(*owner).label(),
+            age: Duration::ZERO,
+        });
+        self.connections
+            .iter()
+            .map(move |(_, connection)| {
+                let (peer, treatment) = match &connection.state {
+                    State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
+                        (Some(offered.to), Treatment::Inspect)
+                    }
+                    State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
+                    State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
+                    State::Handshake(_)
+                    | State::Undecided(_)
+                    | State::Securing(Securing::Park(_) | Securing::Reset(_))
+                    | State::Releasing(_)
+                    | State::Asking(_)
+                    | State::Lost
+                    | State::Moving => (None, Treatment::Inspect),
+                };
+                FlowView {
+                    flow: connection.flow,
+                    role: "front-end",
+                    state: connection.state.label(),
+                    peer,
+                    socket: None,
+                    rule: connection.rule.as_ref().map(|rule| rule.to_string()),
+                    treatment: treatment.label(),
+                    age: now.saturating_duration_since(connection.since),
+                }
+            })
+            .chain(known)
     }
 }
 
@@ -353,6 +399,9 @@ impl Btcp {
 #[allow(missing_docs)] // The names are the states'.
 pub struct Counts {
     pub syns: usize,
+    pub openings: usize,
+    pub known: usize,
+    pub asking: usize,
     pub orphans: usize,
     pub handshakes: usize,
     pub undecided: usize,
@@ -373,7 +422,7 @@ impl State {
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
             Self::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
             | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
-            Self::Handshake(_) | Self::HandedOff(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
+            Self::Handshake(_) | Self::HandedOff(_) | Self::Asking(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Peer {
     pub up: bool,
     /// The life the peer was last seen in.
     pub epoch: Option<Epoch>,
+    /// When the latest session came or went.
+    pub since: Option<Instant>,
     /// It said it is draining.
     pub draining: bool,
     /// Sessions so far.
@@ -158,7 +160,7 @@ pub enum Loopback {
 impl Context {
     /// A fresh context.
     pub fn new(config: &crate::handoff::EngineConfig, policy: Rc<Policy>, now: Instant) -> Self {
-        let peers = vec![Peer::default(); policy.nodes.len()];
+        let peers = vec![Peer { since: Some(now), ..Peer::default() }; policy.nodes.len()];
         Self {
             node: config.node,
             epoch: config.epoch,
@@ -191,6 +193,11 @@ impl Context {
     /// The policy for connections to a front-end address of this node: the one in force, or the last that knew it.
     pub fn policy_of(&self, frontend: Endpoint) -> &Rc<Policy> {
         self.retired.get(&frontend).map_or(&self.policy, |(policy, _)| policy)
+    }
+
+    /// Also an address that was one: its connections go on, and packets of others are the local stack's.
+    pub fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
+        self.policy.is_own_frontend(endpoint) || self.retired.contains_key(&endpoint)
     }
 
     /// The service for connections to a front-end address of this node.

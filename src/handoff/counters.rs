@@ -59,6 +59,10 @@ reasons! {
         Fragment => "fragment",
         /// A SYN kept until the owner says whether the connection before it is over.
         SynKept => "syn_kept",
+        /// For a connection to a shared address whose owner cannot be found now; its client sends it again.
+        OwnerUnknown => "owner_unknown",
+        /// The same, and too many owners are looked for already.
+        OwnerNotAsked => "owner_not_asked",
     }
 }
 
@@ -167,6 +171,14 @@ pub struct Counters {
     pub connections: u64,
     /// Connections released to the local server, untouched.
     pub released_local: u64,
+    /// Connections decided for the local server on their SYN.
+    pub local_on_syn: u64,
+    /// SYNs forwarded to a peer that shall serve the connection.
+    pub syns_forwarded: u64,
+    /// Peers asked whether they own a connection to a shared address.
+    pub owner_questions: u64,
+    /// Owners found of connections to shared addresses that did not begin here.
+    pub owners_found: u64,
     /// Connections served by the local server through a replay to self.
     pub replays_to_self: u64,
     /// Connections whose half in the kernel was purged because they were held too long or acknowledged early.
@@ -245,9 +257,13 @@ impl Counters {
             ("syns_total", self.syns),
             ("syns_evicted_total", self.syns_evicted),
             ("connections_total", self.connections),
-            ("decisions_local_total", self.released_local + self.replays_to_self),
+            ("decisions_local_total", self.released_local + self.replays_to_self + self.local_on_syn),
             ("released_local_total", self.released_local),
             ("replays_to_self_total", self.replays_to_self),
+            ("local_on_syn_total", self.local_on_syn),
+            ("syns_forwarded_total", self.syns_forwarded),
+            ("owner_questions_total", self.owner_questions),
+            ("owners_found_total", self.owners_found),
             ("parked_total", self.parked),
             ("early_acknowledgements_total", self.early_acknowledgements),
             ("offers_sent_total", self.offers_sent),

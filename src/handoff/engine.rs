@@ -11,7 +11,7 @@ use crate::handoff::counters::DropReason;
 use crate::handoff::notes::Why;
 use crate::handoff::probe::{ProbeEvent, ProbeSpec, Probes};
 use crate::handoff::timers::{Deadline, Owner};
-use crate::handoff::utcp::Utcp;
+use crate::handoff::utcp::{Serves, Utcp};
 use crate::health::NodeState;
 use crate::metrics::{Histogram, label_value};
 use crate::policy::Policy;
@@ -154,6 +154,9 @@ impl Engine {
         if self.ctx.policy.is_alias(source.address) {
             return self.utcp.handle_kernel(segment.reinterpret(), &mut self.ctx, now);
         }
+        if self.ctx.policy.is_shared_frontend(destination) && self.takes_itself(&segment) {
+            return Verdict::Forward(self.ctx.node);
+        }
         if self.is_own_frontend(destination) {
             return self.btcp.handle_client(segment, &mut self.ctx, now);
         }
@@ -166,12 +169,33 @@ impl Engine {
         self.ctx.drop(DropReason::NotOurs)
     }
 
+    /// Whether a packet to a shared address, which need not have come through the node that saw the SYN, is of a connection that
+    /// this node's kernel serves under an alias.
+    fn takes_itself<B: AsRef<[u8]>>(&self, segment: &Segment<B, ToServerWire>) -> bool {
+        let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+        let is_syn = segment.flags().contains(Flags::SYN);
+        let ack = segment.flags().contains(Flags::ACK).then(|| segment.ack());
+        match self.utcp.serves(&flow) {
+            Some(Serves::Yes) => true,
+            Some(Serves::NotYet) => !is_syn && self.utcp.owns(&flow, ack),
+            Some(Serves::NoLonger) => !is_syn && !self.btcp.knows(&flow),
+            None => false,
+        }
+    }
+
     /// Neither a whole TCP segment nor from one: an ICMP error about a connection, a fragment, or noise.
     fn handle_other(&mut self, packet: &mut [u8], malformed: Malformed) -> Verdict {
-        if let Ok(flow) = icmp::quoted_flow(packet)
-            && let Some(owner) = self.btcp.owner_of(&flow)
-        {
-            return Verdict::Forward(owner);
+        if let Ok(flow) = icmp::quoted_flow(packet) {
+            let is_shared = self.ctx.policy.is_shared_frontend(flow.frontend);
+            if is_shared && self.utcp.shifts_of(&flow).is_some() {
+                return Verdict::Forward(self.ctx.node);
+            }
+            match self.btcp.owner_of(&flow) {
+                Some(owner) if is_shared && owner == self.ctx.node => return Verdict::Write,
+                Some(owner) => return Verdict::Forward(owner),
+                None if is_shared => self.btcp.tell_all_of_error(&flow, packet, &mut self.ctx),
+                None => {}
+            }
         }
         if malformed == Malformed::Fragment
             && let Some(flow) = ends_of_first_fragment(packet)
@@ -196,19 +220,34 @@ impl Engine {
     /// A client's packet, or an ICMP error, for a connection that this node owns.
     fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse_offloaded(&mut *packet, offload) {
+            let begins = segment.flags().contains(Flags::SYN);
+            if from != self.ctx.node
+                && !begins
+                && self.ctx.policy.is_shared_frontend(segment.destination())
+                && self.ctx.policy.is_own_frontend(segment.destination())
+                && !self.takes_itself(&segment)
+            {
+                return self.btcp.handle_relayed(from, &segment, &mut self.ctx, now);
+            }
             return self.utcp.handle_client(from, segment, &mut self.ctx, now);
         }
         let Ok(flow) = icmp::quoted_flow(packet) else { return self.ctx.drop(DropReason::Malformed) };
-        let Some(shifts) = self.utcp.shifts_of(&flow) else { return self.ctx.drop(DropReason::NoConnection) };
+        let Some(shifts) = self.utcp.shifts_of(&flow) else {
+            let policy = &self.ctx.policy;
+            if from != self.ctx.node && policy.is_shared_frontend(flow.frontend) && policy.is_own_frontend(flow.frontend) {
+                // The kernel knows whether it is about a connection that it serves without us.
+                return Verdict::Write;
+            }
+            return self.ctx.drop(DropReason::NoConnection);
+        };
         match icmp::translate_quoted(packet, &shifts) {
             Ok(()) => Verdict::Write,
             Err(_) => self.ctx.drop(DropReason::Malformed),
         }
     }
 
-    /// Also an address that was one: its connections go on, and packets of others are the local stack's.
     pub(super) fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
-        self.ctx.policy.is_own_frontend(endpoint) || self.ctx.retired.contains_key(&endpoint)
+        self.ctx.is_own_frontend(endpoint)
     }
 
     fn is_own_address(&self, address: IpAddr) -> bool {
@@ -247,6 +286,15 @@ impl Engine {
             Message::Disowned { id } => self.utcp.handle_disowned(from, id, ctx, now),
             Message::Owned { id, flow } => self.btcp.handle_owned(from, id, flow, ctx, now),
             Message::OwnedEnd => self.btcp.handle_owned_end(from, ctx, now),
+            Message::SynRefused { flow, isn, reason } => self.btcp.handle_syn_refused(from, flow, isn, reason, ctx, now),
+            Message::WhoOwns { flow, ack } => {
+                if self.utcp.owns(&flow, ack) {
+                    ctx.say(from, Message::Owner { flow, owns: true });
+                } else {
+                    self.btcp.handle_question(from, flow, ack, ctx);
+                }
+            }
+            Message::Owner { flow, owns } => self.btcp.handle_owner(from, flow, owns, ctx, now),
         }
     }
 
@@ -274,6 +322,7 @@ impl Engine {
                 let Some(state) = self.ctx.peer_mut(peer) else { return };
                 let born_anew = state.epoch.is_some_and(|before| before != epoch);
                 state.up = true;
+                state.since = Some(now);
                 state.epoch = Some(epoch);
                 state.draining = false;
                 state.sessions += 1;
@@ -283,6 +332,7 @@ impl Engine {
             }
             PeerEvent::Down => {
                 state.up = false;
+                state.since = Some(now);
                 self.ctx.loads.go_down(peer, now);
                 self.probes.handle_peer_down(peer, now);
                 self.btcp.handle_peer_down(peer, &mut self.ctx, now);
@@ -431,6 +481,7 @@ impl Engine {
     fn keep_house(&mut self, now: Instant) {
         debug_assert!(self.btcp.assignments_are_counted(&self.ctx));
         self.btcp.expire_orphans(&mut self.ctx, now);
+        self.btcp.expire_openings(now);
         let btcp = &self.btcp;
         self.ctx.retired.retain(|frontend, (_, since)| {
             now.saturating_duration_since(*since) < crate::limits::RETIRED_FRONTEND_MIN || btcp.knows_frontend(*frontend)
@@ -505,6 +556,9 @@ impl Engine {
             ("connections_back_end", back.prepared + back.serving),
             ("connections_lingering", front.lingering + back.lingering),
             ("syns_pending", front.syns),
+            ("openings_pending", front.openings),
+            ("owners_known", front.known),
+            ("owners_asked_for", front.asking),
             ("orphans", front.orphans),
             ("commits_unsettled", back.applied),
             ("first_flight_bytes", self.ctx.first_flight_bytes),

@@ -2,11 +2,10 @@
 
 use crate::control::message::{Offer, OfferedTimestamps, WindowScales};
 use crate::flow::FlowKey;
+use crate::handoff::recent::Recent;
 use crate::handoff::syn_acks::SynAcks;
 use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use crate::{control::message::HandoffId, limits};
-use hashbrown::HashMap;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -45,66 +44,50 @@ impl SynRecord {
     }
 }
 
-/// SYNs the kernel has not answered yet: the only thing remembered on a client's word alone. Bounded; the oldest goes first.
+/// SYNs the kernel has not answered yet. Bounded; the oldest goes first.
 #[derive(Clone, Debug)]
 pub struct SynTable {
-    by_flow: HashMap<FlowKey, SynRecord, foldhash::quality::FixedState>,
-    by_age: VecDeque<(FlowKey, Instant)>,
+    recent: Recent<SynRecord>,
 }
 
 impl SynTable {
     /// An empty table; the seed makes its hash unpredictable from outside.
     pub fn new(seed: u64) -> Self {
-        Self { by_flow: HashMap::with_hasher(foldhash::quality::FixedState::with_seed(seed)), by_age: VecDeque::new() }
+        Self { recent: Recent::new(seed, limits::SYNS_MAX, limits::SYN_LIFETIME) }
     }
 
     /// Remembers a SYN; how many others had to go for it.
     pub fn insert(&mut self, flow: FlowKey, record: SynRecord) -> u64 {
-        let mut evicted = 0;
-        while self.by_age.len() >= limits::SYNS_MAX
-            || self.by_age.front().is_some_and(|(_, at)| record.at.saturating_duration_since(*at) > limits::SYN_LIFETIME)
-        {
-            let Some((oldest, at)) = self.by_age.pop_front() else { break };
-            if self.by_flow.get(&oldest).is_some_and(|kept| kept.at == at) {
-                self.by_flow.remove(&oldest);
-                if record.at.saturating_duration_since(at) <= limits::SYN_LIFETIME {
-                    evicted += 1;
-                }
-            }
-        }
-        self.by_age.push_back((flow, record.at));
-        self.by_flow.insert(flow, record);
-        evicted
+        self.recent.insert(flow, record, record.at)
     }
 
     /// Takes out the SYN that this SYN-ACK answers.
     pub fn take<B: AsRef<[u8]>>(&mut self, flow: &FlowKey, syn_ack: &Segment<B, ToClientWire>) -> Option<SynRecord> {
-        let record = self.by_flow.get(flow)?;
+        let record = self.recent.get(flow)?;
         if record.isn.plus(1) != syn_ack.ack() {
             return None;
         }
-        self.by_flow.remove(flow)
+        self.recent.remove(flow)
     }
 
     /// Forgets the SYN of a connection that is served: a SYN-ACK that comes late must not be taken for a new one's.
     pub fn remove(&mut self, flow: &FlowKey) {
-        self.by_flow.remove(flow);
+        self.recent.remove(flow);
     }
 
     /// Forgets those for these front-end addresses.
     pub fn forget_frontends(&mut self, frontends: &std::collections::BTreeSet<crate::flow::Endpoint>) {
-        self.by_flow.retain(|flow, _| !frontends.contains(&flow.frontend));
+        self.recent.retain(|flow| !frontends.contains(&flow.frontend));
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.by_flow.clear();
-        self.by_age.clear();
+        self.recent.clear();
     }
 
     /// SYNs remembered.
     pub fn count(&self) -> usize {
-        self.by_flow.len()
+        self.recent.count()
     }
 }
 

@@ -14,6 +14,7 @@ mod holds;
 mod initial;
 mod notes;
 pub mod probe;
+mod recent;
 mod syn_acks;
 mod synthetic;
 mod timers;

@@ -28,6 +28,14 @@ pub enum Why {
     Overtook,
     /// A SYN on the ends of another connection, kept until that was over.
     KeptSyn,
+    /// To the node that is chosen to serve its connection.
+    ForwardedSyn,
+    /// A SYN that no peer takes, or of a connection that the local kernel has.
+    LocalSyn,
+    /// To whoever serves the connection, now that it is known.
+    OwnerFound,
+    /// Of a connection that no node has: the local kernel says so.
+    NobodyOwns,
     /// A SYN whose data cannot be handed off.
     WithoutData,
     /// An acknowledgement on the kernel's behalf.
@@ -57,6 +65,10 @@ impl Why {
             Self::Follows => "held while the connection was handed off; follows it",
             Self::Overtook => "kept until the local kernel could take it",
             Self::KeptSyn => "SYN kept until the connection before was over",
+            Self::ForwardedSyn => "SYN, forwarded to the node that serves the connection",
+            Self::LocalSyn => "SYN, the local server's after all",
+            Self::OwnerFound => "held until the owner of the connection was found",
+            Self::NobodyOwns => "no node has this connection, as the local kernel will say",
             Self::WithoutData => "SYN without its data, which cannot be handed off",
             Self::EarlyAcknowledgement => "acknowledgement on the kernel's behalf: the request is not complete yet",
             Self::Probe => "of a client that this node plays: a probe of the way through the peer",

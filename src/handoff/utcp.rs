@@ -12,6 +12,16 @@
 //!        refused               purged
 //! ```
 //!
+//! Where the SYN decides (`inspect: none`) there is neither offer nor replay:
+//!
+//! ```text
+//!  forwarded SYN                SYN-ACK, translated;            kernel sends anything else
+//!   --> Opening  .............. client acknowledges: owned -------------------------------> Established
+//!          | RST, silence
+//!          v
+//!       refused
+//! ```
+//!
 //! State comes into being only on an authenticated peer's word, and the kernel judges every segment.
 
 mod course;
@@ -19,11 +29,13 @@ mod deadlines;
 mod deliver;
 mod disagreement;
 mod judge;
+mod open;
 mod packets;
 mod peers;
 mod replay;
 
 use course::Course;
+use open::Opening;
 
 use crate::control::message::{Accept, Epoch, HandoffId, Message, Offer, Refusal};
 use crate::flow::{Endpoint, FlowKey, NodeId};
@@ -88,6 +100,8 @@ enum State {
     Delivering(Box<Delivering>),
     /// The kernel could not take it; its half is being purged.
     Returning(Box<Delivering>),
+    /// Not offered: its SYN was forwarded, and the client has not been served yet.
+    Opening(Opening),
     /// The kernel serves it.
     Established(Established),
     /// The kernel says it is over.
@@ -169,6 +183,17 @@ impl Overtaking {
     }
 }
 
+/// How far a connection is the kernel's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// Its client has not completed the handshake.
+    NotYet,
+    /// It is.
+    Yes,
+    /// It is over.
+    NoLonger,
+}
+
 impl State {
     const fn label(&self) -> &'static str {
         match self {
@@ -176,6 +201,7 @@ impl State {
             Self::Prepared(_) => "prepared",
             Self::Delivering(_) => "delivering",
             Self::Returning(_) => "returning",
+            Self::Opening(_) => "opening",
             Self::Established(_) => "established",
             Self::Over(_) => "over",
             Self::Abandoned => "abandoned",
@@ -218,10 +244,38 @@ impl Utcp {
         for slot in slots {
             match &self.connections[slot].state {
                 State::Replaying(_) | State::Prepared(_) => self.refuse(slot, Refusal::Draining, ctx),
+                State::Opening(opening) if opening.is_completed() => {
+                    self.establish_opened(slot, ctx, now);
+                    self.cut(slot, ctx, now);
+                }
+                State::Opening(_) => self.refuse_syn(slot, Refusal::Draining, ctx),
                 State::Delivering(_) | State::Established(_) => self.cut(slot, ctx, now),
                 State::Returning(_) | State::Over(_) | State::Abandoned | State::Moving => {}
             }
         }
+    }
+
+    #[allow(clippy::too_many_arguments)] // Each is a field.
+    fn insert(
+        &mut self,
+        id: HandoffId,
+        flow: FlowKey,
+        ingress: NodeId,
+        alias: Endpoint,
+        client_isn: Seq<Client>,
+        state: State,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> usize {
+        let serial = ctx.serial();
+        let alarm = Alarm::default();
+        let connection = Connection { id, flow, ingress, alias, client_isn, serial, since: now, alarm, state };
+        let slot = self.connections.insert(connection);
+        ctx.connections += 1;
+        self.by_flow.insert(flow, slot);
+        self.by_socket.insert((alias, flow.client), slot);
+        self.by_handoff.insert(id, slot);
+        slot
     }
 
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
@@ -249,12 +303,32 @@ impl Utcp {
         served
     }
 
+    /// Whether the kernel serves this connection, or has until lately.
+    pub fn serves(&self, flow: &FlowKey) -> Option<Serves> {
+        match &self.connections[*self.by_flow.get(flow)?].state {
+            State::Over(_) => Some(Serves::NoLonger),
+            State::Opening(opening) if !opening.is_completed() => Some(Serves::NotYet),
+            State::Abandoned | State::Moving => None,
+            _ => Some(Serves::Yes),
+        }
+    }
+
+    /// Whether the kernel serves this connection, whose client acknowledges this.
+    pub fn owns(&self, flow: &FlowKey, ack: Option<Seq<Wire>>) -> bool {
+        let Some(slot) = self.by_flow.get(flow) else { return false };
+        match &self.connections[*slot].state {
+            State::Opening(opening) if !opening.is_completed() => opening.expects(ack),
+            _ => self.serves(flow) == Some(Serves::Yes),
+        }
+    }
+
     /// Connections served, and lingering ones.
     pub fn count(&self) -> Counts {
         let mut counts = Counts { applied: self.applied.len(), ..Counts::default() };
         for (_, connection) in &self.connections {
             match &connection.state {
-                State::Replaying(_) | State::Prepared(_) => counts.prepared += 1,
+                State::Opening(opening) if opening.is_completed() => counts.serving += 1,
+                State::Replaying(_) | State::Prepared(_) | State::Opening(_) => counts.prepared += 1,
                 State::Delivering(_) | State::Returning(_) | State::Established(_) => counts.serving += 1,
                 State::Over(_) | State::Abandoned | State::Moving => counts.lingering += 1,
             }
@@ -287,6 +361,7 @@ impl Utcp {
                 | State::Prepared(_)
                 | State::Delivering(_)
                 | State::Returning(_)
+                | State::Opening(_)
                 | State::Abandoned
                 | State::Moving => Treatment::Inspect,
             };

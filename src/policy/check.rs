@@ -12,15 +12,29 @@ use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// No two services, and no two nodes, have the same front-end address.
+/// No two services have the same front-end address; and no two nodes, unless the SYN decides: only then can a connection
+/// whose packets arrive at several nodes be told from others.
 pub(super) fn frontends_are_unique(services: &[ReadService], problems: &mut Problems) {
-    let mut owners: HashMap<Endpoint, &str> = HashMap::new();
+    let mut owners: HashMap<Endpoint, (&str, Vec<NodeId>)> = HashMap::new();
     for read in services {
-        for (endpoint, place) in &read.frontend_places {
-            if let Some(owner) = owners.insert(*endpoint, &read.service.name) {
-                let message = format!("the front-end address {endpoint} is already one of service `{owner}`");
-                problems.error(place, message, "an address belongs to one service and one node; remove one of them");
+        for (node, endpoint, place) in &read.frontend_places {
+            let Some((owner, nodes)) = owners.get_mut(endpoint) else {
+                owners.insert(*endpoint, (&read.service.name, vec![*node]));
+                continue;
+            };
+            let is_shared = *owner == read.service.name && read.service.decides_on_syn() && !nodes.contains(node);
+            nodes.push(*node);
+            if is_shared {
+                continue;
             }
+            let message = format!("the front-end address {endpoint} is already one of service `{owner}`");
+            let remedy = if *owner == read.service.name && !read.service.decides_on_syn() {
+                "an address belongs to one service and one node; remove one of them (several nodes can share one only with \
+                 `inspect: none`)"
+            } else {
+                "an address belongs to one service and one node; remove one of them"
+            };
+            problems.error(place, message, remedy);
         }
     }
 }

@@ -43,6 +43,8 @@ struct Frontend {
     service: usize,
     /// Number among the front-end addresses of its family.
     number: usize,
+    /// Several nodes have it.
+    is_shared: bool,
 }
 
 /// `--node` names no node of the file.
@@ -72,10 +74,13 @@ impl ClusterFile {
             .flat_map(|(index, service)| service.frontends.iter().map(move |(_, endpoint)| (*endpoint, index)));
         let owners: HashMap<Endpoint, usize, FixedState> = owners.collect();
         let numbered = alias::numbered(owners.keys().copied());
-        let frontends = numbered
-            .into_iter()
-            .filter_map(|(endpoint, number)| Some((endpoint, Frontend { service: *owners.get(&endpoint)?, number })))
-            .collect();
+        let frontend = |(endpoint, number)| {
+            let service = *owners.get(&endpoint)?;
+            let is_it = |(_, other): &&(NodeId, Endpoint)| *other == endpoint;
+            let is_shared = services.get(service)?.frontends.iter().filter(is_it).count() > 1;
+            Some((endpoint, Frontend { service, number, is_shared }))
+        };
+        let frontends = numbered.into_iter().filter_map(frontend).collect();
         Ok(Policy {
             cluster: self.cluster.clone(),
             node: id,
@@ -108,6 +113,11 @@ impl Policy {
     /// Whether this is a front-end address of this node.
     pub fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
         self.service_of(endpoint).is_some_and(|service| service.frontends.binary_search(&(self.node, endpoint)).is_ok())
+    }
+
+    /// Whether several nodes have this front-end address, so that a connection's packets may arrive at any of them.
+    pub fn is_shared_frontend(&self, endpoint: Endpoint) -> bool {
+        self.frontends.get(&endpoint).is_some_and(|frontend| frontend.is_shared)
     }
 
     /// The service of this name.

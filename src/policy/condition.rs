@@ -87,6 +87,7 @@ fn can_be_known(fields: &Mapping<'_>, inspect: Option<Protocol>, problems: &mut 
         let Some(field) = fields.optional(name) else { continue };
         let message = format!("`{name}` can never be known: the service has `inspect: {}`", inspect.word());
         let matchers = inspect.matchers().iter().map(|matcher| format!("`{matcher}`")).collect::<Vec<_>>().join(", ");
+        let matchers = if matchers.is_empty() { "`frontend`" } else { &matchers };
         let remedy = format!("match {matchers} or `client` here, or write `inspect: {}` in the service", other.word());
         problems.error(&field.place.key(), message, remedy);
         can = false;

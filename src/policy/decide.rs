@@ -147,6 +147,11 @@ impl Service {
         self.inspect
     }
 
+    /// Whether connections are decided on by their SYN, before anybody has answered it.
+    pub fn decides_on_syn(&self) -> bool {
+        self.inspect == Protocol::None
+    }
+
     /// How many rules there are, the default not counted.
     pub fn rule_count(&self) -> usize {
         self.rules.len()

@@ -70,6 +70,7 @@ impl Service {
         let reading = match self.inspect {
             Protocol::Tls | Protocol::Auto => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
+            Protocol::None => Reading::Clear(Content::Nothing),
             Protocol::Redis => Reading::Unclear(Ambiguity::RedisUnreadable),
             // Which bytes it would have is not known.
             Protocol::Raw => Reading::Incomplete,
@@ -139,6 +140,7 @@ impl Content<'_> {
                 ("key", command.key.map(|key| String::from_utf8_lossy(key).into_owned())),
                 client,
             ],
+            Self::Nothing => vec![client],
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Protocol {
     Redis,
     /// Whichever of these the first bytes show.
     Auto,
+    /// Nothing: the SYN is decided on, and all that is known is who connects to what.
+    None,
 }
 
 /// What the first bytes are.
@@ -45,6 +47,7 @@ pub(super) enum Content<'a> {
     Tls(Hello),
     Raw(Raw<'a>),
     Redis(Command<'a>),
+    Nothing,
 }
 
 /// Bytes of no protocol that is read.
@@ -85,7 +88,7 @@ impl Asked {
 
 impl Protocol {
     /// All of them; `Auto`, which has the matchers of the others, last.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Tls, Self::Raw, Self::Redis, Self::Auto];
+    pub const ALL: [Self; 6] = [Self::Http, Self::Tls, Self::Raw, Self::Redis, Self::None, Self::Auto];
 
     /// The word for it in the cluster file.
     pub const fn word(self) -> &'static str {
@@ -95,6 +98,7 @@ impl Protocol {
             Self::Raw => "raw",
             Self::Redis => "redis",
             Self::Auto => "auto",
+            Self::None => "none",
         }
     }
 
@@ -105,7 +109,7 @@ impl Protocol {
             Self::Tls => &["sni", "alpn", "tls_version", "ech"],
             Self::Raw => &["starts_with", "bytes", "regex"],
             Self::Redis => &["command", "key"],
-            Self::Auto => &[],
+            Self::Auto | Self::None => &[],
         }
     }
 
@@ -131,6 +135,7 @@ impl Protocol {
                 Told::NotYet if is_all => Reading::Unclear(Ambiguity::TooLong),
                 Told::NotYet => Reading::Incomplete,
             },
+            Self::None => Reading::Clear(Content::Nothing),
         }
     }
 
@@ -138,7 +143,7 @@ impl Protocol {
     fn awaits_server(self, bytes: &[u8], asked: Asked) -> bool {
         match self {
             Self::Http => http2::awaits_server(bytes),
-            Self::Tls => false,
+            Self::Tls | Self::None => false,
             // Where one of its messages ends is not known.
             Self::Raw => !bytes.is_empty(),
             Self::Redis => redis::awaits_server(bytes),
@@ -206,6 +211,7 @@ impl<'a> Content<'a> {
             Self::Tls(_) => Protocol::Tls,
             Self::Raw(_) => Protocol::Raw,
             Self::Redis(_) => Protocol::Redis,
+            Self::Nothing => Protocol::None,
         }
     }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 pub(super) struct ReadService {
     pub(super) service: Service,
     pub(super) servers_place: Option<Place>,
-    pub(super) frontend_places: Vec<(Endpoint, Place)>,
+    pub(super) frontend_places: Vec<(NodeId, Endpoint, Place)>,
 }
 
 const KNOWN: [&str; 17] = [
@@ -72,6 +72,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
+    if inspect == Some(Protocol::None) {
+        warn_of_what_is_never_asked(&fields, problems);
+    }
     let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
     let is_checked = health_field.is_some();
     let recipients =
@@ -130,9 +133,18 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         default,
         mode,
     };
-    let frontend_places = frontend_places.into_iter().map(|(_, endpoint, place)| (endpoint, place)).collect();
     let servers_place = fields.optional("servers").map(|field| field.place.key());
     Some(ReadService { service, servers_place, frontend_places })
+}
+
+/// Limits of an inspection that does not take place.
+fn warn_of_what_is_never_asked(fields: &Mapping<'_>, problems: &mut Problems) {
+    for name in ["inspect_timeout", "inspect_bytes_max", "silence_timeout", "handoff_timeout", "proxy_protocol"] {
+        if let Some(field) = fields.optional(name) {
+            let message = format!("`{name}` has no meaning here: with `inspect: none` the SYN decides, and nothing waits");
+            problems.warning(&field.place.key(), message, "remove it, or inspect something");
+        }
+    }
 }
 
 /// The JSON fields that rules ask for or go by, each once.
@@ -208,10 +220,7 @@ fn inspect(field: &Field<'_>, problems: &mut Problems) -> Option<Protocol> {
     };
     let known = Protocol::ALL.into_iter().find(|protocol| protocol.word() == text);
     if known.is_none() {
-        let message = match text {
-            "none" => format!("`inspect: {text}` is not supported yet"),
-            _ => format!("`inspect` cannot be {}", field.value.describe()),
-        };
+        let message = format!("`inspect` cannot be {}", field.value.describe());
         problems.error(&field.place, message, remedy);
     }
     known

@@ -61,6 +61,7 @@ impl Content<'_> {
                     say("key", String::from_utf8_lossy(key).into_owned());
                 }
             }
+            Self::Nothing => say("protocol", "none".to_owned()),
         }
         Summary(values)
     }

@@ -92,6 +92,8 @@ impl WindowScale {
 pub struct SeqShift(u32);
 
 impl SeqShift {
+    /// Both sides have the same numbers.
+    pub const NONE: Self = Self(0);
     /// The shift that maps the owner's ISN onto the front-end's.
     pub const fn between(wire: Seq<Wire>, local: Seq<Local>) -> Self {
         Self(wire.0.wrapping_sub(local.0))

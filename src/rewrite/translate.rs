@@ -12,7 +12,7 @@
 //! Flags, ECN bits, urgent pointer (relative to seq), DSCP, all other options and the payload are carried as they are.
 
 use crate::flow::Endpoint;
-use crate::rewrite::coordinates::{Seq, SeqShift, TimestampShift, WindowRescale};
+use crate::rewrite::coordinates::{Seq, SeqShift, TimestampShift, WindowRescale, WindowScale};
 use crate::rewrite::segment::{Flags, Segment, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 
 /// Everything needed to translate a connection's segments; constant for the connection's life at one owner.
@@ -31,6 +31,12 @@ pub struct Shifts {
 }
 
 impl Shifts {
+    /// Of a connection whose handshake its owner's kernel made itself: nothing but the address differs.
+    pub const fn of_address(frontend: Endpoint, alias: Endpoint) -> Self {
+        let window = WindowRescale { kernel: WindowScale::NONE, promised: WindowScale::NONE, mss: 0 };
+        Self { frontend, alias, seq: SeqShift::NONE, timestamps: None, window }
+    }
+
     /// What the owner's kernel sent becomes what the client must see.
     pub fn to_client<B: AsRef<[u8]> + AsMut<[u8]>>(&self, segment: Segment<B, ToClientLocal>) -> Segment<B, ToClientWire> {
         let seq = self.seq.to_wire(segment.seq());

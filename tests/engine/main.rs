@@ -7,5 +7,6 @@ mod frontend;
 mod limits;
 mod noise;
 mod notes;
+mod on_syn;
 mod owner;
 mod parked;

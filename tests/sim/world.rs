@@ -822,6 +822,9 @@ fn name_of(message: &Message) -> &'static str {
         Message::OwnedEnd => "owned-end",
         Message::Settled { .. } => "settled",
         Message::Disowned { .. } => "disowned",
+        Message::SynRefused { .. } => "syn-refused",
+        Message::WhoOwns { .. } => "who-owns",
+        Message::Owner { .. } => "owner",
     }
 }
 

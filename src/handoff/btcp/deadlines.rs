@@ -12,6 +12,7 @@ impl Btcp {
         }
         match connection.state.take() {
             State::Handshake(_) | State::Lingering(_) | State::Lost => self.forget(slot, ctx),
+            State::Asking(asking) => self.give_up_asking(slot, &asking, ctx),
             State::Undecided(undecided) => {
                 connection.state = State::Undecided(undecided);
                 self.handle_deadline_of_undecided(slot, ctx, now);
@@ -85,6 +86,12 @@ impl Btcp {
     /// Guards of an earlier life that no owner has claimed in time.
     pub fn expire_orphans(&mut self, ctx: &mut Context, now: Instant) {
         self.give_up_orphans(|at| at <= now, ctx, now);
+    }
+
+    /// Forwarded SYNs of which nothing came.
+    pub fn expire_openings(&mut self, now: Instant) {
+        self.openings.expire(now);
+        self.known.keep_house(now);
     }
 
     /// Orphans without an owner: their clients are reset when they next speak, or begin anew. Only when they have been silent

@@ -183,7 +183,12 @@ impl Btcp {
         }
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
-        if let Some((_, syn)) = kept_syn {
+        let Some((_, syn)) = kept_syn else { return };
+        let flow = self.connections[slot].flow;
+        if from != ctx.node && ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn()) {
+            self.forget(slot, ctx);
+            self.reopened_by(from, flow, syn, ctx, now);
+        } else {
             self.begin_anew(slot, syn, ctx, now);
         }
     }

@@ -13,9 +13,8 @@ impl Btcp {
             }
             return self.handle_unknown(flow, segment, ctx, now);
         };
-        let flags = segment.flags();
-        // What begins a connection; with RST or FIN as well it begins none, and ends nothing that is remembered.
-        let is_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN));
+        // With RST or FIN as well it begins none, and ends nothing that is remembered.
+        let is_syn = opening::begins(&segment);
         let connection = &mut self.connections[slot];
         match &mut connection.state {
             // What is kept is plain, and counts as the segments the client sent.
@@ -64,6 +63,12 @@ impl Btcp {
                 }
                 Verdict::Forward(handed_off.to)
             }
+            State::Asking(_) if is_syn => {
+                self.forget(slot, ctx);
+                self.handle_unknown(flow, segment, ctx, now)
+            }
+            State::Asking(_) if segment.is_super_segment() => Verdict::Cut,
+            State::Asking(_) => self.keep_while_asking(slot, &segment, ctx),
             State::Lingering(_) | State::Lost if is_syn => {
                 let syn = segment.completed();
                 self.begin_anew(slot, syn, ctx, now);
@@ -85,10 +90,11 @@ impl Btcp {
     pub(super) fn begin_anew(&mut self, slot: usize, mut syn: Vec<u8>, ctx: &mut Context, now: Instant) {
         let flow = self.connections[slot].flow;
         self.forget(slot, ctx);
-        if let Ok(segment) = Segment::parse(syn.as_mut_slice())
-            && self.handle_unknown(flow, segment, ctx, now) == Verdict::Write
-        {
-            ctx.write(syn, Why::KeptSyn);
+        let Ok(segment) = Segment::parse(syn.as_mut_slice()) else { return };
+        match self.handle_unknown(flow, segment, ctx, now) {
+            Verdict::Write => ctx.write(syn, Why::KeptSyn),
+            Verdict::Forward(to) => ctx.forward(to, syn, Why::KeptSyn),
+            Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }
 
@@ -100,11 +106,10 @@ impl Btcp {
         ctx: &mut Context,
         now: Instant,
     ) -> Verdict {
-        let flags = syn.flags();
-        if !flags.contains(Flags::SYN)
-            || flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN))
-            || !syn.checksums_are_right()
-        {
+        if ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn()) {
+            return self.handle_unopened(flow, syn, ctx, now);
+        }
+        if !opening::begins(&syn) || !syn.checksums_are_right() {
             return Verdict::Write;
         }
         ctx.counters.syns += 1;
@@ -285,6 +290,7 @@ impl Btcp {
                 State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_) => {
                     return self.absorb_syn_ack(slot, &syn_ack, ctx, now);
                 }
+                State::Asking(_) => self.forget(slot, ctx),
                 State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
                     return ctx.drop(DropReason::UnexpectedFromKernel);
                 }
@@ -292,6 +298,9 @@ impl Btcp {
         }
         if self.late_syn_acks.take(&flow, syn_ack.seq(), now) {
             return ctx.drop(DropReason::SynAckAbsorbed);
+        }
+        if ctx.policy.is_shared_frontend(flow.frontend) {
+            self.note_shared_syn_ack(flow, &mut syn_ack, ctx, now);
         }
         if ctx.draining {
             return Verdict::Write;
@@ -311,7 +320,10 @@ impl Btcp {
 
     /// Where an ICMP error about this connection has to go; None if the local kernel serves it.
     pub fn owner_of(&self, flow: &FlowKey) -> Option<NodeId> {
-        match &self.connections[*self.by_flow.get(flow)?].state {
+        let Some(slot) = self.by_flow.get(flow) else {
+            return self.openings.get(flow).map(|opening| opening.to).or_else(|| self.known.peek(flow));
+        };
+        match &self.connections[*slot].state {
             State::HandedOff(handed_off) => Some(handed_off.to),
             State::Lingering(owner) => Some(*owner),
             State::Handshake(_)
@@ -319,6 +331,7 @@ impl Btcp {
             | State::Offered(_)
             | State::Securing(_)
             | State::Releasing(_)
+            | State::Asking(_)
             | State::Lost
             | State::Moving => None,
         }

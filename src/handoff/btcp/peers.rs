@@ -40,7 +40,12 @@ impl Btcp {
             handed_off.confirmed_in = session;
             return;
         }
-        if self.orphans.remove(&flow).is_none() || self.by_flow.contains_key(&flow) {
+        let is_orphan = self.orphans.remove(&flow).is_some();
+        let decides_on_syn = ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn());
+        if !is_orphan && decides_on_syn && ctx.is_own_frontend(flow.frontend) {
+            return self.handle_opened(from, id, flow, ctx, now);
+        }
+        if !is_orphan || self.by_flow.contains_key(&flow) {
             // Given up here, its client reset: the owner must not send for it any more.
             return ctx.say(from, Message::Disowned { id });
         }

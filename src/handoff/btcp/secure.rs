@@ -76,7 +76,16 @@ impl Btcp {
 
     /// What the kernel says of its own half, now that nothing can change it any more.
     pub fn handle_socket(&mut self, flow: FlowKey, socket: SocketState, ctx: &mut Context, now: Instant) {
-        let Some(slot) = self.by_flow.get(&flow).copied() else { return };
+        if self.judge_question(flow, socket, ctx) || self.judge_claim(flow, socket, ctx, now) {
+            return;
+        }
+        let Some(slot) = self.by_flow.get(&flow).copied() else { return self.judge_opening(flow, socket, ctx) };
+        if matches!(self.connections[slot].state, State::Asking(_)) {
+            if let State::Asking(asking) = self.connections[slot].state.take() {
+                self.judge_asking(slot, asking, socket, ctx, now);
+            }
+            return;
+        }
         let goes_on = matches!(socket, SocketState::Open | SocketState::TimeWait);
         if goes_on && !matches!(self.connections[slot].state, State::Releasing(_)) {
             if matches!(self.connections[slot].state, State::Securing(_)) {

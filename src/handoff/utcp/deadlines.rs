@@ -18,6 +18,7 @@ impl Utcp {
                 self.set_alarm(slot, again, ctx);
             }
             State::Prepared(_) => self.purge_and_forget(slot, ctx),
+            State::Opening(_) => self.handle_deadline_of_opening(slot, ctx, now),
             State::Delivering(delivering) => {
                 if now >= delivering.began + limits::DELIVERY_DEADLINE {
                     // First see whether it can still be returned; deliver again only if the answer is no.

@@ -8,9 +8,14 @@ use crate::policy::Policy;
 
 impl Utcp {
     /// The port on which this node's application takes the offered connection.
-    pub(super) fn server_port(policy: &Policy, node: NodeId, from: NodeId, offer: &Offer) -> Result<u16, Refusal> {
-        let service = policy.service_named(&offer.service).ok_or(Refusal::UnknownService)?;
-        let frontend = offer.flow.frontend;
+    pub(super) fn server_port(
+        policy: &Policy,
+        node: NodeId,
+        from: NodeId,
+        service: &str,
+        frontend: Endpoint,
+    ) -> Result<u16, Refusal> {
+        let service = policy.service_named(service).ok_or(Refusal::UnknownService)?;
         if !service.frontends.iter().any(|(owner, address)| *owner == from && *address == frontend) {
             return Err(Refusal::UnknownFrontend);
         }
@@ -18,10 +23,11 @@ impl Utcp {
     }
 
     /// A warning for what an honest peer with the same cluster file would not ask; once a session for each reason.
-    pub(super) fn complain(&mut self, from: NodeId, offer: &Offer, reason: Refusal, ctx: &Context) {
-        let service = &offer.service;
-        let frontend = offer.flow.frontend;
+    pub(super) fn complain(&mut self, from: NodeId, service: &str, frontend: Endpoint, reason: Refusal, ctx: &Context) {
         let what = match reason {
+            Refusal::UnknownService if service.is_empty() => {
+                format!("in this node's cluster file {frontend} is not of a service with `inspect: none`")
+            }
             Refusal::UnknownService => format!("the service {service} is not in this node's cluster file"),
             Refusal::UnknownFrontend => {
                 format!("in this node's cluster file {frontend} is not a front-end address that node has in service {service}")
@@ -70,7 +76,7 @@ services:
         let policy = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}")).compile(node).unwrap();
         let mut offer = offer();
         change(&mut offer);
-        Utcp::server_port(&policy, policy.node, from, &offer)
+        Utcp::server_port(&policy, policy.node, from, &offer.service, offer.flow.frontend)
     }
 
     #[test]

@@ -14,6 +14,7 @@ impl Utcp {
         let connection = &mut self.connections[slot];
         match connection.state.take() {
             State::Established(established) => self.judge(slot, established, socket, ctx, now),
+            State::Opening(opening) => self.judge_opening(slot, opening, socket, ctx, now),
             State::Prepared(prepared) => self.judge_replay(slot, prepared, socket, ctx),
             State::Delivering(delivering) => {
                 connection.state = State::Delivering(delivering);
@@ -53,7 +54,16 @@ impl Utcp {
         let is_over = matches!(socket, SocketState::Absent | SocketState::TimeWait);
         if is_over {
             connection.state = State::Over(established.shifts);
-            return self.finish(slot, ctx, now);
+            let ingress = connection.ingress;
+            self.finish(slot, ctx, now);
+            if let Some(mut syn) = established.syn
+                && let Ok(segment) = Segment::parse(syn.as_mut_slice())
+                && self.opens_on(&segment, ctx)
+                && self.open(ingress, segment, ctx, now) == Verdict::Write
+            {
+                ctx.write(syn, Why::KeptSyn);
+            }
+            return;
         }
         if let Some(mut syn) = established.syn.take()
             && let Ok(segment) = Segment::parse(syn.as_mut_slice())

@@ -44,6 +44,7 @@ impl Utcp {
                 delivering.course.hear_server(&segment);
                 Verdict::Write
             }
+            State::Opening(_) => self.kernel_opens(slot, segment, ctx, now),
             State::Established(_) => self.translate_to_client(slot, segment, ctx),
             State::Over(shifts) => {
                 let _: Segment<_, ToClientWire> = shifts.to_client(segment);
@@ -80,15 +81,31 @@ impl Utcp {
         now: Instant,
     ) -> Verdict {
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
-        let Some(slot) = self.by_flow.get(&flow).copied() else { return ctx.drop(DropReason::NoConnection) };
+        let Some(slot) = self.by_flow.get(&flow).copied() else {
+            if self.opens_on(&segment, ctx) {
+                return self.open(from, segment, ctx, now);
+            }
+            self.deny(from, flow, ctx);
+            return ctx.drop(DropReason::NoConnection);
+        };
         let connection = &mut self.connections[slot];
-        if connection.ingress != from {
+        if connection.ingress != from && !may_arrive_at(from, flow.frontend, ctx) {
             return ctx.drop(DropReason::WrongIngress);
         }
+        if connection.state.is_over() && self.opens_on(&segment, ctx) {
+            // Whoever forwarded it may not know yet that the connection before is over; nobody else was asked.
+            return self.open(from, segment, ctx, now);
+        }
+        let connection = &mut self.connections[slot];
         let keeps = match &connection.state {
             State::Replaying(_) | State::Prepared(_) => true,
             State::Delivering(delivering) => !delivering.has_left_syn_received,
-            State::Established(_) | State::Over(_) | State::Returning(_) | State::Abandoned | State::Moving => false,
+            State::Opening(_)
+            | State::Established(_)
+            | State::Over(_)
+            | State::Returning(_)
+            | State::Abandoned
+            | State::Moving => false,
         };
         if keeps && segment.is_super_segment() {
             return Verdict::Cut;
@@ -110,6 +127,7 @@ impl Utcp {
                 return Verdict::Consumed;
             }
             State::Delivering(delivering) => &mut delivering.overtaking,
+            State::Opening(_) => return self.client_opens(slot, from, segment, ctx, now),
             State::Established(_) | State::Over(_) => return self.translate_to_kernel(slot, segment, ctx, now),
             State::Abandoned => return ctx.drop(DropReason::NoConnection),
             State::Returning(_) | State::Moving => return ctx.drop(DropReason::UnexpectedFromKernel),
@@ -163,13 +181,28 @@ impl Utcp {
         Verdict::Write
     }
 
+    /// Whether this segment begins a connection that nobody offers: the front-end's choice falls on the SYN.
+    pub(super) fn opens_on<B: AsRef<[u8]>>(&self, segment: &Segment<B, ToServerWire>, ctx: &Context) -> bool {
+        let flags = segment.flags();
+        flags.contains(Flags::SYN)
+            && !flags.intersects(Flags::ACK.with(Flags::RST).with(Flags::FIN))
+            && ctx.policy.service_of(segment.destination()).is_some_and(|service| service.decides_on_syn())
+    }
+
     /// The shifts of a connection that this kernel serves, for translating an ICMP error about it.
     pub fn shifts_of(&self, flow: &FlowKey) -> Option<Shifts> {
         match &self.connections[*self.by_flow.get(flow)?].state {
             State::Delivering(delivering) => Some(delivering.learned.shifts),
+            State::Opening(opening) => Some(opening.shifts),
             State::Established(established) => Some(established.shifts),
             State::Over(shifts) => Some(*shifts),
             State::Replaying(_) | State::Prepared(_) | State::Returning(_) | State::Abandoned | State::Moving => None,
         }
     }
+}
+
+/// Whether packets for this address may come from this node, whoever forwarded the connection's SYN.
+fn may_arrive_at(from: NodeId, frontend: Endpoint, ctx: &Context) -> bool {
+    let has_it = |service: &crate::policy::Service| service.frontends.contains(&(from, frontend));
+    ctx.policy.is_shared_frontend(frontend) && ctx.policy.service_of(frontend).is_some_and(has_it)
 }

@@ -16,8 +16,11 @@ impl Utcp {
                 State::Delivering(_) | State::Returning(_) | State::Established(_) => {
                     ctx.say(peer, Message::Owned { id, flow: connection.flow });
                 }
+                State::Opening(opening) if opening.is_completed() => {
+                    ctx.say(peer, Message::Owned { id, flow: connection.flow });
+                }
                 State::Over(_) => ctx.say(peer, Message::Closed { id }),
-                State::Replaying(_) | State::Prepared(_) | State::Abandoned | State::Moving => {}
+                State::Replaying(_) | State::Prepared(_) | State::Opening(_) | State::Abandoned | State::Moving => {}
             }
         }
         ctx.say(peer, Message::OwnedEnd);
@@ -31,7 +34,7 @@ impl Utcp {
         if connection.ingress != from {
             return;
         }
-        if !matches!(connection.state, State::Delivering(_) | State::Returning(_) | State::Established(_)) {
+        if !matches!(connection.state, State::Delivering(_) | State::Returning(_) | State::Opening(_) | State::Established(_)) {
             return;
         }
         ctx.counters.disowned += 1;

@@ -10,7 +10,7 @@ impl Utcp {
             Ok(alias) => self.replay(from, alias, offer, ctx, now),
             Err(reason) => {
                 ctx.counters.offers_refused += 1;
-                self.complain(from, &offer, reason, ctx);
+                self.complain(from, &offer.service, offer.flow.frontend, reason, ctx);
                 ctx.say(from, Message::Refuse { id, reason });
             }
         }
@@ -26,14 +26,30 @@ impl Utcp {
         }
         let policy = if from == ctx.node { ctx.policy_of(offer.flow.frontend) } else { &ctx.policy };
         let policy = std::rc::Rc::clone(policy);
-        let port = Self::server_port(&policy, ctx.node, from, offer)?;
+        let port = Self::server_port(&policy, ctx.node, from, &offer.service, offer.flow.frontend)?;
         if self.by_handoff.contains_key(&offer.id) || self.applied.contains(&(from, offer.id)) {
             // No honest peer numbers two handoffs alike.
             return Err(Refusal::InUse);
         }
-        if let Some(slot) = self.by_flow.get(&offer.flow).copied() {
+        self.free_alias(&policy, &offer.flow, port, ctx)
+    }
+
+    /// An alias whose socket with this client is free.
+    pub(super) fn free_alias(
+        &mut self,
+        policy: &crate::policy::Policy,
+        flow: &FlowKey,
+        port: u16,
+        ctx: &mut Context,
+    ) -> Result<Endpoint, Refusal> {
+        if let Some(slot) = self.by_flow.get(flow).copied() {
             match &self.connections[slot].state {
                 State::Over(_) | State::Abandoned => {}
+                State::Opening(opening) if !opening.is_completed() => self.purge_and_forget(slot, ctx),
+                State::Opening(_) => {
+                    self.ask(slot, ctx);
+                    return Err(Refusal::InUse);
+                }
                 State::Replaying(_) | State::Prepared(_) => self.purge_and_forget(slot, ctx),
                 State::Delivering(_) | State::Returning(_) | State::Established(_) | State::Moving => {
                     self.ask(slot, ctx);
@@ -41,8 +57,8 @@ impl Utcp {
                 }
             }
         }
-        let aliases = self.aliases.entry(offer.flow.frontend).or_insert_with(|| policy.aliases_of(offer.flow.frontend));
-        let client = offer.flow.client;
+        let aliases = self.aliases.entry(flow.frontend).or_insert_with(|| policy.aliases_of(flow.frontend));
+        let client = flow.client;
         let free = aliases
             .iter()
             .map(|address| Endpoint::new(*address, port))
@@ -67,26 +83,11 @@ impl Utcp {
     pub(super) fn replay(&mut self, from: NodeId, alias: Endpoint, offer: Box<Offer>, ctx: &mut Context, now: Instant) {
         let (id, flow, client_isn) = (offer.id, offer.flow, offer.client_isn);
         ctx.write(replayed_syn(&offer, alias), Why::Replay);
-        let serial = ctx.serial();
         // A peer has another candidate to try; this node's own kernel has not, so it is asked again as a client would.
         let patience = if from == ctx.node { limits::DELIVERY_PATIENCE } else { limits::REPLAY_DEADLINE };
         let deadline = now + patience;
         let state = State::Replaying(Box::new(Replaying { offer, deadline, overtaking: Overtaking::default() }));
-        let slot = self.connections.insert(Connection {
-            id,
-            flow,
-            ingress: from,
-            alias,
-            client_isn,
-            serial,
-            since: now,
-            alarm: Alarm::default(),
-            state,
-        });
-        ctx.connections += 1;
-        self.by_flow.insert(flow, slot);
-        self.by_socket.insert((alias, flow.client), slot);
-        self.by_handoff.insert(id, slot);
+        let slot = self.insert(id, flow, from, alias, client_isn, state, ctx, now);
         self.set_alarm(slot, now + limits::REPLAY_DEADLINE / 2, ctx);
     }
 

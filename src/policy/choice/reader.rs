@@ -278,7 +278,7 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
             Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME` or ",
             Protocol::Tls => "`sni` or ",
             Protocol::Redis => "`key` or ",
-            Protocol::Raw | Protocol::Auto => "",
+            Protocol::Raw | Protocol::Auto | Protocol::None => "",
         };
         let remedy = format!("go by {own}`client` here, or write `inspect: {}` in the service", protocol.word());
         problems.error(&field.place, message, remedy);

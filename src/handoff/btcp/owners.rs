@@ -1,0 +1,382 @@
+//! Front-end addresses that several nodes have: a connection's packets may arrive at a node that has not seen its SYN.
+//!
+//! Before such a packet is given to this node's kernel, which would answer it with a RST, the owner is looked for: this node's
+//! kernel is asked, then whoever the policy would choose everywhere alike is taken for it, and if that is nobody (or the
+//! wrong one) all peers are asked. What is found is remembered for a while; it is a cache, and every wrong entry is denied by
+//! the node it names.
+//!
+//! A packet goes over one hop at most: a node that is taken for the owner serves it or denies it.
+
+use super::*;
+use crate::policy::Policy;
+
+/// A connection whose owner is being looked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    packets: Vec<Vec<u8>>,
+    bytes: usize,
+    /// What the first of them acknowledges: a node that has only answered the SYN knows by it whether it was meant.
+    ack: Option<Seq<Wire>>,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// The kernel is asked; the packets came from this peer, which takes this node for the owner.
+    Kernel { for_peer: Option<NodeId> },
+    /// These peers have not answered.
+    Peers(BTreeSet<NodeId>),
+}
+
+/// Who owns connections that this node did not see begin, in two generations: what nobody asked for in a whole one goes.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    young: Map<FlowKey, NodeId>,
+    old: Map<FlowKey, NodeId>,
+    turned: Instant,
+    /// Whose owner was not the one that the policy says.
+    denied: Recent<()>,
+    /// ISNs of the local kernel's latest SYN-ACKs.
+    answered: Recent<Seq<Wire>>,
+    /// Questions left in this second.
+    questions: usize,
+}
+
+impl Known {
+    pub fn new(seed: u64, now: Instant) -> Self {
+        let hasher = foldhash::quality::FixedState::with_seed(seed);
+        Self {
+            young: HashMap::with_hasher(hasher.clone()),
+            old: HashMap::with_hasher(hasher),
+            turned: now,
+            denied: Recent::new(seed, limits::KNOWN_OWNERS_MAX / 16, limits::KNOWN_OWNER_LIFETIME),
+            answered: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
+            questions: limits::OWNER_QUESTIONS_PER_SECOND,
+        }
+    }
+
+    fn owner(&mut self, flow: &FlowKey) -> Option<NodeId> {
+        if let Some(owner) = self.young.get(flow) {
+            return Some(*owner);
+        }
+        let owner = self.old.remove(flow)?;
+        self.young.insert(*flow, owner);
+        Some(owner)
+    }
+
+    /// The same, without a sign of life.
+    pub fn peek(&self, flow: &FlowKey) -> Option<NodeId> {
+        self.young.get(flow).or_else(|| self.old.get(flow)).copied()
+    }
+
+    pub fn insert(&mut self, flow: FlowKey, owner: NodeId) {
+        if self.young.len() >= limits::KNOWN_OWNERS_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(flow, owner);
+    }
+
+    pub fn remove(&mut self, flow: &FlowKey) {
+        self.young.remove(flow);
+        self.old.remove(flow);
+    }
+
+    pub fn keep_house(&mut self, now: Instant) {
+        self.questions = limits::OWNER_QUESTIONS_PER_SECOND;
+        self.denied.expire(now);
+        self.answered.expire(now);
+        if now.saturating_duration_since(self.turned) >= limits::KNOWN_OWNER_LIFETIME {
+            self.turned = now;
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    pub fn list(&self) -> impl Iterator<Item = (&FlowKey, &NodeId)> {
+        self.young.iter().chain(&self.old)
+    }
+
+    /// Whether the kernel serves a connection, by what it says of it. One whose handshake is not complete it serves if its
+    /// own SYN-ACK is what the client acknowledges. In TIME-WAIT it does not: the client may be connected anew, elsewhere.
+    fn kernel_serves(&self, flow: &FlowKey, socket: SocketState, ack: Option<Seq<Wire>>) -> bool {
+        let answered = self.answered.get(flow).map(|isn| isn.plus(1));
+        match socket {
+            SocketState::Open => true,
+            SocketState::SynReceived => answered.is_none() || ack.is_none() || answered == ack,
+            // A SYN cookie leaves nothing behind (RFC 4987, section 3.6).
+            SocketState::Absent => answered.is_some() && answered == ack,
+            SocketState::TimeWait => false,
+        }
+    }
+}
+
+impl Btcp {
+    /// Whether anything is known here of a connection to a shared address.
+    pub fn knows(&self, flow: &FlowKey) -> bool {
+        let has_begun = self.by_flow.contains_key(flow) || self.openings.get(flow).is_some();
+        has_begun || self.known.peek(flow).is_some() || self.known.answered.get(flow).is_some()
+    }
+
+    /// A packet of a connection that this node has not seen begin.
+    pub(super) fn find_owner(
+        &mut self,
+        flow: FlowKey,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        match self.known.owner(&flow) {
+            Some(owner) if owner == ctx.node => Verdict::Write,
+            Some(owner) => Verdict::Forward(owner),
+            None if segment.is_super_segment() => Verdict::Cut,
+            None => self.ask_kernel(flow, segment, None, ctx, now),
+        }
+    }
+
+    /// A packet that a peer forwarded because it takes this node for the owner, and that no replay or forwarded SYN explains.
+    pub fn handle_relayed(
+        &mut self,
+        from: NodeId,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+        if self.known.owner(&flow) == Some(ctx.node) {
+            return Verdict::Write;
+        }
+        if let Some(slot) = self.by_flow.get(&flow).copied() {
+            if matches!(self.connections[slot].state, State::Asking(_)) {
+                return self.keep_while_asking(slot, segment, ctx);
+            }
+            ctx.say(from, Message::Owner { flow, owns: false });
+            return ctx.drop(DropReason::NoConnection);
+        }
+        self.ask_kernel(flow, segment, Some(from), ctx, now)
+    }
+
+    fn ask_kernel(
+        &mut self,
+        flow: FlowKey,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        for_peer: Option<NodeId>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        if self.known.questions == 0 || !ctx.has_room() {
+            return ctx.drop(DropReason::OwnerNotAsked);
+        }
+        self.known.questions -= 1;
+        let ack = segment.flags().contains(Flags::ACK).then(|| segment.ack());
+        let asking = Asking { packets: Vec::new(), bytes: 0, ack, stage: Stage::Kernel { for_peer } };
+        let slot = self.insert(flow, State::Asking(asking), Guard::None, ctx, now);
+        ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
+        self.keep_while_asking(slot, segment, ctx)
+    }
+
+    pub(super) fn keep_while_asking(
+        &mut self,
+        slot: usize,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+    ) -> Verdict {
+        let State::Asking(asking) = &mut self.connections[slot].state else { return ctx.drop(DropReason::UnexpectedFromKernel) };
+        let packet = segment.completed();
+        let bytes = asking.bytes.saturating_add(packet.len());
+        if asking.packets.len() >= limits::OVERTAKING_SEGMENTS_MAX || bytes > limits::OVERTAKING_BYTES_MAX {
+            return ctx.drop(DropReason::HeldFull);
+        }
+        asking.bytes = bytes;
+        asking.packets.push(packet);
+        Verdict::Consumed
+    }
+
+    /// The kernel said what it has of a connection whose owner is looked for.
+    pub(super) fn judge_asking(&mut self, slot: usize, asking: Asking, socket: SocketState, ctx: &mut Context, now: Instant) {
+        let flow = self.connections[slot].flow;
+        if self.known.kernel_serves(&flow, socket, asking.ack) {
+            return self.found(slot, asking, ctx.node, ctx);
+        }
+        if let Stage::Kernel { for_peer: Some(peer) } = asking.stage {
+            ctx.say(peer, Message::Owner { flow, owns: false });
+            return self.forget(slot, ctx);
+        }
+        let policy = Rc::clone(ctx.policy_of(flow.frontend));
+        if self.known.denied.get(&flow).is_none()
+            && let Some(owner) = chosen_everywhere(&policy, &flow, ctx, now)
+        {
+            return self.found(slot, asking, owner, ctx);
+        }
+        let asked: BTreeSet<NodeId> = who_may_own(&policy, &flow).filter(|node| is_up(*node, ctx)).collect();
+        if asked.is_empty() {
+            return self.found_nobody(slot, asking, ctx, now);
+        }
+        for peer in &asked {
+            ctx.counters.owner_questions += 1;
+            ctx.say(*peer, Message::WhoOwns { flow, ack: asking.ack });
+        }
+        self.connections[slot].state = State::Asking(Asking { stage: Stage::Peers(asked), ..asking });
+        self.set_alarm(slot, now + limits::OWNER_PATIENCE, ctx);
+    }
+
+    /// A peer owns a connection, or does not.
+    pub fn handle_owner(&mut self, from: NodeId, flow: FlowKey, owns: bool, ctx: &mut Context, now: Instant) {
+        if let Some(slot) = self.by_flow.get(&flow).copied() {
+            let connection = &mut self.connections[slot];
+            match connection.state.take() {
+                State::Asking(Asking { stage: Stage::Peers(mut waiting), packets, bytes, ack }) if waiting.contains(&from) => {
+                    waiting.remove(&from);
+                    let is_last = waiting.is_empty();
+                    let asking = Asking { stage: Stage::Peers(waiting), packets, bytes, ack };
+                    if owns {
+                        self.found(slot, asking, from, ctx);
+                    } else if is_last {
+                        self.found_nobody(slot, asking, ctx, now);
+                    } else {
+                        connection.state = State::Asking(asking);
+                    }
+                }
+                other => connection.state = other,
+            }
+            return;
+        }
+        if owns {
+            return;
+        }
+        // It was taken for the owner. The next packet asks everybody.
+        let is_shared = ctx.policy.is_shared_frontend(flow.frontend);
+        if is_shared && self.openings.get(&flow).is_some_and(|opening| opening.to == from) {
+            self.openings.remove(&flow);
+            self.known.denied.insert(flow, (), now);
+        }
+        if self.known.peek(&flow) == Some(from) {
+            self.known.remove(&flow);
+            self.known.denied.insert(flow, (), now);
+        }
+    }
+
+    /// A peer asks whether this node's kernel owns a connection.
+    pub fn handle_question(&mut self, from: NodeId, flow: FlowKey, ack: Option<Seq<Wire>>, ctx: &mut Context) {
+        if !ctx.is_own_frontend(flow.frontend) {
+            return ctx.say(from, Message::Owner { flow, owns: false });
+        }
+        self.questions.insert(flow, (from, ack));
+        ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
+    }
+
+    /// What the kernel said about a flow that a peer asked for.
+    pub(super) fn judge_question(&mut self, flow: FlowKey, socket: SocketState, ctx: &mut Context) -> bool {
+        let Some((from, ack)) = self.questions.remove(&flow) else { return false };
+        let owns = self.known.kernel_serves(&flow, socket, ack);
+        ctx.say(from, Message::Owner { flow, owns });
+        true
+    }
+
+    fn found(&mut self, slot: usize, asking: Asking, owner: NodeId, ctx: &mut Context) {
+        let flow = self.connections[slot].flow;
+        self.forget(slot, ctx);
+        self.known.insert(flow, owner);
+        ctx.counters.owners_found += 1;
+        log::debug!("owner found flow={flow} owner={}", owner.0);
+        for packet in asking.packets {
+            if owner == ctx.node { ctx.write(packet, Why::OwnerFound) } else { ctx.forward(owner, packet, Why::OwnerFound) }
+        }
+    }
+
+    /// Nobody owns it who can be asked. If somebody cannot, the client is left to try again; otherwise this node's kernel
+    /// tells it that there is no such connection.
+    fn found_nobody(&mut self, slot: usize, asking: Asking, ctx: &mut Context, now: Instant) {
+        let flow = self.connections[slot].flow;
+        self.forget(slot, ctx);
+        let policy = Rc::clone(ctx.policy_of(flow.frontend));
+        let may_come_back = |node| {
+            ctx.peer(node).is_some_and(|peer| {
+                !peer.up && peer.since.is_some_and(|since| now.saturating_duration_since(since) < limits::OWNER_LOST_AFTER)
+            })
+        };
+        if who_may_own(&policy, &flow).any(may_come_back) {
+            for _packet in asking.packets {
+                let _: Verdict = ctx.drop(DropReason::OwnerUnknown);
+            }
+            return;
+        }
+        for packet in asking.packets {
+            ctx.write(packet, Why::NobodyOwns);
+        }
+    }
+
+    /// Not everybody has answered in time.
+    pub(super) fn give_up_asking(&mut self, slot: usize, asking: &Asking, ctx: &mut Context) {
+        self.forget(slot, ctx);
+        for _packet in &asking.packets {
+            let _: Verdict = ctx.drop(DropReason::OwnerUnknown);
+        }
+    }
+
+    /// A peer has named itself the owner meanwhile.
+    pub(super) fn end_asking(&mut self, slot: usize, owner: NodeId, ctx: &mut Context) {
+        if let State::Asking(asking) = self.connections[slot].state.take() {
+            self.found(slot, asking, owner, ctx);
+        }
+    }
+
+    /// An ICMP error about a connection of a shared address that nothing is known of: routers on the path send it to whichever
+    /// node. Whoever owns the connection takes it.
+    pub fn tell_all_of_error(&mut self, flow: &FlowKey, packet: &[u8], ctx: &mut Context) {
+        if self.known.questions == 0 {
+            return;
+        }
+        self.known.questions -= 1;
+        let policy = Rc::clone(&ctx.policy);
+        for peer in who_may_own(&policy, flow) {
+            if is_up(peer, ctx) {
+                ctx.forward(peer, packet.to_vec(), Why::OwnerFound);
+            }
+        }
+    }
+
+    /// The local kernel answers a SYN to a shared address: what it says may come back through another node.
+    pub(super) fn note_shared_syn_ack(
+        &mut self,
+        flow: FlowKey,
+        syn_ack: &mut Segment<&mut [u8], ToClientWire>,
+        ctx: &Context,
+        now: Instant,
+    ) {
+        syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
+        self.known.answered.insert(flow, syn_ack.seq(), now);
+    }
+}
+
+fn is_up(node: NodeId, ctx: &Context) -> bool {
+    ctx.peer(node).is_some_and(|peer| peer.up)
+}
+
+/// Other nodes that may own connections to this address: those that have it, and the service's servers.
+fn who_may_own<'a>(policy: &'a Policy, flow: &'a FlowKey) -> impl Iterator<Item = NodeId> + 'a {
+    let service = policy.service_of(flow.frontend);
+    let owners = service.into_iter().flat_map(|service| &service.frontends);
+    let owners = owners.filter(|(_, endpoint)| *endpoint == flow.frontend).map(|(node, _)| *node);
+    let servers = service.into_iter().flat_map(|service| &service.servers).map(|(node, _)| *node);
+    let all: BTreeSet<NodeId> = owners.chain(servers).filter(|node| *node != policy.node).collect();
+    all.into_iter()
+}
+
+/// The peer that every node would choose, whichever the SYN came to, if it is the first that can be asked.
+fn chosen_everywhere(policy: &Policy, flow: &FlowKey, ctx: &mut Context, now: Instant) -> Option<NodeId> {
+    let service = policy.service_of(flow.frontend).filter(|service| service.mode() == Mode::Route)?;
+    let decision = opening::decision_on_syn(service, flow);
+    if decision.choice.depends_on().is_some() {
+        return None;
+    }
+    let order = ctx.choose(&service.name, &decision, now);
+    order
+        .as_slice()
+        .iter()
+        .copied()
+        .find(|node| ctx.passed_over(&service.name, *node, now).is_none())
+        .filter(|node| *node != ctx.node)
+}

@@ -1,0 +1,585 @@
+//! Services that decide on the SYN: what a front-end does with it, what its owner's kernel is given, and how a node finds the owner of
+//! a connection that it has not seen begin.
+
+use super::driver::*;
+use baton::control::message::{HandoffId, Message, Refusal};
+use baton::flow::{Endpoint, NodeId};
+use baton::handoff::counters::DropReason;
+use baton::handoff::{Output, PeerEvent, SocketState, Verdict, Why};
+use baton::limits;
+use baton::rewrite::{Flags, SegmentSpec, Seq, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
+
+const PORT: u16 = 50_000;
+const KERNEL_NEXT: u32 = BACKEND_ISN + 1;
+
+/// The usual file, but that its service decides on the SYN.
+const ON_SYN: [(&str, &str); 3] = [
+    ("    rules:", "    inspect: none\n    rules:"),
+    ("path: \"/images/*\"", "client: 192.0.2.0/28"),
+    ("path: \"/both/*\"", "client: 192.0.2.16/28"),
+];
+/// The same, and node b has the address of node a too.
+const SHARED: (&str, &str) = ("b: \"10.77.0.2:80\" }", "b: \"10.77.0.1:80\" }");
+
+fn node(name: &str) -> Node {
+    let mut node = Node::of_file(name, &ON_SYN, &[]);
+    node.socket = SocketState::Absent;
+    node
+}
+
+fn shared(name: &str) -> Node {
+    let mut node = Node::of_file(name, &[&ON_SYN[..], &[SHARED]].concat(), &[]);
+    node.socket = SocketState::Absent;
+    node
+}
+
+/// A client that `both` is said of: first b, then c.
+fn of_both(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
+    SegmentSpec { source: Endpoint::new([192, 0, 2, 17].into(), PORT), ..spec }
+}
+
+/// A client that no rule is about.
+fn of_nobody(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
+    SegmentSpec { source: Endpoint::new([203, 0, 113, 1].into(), PORT), ..spec }
+}
+
+/// The client's acknowledgement of the owner kernel's SYN-ACK.
+fn ack() -> SegmentSpec<'static, ToServerWire> {
+    SegmentSpec { ack: Seq::new(KERNEL_NEXT), ..super::driver::ack(PORT) }
+}
+
+fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
+    let forward = |output: &Output| match output {
+        Output::Forward(to, packet, _) => Some((*to, packet.clone())),
+        _ => None,
+    };
+    said.iter().filter_map(forward).collect()
+}
+
+fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
+    let message = |output: &Output| match output {
+        Output::Message(to, message) => Some((*to, message.clone())),
+        _ => None,
+    };
+    said.iter().filter_map(message).collect()
+}
+
+fn id_of(peer: NodeId, serial: u64) -> HandoffId {
+    HandoffId { epoch: epoch_of(peer), serial }
+}
+
+/// At front-end a: the SYN was forwarded to b, and b has named itself the owner.
+fn opened(node: &mut Node) -> HandoffId {
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
+    assert_eq!(forwarded(&node.take()).len(), 1);
+    let id = id_of(B, 7);
+    node.hear(B, Message::Owned { id, flow: flow(PORT) });
+    assert_eq!(node.take(), [Output::Guard(flow(PORT))]);
+    id
+}
+
+/// At owner b: the SYN that came from a is with the kernel, which answers; the alias.
+fn answered(node: &mut Node) -> Endpoint {
+    let (verdict, packet) = node.overlay(A, &syn(PORT));
+    assert_eq!(verdict, Verdict::Write);
+    let alias = segment::<ToServerLocal>(&packet).destination();
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Write);
+    assert_eq!(node.take(), []);
+    alias
+}
+
+/// The same, and its client completes the handshake.
+fn owned(node: &mut Node) -> Endpoint {
+    let alias = answered(node);
+    assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
+    assert!(matches!(node.take()[..], [Output::Message(A, Message::Owned { .. })]));
+    alias
+}
+
+// ---- The front-end ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_decided_for_this_node_is_its_kernels_unchanged_and_nothing_is_kept() {
+    let mut node = node("a");
+    let plain = of_nobody(syn(PORT)).build().into_inner();
+    // Fast Open, and data: all of it is between the client and the kernel.
+    for before in
+        [with_options(&plain, &[34, 2, 1, 1]), of_nobody(SegmentSpec { payload: b"EHLO", ..syn(PORT) }).build().into_inner()]
+    {
+        let mut packet = before.clone();
+        assert_eq!((node.tun(&mut packet), packet), (Verdict::Write, before));
+    }
+    let to_client = SegmentSpec { destination: of_nobody(syn(PORT)).source, ..syn_ack(PORT) };
+    let (verdict, packet) = node.read(&to_client);
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).mss()), (Verdict::Write, Some(1_460)));
+    assert_eq!(node.verdict(&of_nobody(super::driver::ack(PORT))), Verdict::Write);
+    assert_eq!((node.take(), node.states(), node.counter("openings_pending")), (vec![], vec![], 0));
+    assert_eq!((node.counter("local_on_syn_total"), node.counter("decisions_local_total")), (2, 2));
+}
+
+#[test]
+fn a_syn_for_a_peer_is_forwarded_as_it_is_once_the_kernel_has_no_such_connection() {
+    let mut node = node("a");
+    let spec = SegmentSpec { flags: Flags::SYN.with(Flags::ECE).with(Flags::CWR), ..syn(PORT) };
+    assert_eq!(node.verdict(&spec), Verdict::Consumed);
+    let said = node.take();
+    assert_eq!(said[0], Output::AskSocket { local: frontend(), remote: client(PORT) });
+    assert_eq!(forwarded(&said), [(B, spec.build().into_inner())]);
+    // Nothing but a bounded table knows it, and that for as long as a kernel repeats its SYN-ACK.
+    assert_eq!((node.states(), node.counter("openings_pending")), (vec![], 1));
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
+    node.wait(limits::OPENING_LIFETIME + milliseconds(2_000));
+    assert_eq!(node.counter("openings_pending"), 0);
+}
+
+#[test]
+fn a_syn_for_a_connection_that_the_local_kernel_has_is_the_kernels_to_judge() {
+    for socket in [SocketState::Open, SocketState::SynReceived] {
+        let mut node = node("a");
+        node.socket = socket;
+        assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
+        assert_eq!(written(&node.take(), Why::LocalSyn).len(), 1);
+        assert_eq!(node.verdict(&ack()), Verdict::Write);
+        assert_eq!(node.counter("openings_pending"), 0);
+    }
+}
+
+#[test]
+fn a_syn_that_is_repeated_goes_where_the_first_one_went() {
+    let mut node = node("a");
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Forward(B));
+    assert_eq!(node.counter("syns_forwarded_total"), 1);
+    // But not to a peer that is gone.
+    node.peer(B, PeerEvent::Down);
+    node.take();
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
+    assert_eq!(forwarded(&node.take())[0].0, C);
+}
+
+#[test]
+fn whoever_refuses_the_next_one_is_asked_and_at_last_the_local_server() {
+    let mut node = node("a");
+    let flow = baton::flow::FlowKey { client: of_both(syn(PORT)).source, frontend: frontend() };
+    let refused = |reason| Message::SynRefused { flow, isn: Seq::new(CLIENT_ISN), reason };
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
+    node.take();
+    node.hear(C, refused(Refusal::Full));
+    node.hear(B, Message::SynRefused { flow, isn: Seq::new(7), reason: Refusal::Full });
+    assert_eq!(node.take(), [], "it was not asked; and not for this SYN");
+    node.hear(B, refused(Refusal::ApplicationDown));
+    assert_eq!(forwarded(&node.take())[0].0, C);
+    node.hear(C, refused(Refusal::BacklogFull));
+    assert_eq!(written(&node.take(), Why::LocalSyn), [of_both(syn(PORT)).build().into_inner()]);
+    assert_eq!(node.counter("fallbacks_total{reason=\"refused_application_down\"}"), 1);
+    assert_eq!(node.counter("fallbacks_total{reason=\"refused_backlog_full\"}"), 1);
+    assert_eq!(node.verdict(&of_both(ack())), Verdict::Write);
+}
+
+#[test]
+fn an_owner_that_names_itself_is_remembered_and_guarded() {
+    let mut node = node("a");
+    let id = opened(&mut node);
+    assert_eq!(node.states(), [("handed-off", "forward")]);
+    assert_eq!((node.counter("handoffs_committed_total"), node.counter("openings_pending")), (1, 0));
+    // Whatever another policy says.
+    node.replace_policy("a", &[&ON_SYN[..], &[("send_to: b", "send_to: c")]].concat());
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
+    node.hear(B, Message::Closed { id });
+    assert_eq!(node.states(), [("lingering", "forward")]);
+    // Its ends used again: a connection like any other.
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(1), ..syn(PORT) }), Verdict::Consumed);
+    assert_eq!(forwarded(&node.take())[0].0, C);
+}
+
+#[test]
+fn an_owner_that_nobody_has_heard_of_is_believed_unless_the_kernel_has_the_connection() {
+    for (socket, believed) in [(SocketState::Absent, true), (SocketState::Open, false)] {
+        let mut node = node("a");
+        node.socket = socket;
+        let id = id_of(B, 7);
+        node.hear(B, Message::Owned { id, flow: flow(PORT) });
+        let disowned = node.take().contains(&Output::Message(B, Message::Disowned { id }));
+        assert_eq!((disowned, node.states().len()), (!believed, usize::from(believed)));
+    }
+}
+
+#[test]
+fn a_client_has_completed_its_handshake_with_one_node_whoever_else_had_its_syn() {
+    let mut node = node("a");
+    let flow = baton::flow::FlowKey { client: of_both(syn(PORT)).source, frontend: frontend() };
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
+    node.peer(B, PeerEvent::Down);
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
+    assert_eq!(node.verdict(&of_both(ack())), Verdict::Forward(C));
+    node.peer(B, PeerEvent::Up(epoch_of(B)));
+    // b's SYN-ACK was the first to arrive after all.
+    node.hear(B, Message::Owned { id: id_of(B, 7), flow });
+    assert_eq!(node.verdict(&of_both(ack())), Verdict::Forward(B));
+    // Nobody else can claim it from then on.
+    node.take();
+    node.hear(C, Message::Owned { id: id_of(C, 9), flow });
+    assert_eq!(messages(&node.take()), [(C, Message::Disowned { id: id_of(C, 9) })]);
+}
+
+#[test]
+fn a_syn_that_comes_before_the_end_is_known_is_the_owners_and_nobody_elses() {
+    let mut node = node("a");
+    let id = opened(&mut node);
+    let next = SegmentSpec { seq: Seq::new(9_000_000), ..syn(PORT) };
+    assert_eq!(node.verdict(&next), Verdict::Forward(B));
+    node.hear(B, Message::Closed { id });
+    assert_eq!(node.take(), [Output::Unguard(flow(PORT))], "b has the SYN already");
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(9_000_001), ..ack() }), Verdict::Forward(B));
+    // If b does not want it, it is decided as any other.
+    node.hear(B, Message::SynRefused { flow: flow(PORT), isn: Seq::new(9_000_000), reason: Refusal::Draining });
+    assert_eq!(forwarded(&node.take()), [(B, next.build().into_inner())]);
+    node.hear(B, Message::SynRefused { flow: flow(PORT), isn: Seq::new(9_000_000), reason: Refusal::Draining });
+    assert_eq!(written(&node.take(), Why::LocalSyn), [next.build().into_inner()]);
+}
+
+#[test]
+fn signed_connections_and_those_of_a_draining_node_stay() {
+    let mut node = node("a");
+    let mut packet = with_options(&syn(PORT).build().into_inner(), &[19, 6, 1, 2, 3, 4, 1, 1]);
+    assert_eq!(node.tun(&mut packet), Verdict::Write);
+    node.drain_node();
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.take(), []);
+}
+
+#[test]
+fn what_cannot_go_on_under_another_address_is_taken_out_of_a_forwarded_syn() {
+    let mut node = node("a");
+    let options = [34, 2, 30, 4, 1, 2, 254, 4, 0xf9, 0x89, 1, 1];
+    let mut packet = with_options(&syn(PORT).build().into_inner(), &options);
+    assert_eq!(node.tun(&mut packet), Verdict::Consumed);
+    let sent = forwarded(&node.take()).remove(0).1;
+    assert_eq!(sent[60..], [1; 12]);
+    assert!(segment::<ToServerWire>(&sent).checksums_are_right());
+    // Sent again, it is the same.
+    let mut again = with_options(&syn(PORT).build().into_inner(), &options);
+    assert_eq!((node.tun(&mut again), again), (Verdict::Forward(B), sent));
+}
+
+#[test]
+fn a_flood_of_syns_pushes_out_only_what_nobody_has_answered() {
+    let mut node = node("a");
+    opened(&mut node);
+    for index in 0..limits::OPENINGS_MAX as u32 + 10 {
+        let source = Endpoint::new([192, 0, 2, 10].into(), (index % 60_000) as u16 + 1);
+        let source = if index < 60_000 { source } else { Endpoint::new([192, 0, 2, 11].into(), source.port) };
+        assert_eq!(node.verdict(&SegmentSpec { source, ..syn(PORT) }), Verdict::Consumed);
+        node.take();
+    }
+    assert_eq!(node.counter("openings_pending"), limits::OPENINGS_MAX as u64);
+    assert_eq!(node.states(), [("handed-off", "forward")]);
+}
+
+// ---- The owner ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_forwarded_syn_reaches_the_kernel_with_all_it_says() {
+    let mut node = node("b");
+    let sent = SegmentSpec { flags: Flags::SYN.with(Flags::ECE).with(Flags::CWR), traffic_class: 8, ..syn(PORT) };
+    let (verdict, packet) = node.overlay(A, &sent);
+    let syn = segment::<ToServerLocal>(&packet);
+    assert_eq!((verdict, syn.destination().port), (Verdict::Write, 8080), "where this node's application listens");
+    let expected = SegmentSpec::<ToServerWire> { destination: syn.destination(), ..sent }.build().into_inner();
+    assert_eq!(packet, expected, "nothing but the address differs");
+}
+
+#[test]
+fn a_kernels_numbers_are_the_clients_own() {
+    let mut node = node("b");
+    let alias = owned(&mut node);
+    let sent = SegmentSpec { payload: b"220 hello", ..from_kernel(alias) };
+    let (verdict, packet) = node.read(&sent);
+    let expected = SegmentSpec::<ToClientLocal> { source: frontend(), ..sent }.build().into_inner();
+    assert_eq!((verdict, packet), (Verdict::Write, expected));
+    let sent = SegmentSpec { payload: b"EHLO", ack: Seq::new(KERNEL_NEXT + 9), ..ack() };
+    let (verdict, packet) = node.overlay(A, &sent);
+    let expected = SegmentSpec::<ToServerWire> { destination: alias, ..sent }.build().into_inner();
+    assert_eq!((verdict, packet), (Verdict::Write, expected));
+    assert_eq!(node.states(), [("established", "translate")]);
+}
+
+#[test]
+fn every_syn_ack_that_leaves_has_an_mss_that_fits_into_the_overlay() {
+    let mut node = node("b");
+    let alias = answered(&mut node);
+    for _repetition in 0..2 {
+        let (verdict, packet) = node.read(&kernel_syn_ack(alias));
+        let syn_ack = segment::<ToClientWire>(&packet);
+        assert_eq!((verdict, syn_ack.mss()), (Verdict::Write, Some(1_500 - OVERHEAD - 40)));
+        assert_eq!((syn_ack.seq(), syn_ack.source()), (Seq::new(BACKEND_ISN), frontend()));
+        assert!(syn_ack.checksums_are_right());
+    }
+}
+
+#[test]
+fn only_a_client_that_acknowledges_this_kernel_is_its_own() {
+    let mut node = node("b");
+    answered(&mut node);
+    // A RST of the kernel's would end the connection that the client has elsewhere: the kernel is given nothing to answer.
+    for acknowledged in [BACKEND_ISN, KERNEL_NEXT + 1, FRONTEND_ISN + 1] {
+        let other = SegmentSpec { ack: Seq::new(acknowledged), ..ack() };
+        assert_eq!(node.overlay(A, &other).0, Verdict::Drop(DropReason::BadAcknowledgement));
+    }
+    assert_eq!(node.take(), []);
+    assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
+    let said = node.take();
+    let [Output::Message(A, Message::Owned { flow: named, .. })] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(*named, flow(PORT));
+    assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
+    assert_eq!(node.take(), [], "said once");
+    assert_eq!(node.counter("handoffs_accepted_total"), 1);
+}
+
+#[test]
+fn a_kernel_that_refuses_or_is_silent_is_an_answer_to_the_front_end_not_to_the_client() {
+    let refused = |reason| [(A, Message::SynRefused { flow: flow(PORT), isn: Seq::new(CLIENT_ISN), reason })];
+    let mut node = node("b");
+    let (_, packet) = node.overlay(A, &syn(PORT));
+    let alias = segment::<ToServerLocal>(&packet).destination();
+    let reset = SegmentSpec { flags: Flags::RST.with(Flags::ACK), seq: Seq::new(0), ..from_kernel(alias) };
+    assert_eq!(node.verdict(&reset), Verdict::Consumed);
+    assert_eq!(messages(&node.take()), refused(Refusal::ApplicationDown));
+    assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Write);
+    node.wait(limits::REPLAY_DEADLINE);
+    let said = node.take();
+    assert_eq!((messages(&said), written(&said, Why::Purge).len()), (refused(Refusal::BacklogFull).to_vec(), 1));
+    assert_eq!(node.states(), []);
+}
+
+#[test]
+fn what_a_node_cannot_take_it_refuses_at_once() {
+    let refusal = |node: &mut Node, from: NodeId| {
+        assert_eq!(node.overlay(from, &syn(PORT)).0, Verdict::Consumed);
+        match messages(&node.take())[..] {
+            [(_, Message::SynRefused { reason, .. })] => reason,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refusal(&mut node("b"), C), Refusal::UnknownFrontend);
+    let mut draining = node("b");
+    draining.drain_node();
+    assert_eq!(refusal(&mut draining, A), Refusal::Draining);
+    let mut full = Node::of_file("b", &[&ON_SYN[..], &[("connections: 1000", "connections: 1")]].concat(), &[]);
+    assert_eq!(full.overlay(A, &SegmentSpec { source: client(1), ..syn(PORT) }).0, Verdict::Write);
+    full.take();
+    assert_eq!(refusal(&mut full, A), Refusal::Full);
+    // A node whose file says that the request decides.
+    let mut other = Node::new("b");
+    assert_eq!(other.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::NoConnection));
+}
+
+#[test]
+fn a_syn_that_is_repeated_reaches_the_same_socket_and_an_exact_reset_ends_it() {
+    let mut node = node("b");
+    let alias = answered(&mut node);
+    let (verdict, packet) = node.overlay(A, &syn(PORT));
+    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
+    let reset = |seq: u32| SegmentSpec { flags: Flags::RST, seq: Seq::new(CLIENT_ISN).plus(seq), ..ack() };
+    assert_eq!(node.overlay(A, &reset(2)).0, Verdict::Drop(DropReason::ResetNotExact));
+    assert_eq!(node.overlay(A, &reset(1)).0, Verdict::Write);
+    assert_eq!(node.states(), []);
+}
+
+#[test]
+fn a_connection_whose_client_never_comes_back_is_forgotten_when_the_kernel_has() {
+    let mut node = node("b");
+    answered(&mut node);
+    node.socket = SocketState::SynReceived;
+    node.wait(limits::HANDSHAKE_LIFETIME * 3);
+    assert_eq!(node.states(), [("opening", "inspect")]);
+    node.socket = SocketState::Absent;
+    node.wait(limits::HANDSHAKE_LIFETIME);
+    assert_eq!(node.states(), []);
+    assert!(messages(&node.take()).is_empty());
+}
+
+#[test]
+fn the_end_is_the_kernels_to_say_and_the_front_end_is_told() {
+    let mut node = node("b");
+    let alias = owned(&mut node);
+    node.socket = SocketState::Absent;
+    let reset = SegmentSpec { flags: Flags::RST, ..from_kernel(alias) };
+    assert_eq!(node.verdict(&reset), Verdict::Write);
+    assert!(matches!(messages(&node.take())[..], [(A, Message::Closed { .. })]));
+    assert_eq!(node.states(), [("over", "translate")]);
+    // Used again: the kernel gets it on another alias.
+    let (verdict, packet) = node.overlay(A, &SegmentSpec { seq: Seq::new(5), ..syn(PORT) });
+    assert_eq!(verdict, Verdict::Write);
+    assert_ne!(segment::<ToServerLocal>(&packet).destination(), alias);
+}
+
+#[test]
+fn a_syn_on_a_live_connection_is_the_kernels_to_judge_and_on_one_that_is_over_a_new_one() {
+    let mut node = node("b");
+    let alias = owned(&mut node);
+    assert_eq!(node.verdict(&SegmentSpec { payload: b"220", ..from_kernel(alias) }), Verdict::Write);
+    let next = SegmentSpec { seq: Seq::new(5), ..syn(PORT) };
+    node.socket = SocketState::Open;
+    assert_eq!(node.overlay(A, &next).0, Verdict::Drop(DropReason::SynKept));
+    let [packet] = written(&node.take(), Why::KeptSyn).try_into().expect("one");
+    assert_eq!(segment::<ToServerLocal>(&packet).destination(), alias);
+    node.socket = SocketState::TimeWait;
+    assert_eq!(node.overlay(A, &next).0, Verdict::Drop(DropReason::SynKept));
+    let said = node.take();
+    let [packet] = written(&said, Why::KeptSyn).try_into().expect("one");
+    assert_ne!(segment::<ToServerLocal>(&packet).destination(), alias);
+    assert!(matches!(messages(&said)[..], [(A, Message::Closed { .. })]));
+}
+
+#[test]
+fn an_owner_names_itself_again_in_every_session() {
+    let mut node = node("b");
+    owned(&mut node);
+    node.peer(A, PeerEvent::Down);
+    node.peer(A, PeerEvent::Up(epoch_of(A)));
+    assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. }), (A, Message::OwnedEnd)]));
+}
+
+// ---- Shared addresses ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_packet_from_nowhere_goes_to_whom_every_node_would_choose_until_that_one_denies_it() {
+    let mut node = shared("a");
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    let said = node.take();
+    assert_eq!(said[0], Output::AskSocket { local: frontend(), remote: client(PORT) });
+    assert_eq!((forwarded(&said), messages(&said)), (vec![(B, ack().build().into_inner())], vec![]));
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
+    node.hear(C, Message::Owner { flow: flow(PORT), owns: false });
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B), "c was not meant");
+    node.hear(B, Message::Owner { flow: flow(PORT), owns: false });
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    let question = Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(KERNEL_NEXT)) };
+    assert_eq!(messages(&node.take()), [(B, question.clone()), (C, question)]);
+    node.hear(B, Message::Owner { flow: flow(PORT), owns: false });
+    node.hear(C, Message::Owner { flow: flow(PORT), owns: true });
+    assert_eq!(forwarded(&node.take()), [(C, ack().build().into_inner())]);
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(C));
+}
+
+#[test]
+fn what_nobody_owns_the_local_kernel_answers_unless_somebody_cannot_be_asked() {
+    let nobody = || of_nobody(ack());
+    let flow = baton::flow::FlowKey { client: nobody().source, frontend: frontend() };
+    let mut node = shared("a");
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    node.hear(B, Message::Owner { flow, owns: false });
+    node.hear(C, Message::Owner { flow, owns: false });
+    assert_eq!(written(&node.take(), Why::NobodyOwns), [nobody().build().into_inner()]);
+    // c is gone, and may have it.
+    node.peer(C, PeerEvent::Down);
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    node.hear(B, Message::Owner { flow, owns: false });
+    assert_eq!(written(&node.take(), Why::NobodyOwns).len(), 0);
+    assert_eq!(node.engine.dropped(DropReason::OwnerUnknown), 1);
+    // Gone for good.
+    node.wait(limits::OWNER_LOST_AFTER);
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    node.hear(B, Message::Owner { flow, owns: false });
+    assert_eq!(written(&node.take(), Why::NobodyOwns).len(), 1);
+    // Nobody answers.
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    node.wait(limits::OWNER_PATIENCE);
+    assert_eq!((node.engine.dropped(DropReason::OwnerUnknown), node.states()), (2, vec![]));
+}
+
+#[test]
+fn a_connection_of_the_local_kernel_is_remembered_for_a_while() {
+    let mut node = shared("a");
+    node.socket = SocketState::Open;
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    assert_eq!(written(&node.take(), Why::OwnerFound).len(), 1);
+    node.wait(limits::KNOWN_OWNER_LIFETIME);
+    assert_eq!((node.verdict(&ack()), node.take()), (Verdict::Write, vec![]), "nobody is asked");
+    assert_eq!(node.counter("owners_known"), 1);
+    node.wait(limits::KNOWN_OWNER_LIFETIME * 3);
+    assert_eq!(node.counter("owners_known"), 0);
+}
+
+#[test]
+fn a_kernel_that_has_answered_the_syn_owns_what_acknowledges_that_and_nothing_else() {
+    for (socket, acknowledged, owns) in [
+        (SocketState::SynReceived, FRONTEND_ISN + 1, true),
+        (SocketState::SynReceived, FRONTEND_ISN + 2, false),
+        // A SYN cookie.
+        (SocketState::Absent, FRONTEND_ISN + 1, true),
+        (SocketState::Absent, FRONTEND_ISN + 2, false),
+        (SocketState::TimeWait, FRONTEND_ISN + 1, false),
+        (SocketState::Open, FRONTEND_ISN + 2, true),
+    ] {
+        let mut node = shared("a");
+        let (_, packet) = node.read(&syn_ack(PORT));
+        assert_eq!(
+            segment::<ToClientWire>(&packet).mss(),
+            Some(1_500 - OVERHEAD - 40),
+            "what follows may come through the overlay"
+        );
+        node.socket = socket;
+        node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(acknowledged)) });
+        let expected = Message::Owner { flow: flow(PORT), owns };
+        assert_eq!(messages(&node.take()), [(B, expected)], "{socket:?} {acknowledged}");
+        let relayed = SegmentSpec { ack: Seq::new(acknowledged), ..ack() };
+        assert_eq!(node.overlay(B, &relayed).0, Verdict::Consumed);
+        let said = node.take();
+        assert_eq!(written(&said, Why::OwnerFound).len(), usize::from(owns), "{socket:?} {acknowledged}");
+        assert_eq!(messages(&said).len(), usize::from(!owns));
+    }
+}
+
+#[test]
+fn an_owner_takes_packets_from_every_node_that_has_the_address_and_denies_what_it_does_not_own() {
+    let mut node = shared("c");
+    let (_, packet) = node.overlay(A, &syn(PORT));
+    let alias = segment::<ToServerLocal>(&packet).destination();
+    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Write);
+    node.take();
+    // Of another kernel's SYN-ACK.
+    assert_eq!(node.overlay(B, &SegmentSpec { ack: Seq::new(1), ..ack() }).0, Verdict::Drop(DropReason::BadAcknowledgement));
+    assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns: false })]);
+    assert_eq!(node.overlay(B, &ack()).0, Verdict::Write);
+    // Who saw the SYN is told.
+    assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. })]));
+    node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: None });
+    assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns: true })]);
+    assert_eq!(node.overlay(B, &SegmentSpec { source: client(1), ..ack() }).0, Verdict::Drop(DropReason::NoConnection));
+    assert!(matches!(messages(&node.take())[..], [(B, Message::Owner { owns: false, .. })]));
+}
+
+#[test]
+fn an_owner_that_has_the_address_itself_takes_what_arrives_there() {
+    let mut node = shared("b");
+    let alias = answered(&mut node);
+    let (verdict, packet) = node.read(&ack());
+    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
+    assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. })]));
+    // A SYN for it is its kernel's to judge, wherever it arrives.
+    node.socket = SocketState::Open;
+    assert_eq!(node.verdict(&SegmentSpec { payload: b"220", ..from_kernel(alias) }), Verdict::Write);
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(5), ..syn(PORT) }), Verdict::Drop(DropReason::SynKept));
+    assert_eq!(written(&node.take(), Why::KeptSyn).len(), 1);
+}
+
+#[test]
+fn owners_are_looked_for_at_a_bounded_rate() {
+    let mut node = shared("a");
+    for index in 0..limits::OWNER_QUESTIONS_PER_SECOND as u32 {
+        let source = Endpoint::new([203, 0, (index >> 8) as u8, index as u8].into(), PORT);
+        let verdict = node.verdict(&SegmentSpec { source, ..ack() });
+        // The table is full long before.
+        assert!(matches!(verdict, Verdict::Consumed | Verdict::Drop(DropReason::OwnerNotAsked)));
+        if verdict == Verdict::Consumed {
+            let flow = baton::flow::FlowKey { client: source, frontend: frontend() };
+            node.hear(B, Message::Owner { flow, owns: true });
+        }
+    }
+    node.take();
+    assert_eq!(node.verdict(&of_nobody(ack())), Verdict::Drop(DropReason::OwnerNotAsked));
+    node.wait(limits::HOUSEKEEPING_INTERVAL);
+    assert_eq!(node.verdict(&of_nobody(ack())), Verdict::Consumed);
+}
