@@ -521,8 +521,8 @@ fn seen(condition: &str, value: &str) -> (String, Option<String>) {
 
 #[test]
 fn explain_tells_the_first_condition_that_fails_and_what_was_seen_of_every_protocol() {
-    let request = ["--service", "web", "--client", "10.1.1.1", "--http", "GET /v7/x?id=1", "--header", "X-Version: 2.1"];
-    let body = ["--header", "Cookie: session=x", "--body", "{\"model\": \"phi\"}"];
+    let request = ["--service", "web", "--client", "10.1.1.1", "--http", "GET /v7/x?id=7", "--header", "X-Version: 2.1"];
+    let body = ["--header", "Cookie: sid=x", "--body", "{\"model\": \"phi\"}"];
     let told = unmet(&[&request[..], &body].concat());
     assert_eq!(told[2], seen("json /model", "phi"), "{told:?}");
     let told = unmet(&[&request[..], &body[..2]].concat());

@@ -76,7 +76,7 @@ fn explained(name: &str, arguments: &str) -> (serde_json::Value, String) {
     (answer, said)
 }
 
-/// All rules and defaults of an example, as `service/rule`.
+/// All rules and defaults of an example that can decide, as `service/rule`.
 fn rules(name: &str) -> BTreeSet<String> {
     let text = std::fs::read_to_string(path(&format!("{name}.yaml"))).unwrap();
     let file: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
@@ -87,6 +87,9 @@ fn rules(name: &str) -> BTreeSet<String> {
         for (index, rule) in fields.get("rules").and_then(|rules| rules.as_sequence()).into_iter().flatten().enumerate() {
             let name = rule.get("name").map_or_else(|| format!("rule {}", index + 1), |name| name.as_str().unwrap().to_owned());
             rules.insert(format!("{service}/{name}"));
+            if rule.get("when").is_none() && rule.get("canary").is_none() {
+                rules.remove(&format!("{service}/default"));
+            }
         }
     }
     rules
