@@ -21,6 +21,7 @@ own, ordered by the moment at which a frame is due. Prints `ready`, and on TERM 
 """
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -104,7 +105,9 @@ class Direction:
 
     def tell(self, what, frame):
         if self.told:
-            print(f"{time.time():.6f}", what, name_of(frame), file=self.told)
+            # A full disk shall not cut the wire.
+            with contextlib.suppress(OSError):
+                print(f"{time.time():.6f}", what, name_of(frame), file=self.told)
 
     def take(self):
         """Takes in what the source has; nothing may be there."""

@@ -29,7 +29,8 @@ def connections(port):
     # Each connection is one line, and more lines that are indented.
     for connection in re.split(r"\n(?=\S)", told):
         found = re.match(r"(\S+)\s+\d+\s+\d+\s+\S+:(\d+)\s", connection)
-        if found:
+        # What is over moves no more.
+        if found and found[1] != "TIME-WAIT":
             yield found[2], found[1], sum(map(int, re.findall(r"bytes_(?:acked|received):(\d+)", connection)))
 
 
