@@ -4,7 +4,7 @@
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file::TARGETS_MAX;
 use crate::node::{StartError, load};
-use crate::policy::{self, Explanation, Finally, Hello, Mode, Policy, Service, Target};
+use crate::policy::{self, Explanation, Finally, Hello, Mode, Origin, Policy, Service, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,8 @@ pub struct Question {
     pub node: String,
     /// The service it is for.
     pub service: String,
-    /// The front-end address the client connects to; the node's first one of the service when absent.
+    /// The front-end address the client connects to; when absent, the node's first one of the service and of the client's
+    /// family.
     pub frontend: Option<Endpoint>,
     /// The client's address; rules that ask for one do not match when absent.
     pub client: Option<IpAddr>,
@@ -42,6 +43,8 @@ pub enum Bytes {
         /// `Name: value`; with HTTP/1.1 the front-end address is the Host unless one is given here, as in a client that
         /// connects to an address.
         headers: Vec<String>,
+        /// What follows the head. Its length is announced by a header unless one is given that does.
+        body: Option<Vec<u8>>,
     },
     /// A TLS client's hello in words.
     Tls {
@@ -50,6 +53,17 @@ pub enum Bytes {
         /// The protocols it offers.
         alpn: Vec<String>,
     },
+    /// None at all: for services that decide without.
+    Nothing,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The file is wrong, or has no such thing.
+    File(StartError),
+    /// It depends on what the client sends, and that was not said.
+    NothingSent(String),
 }
 
 /// What would become of the connection. Field names are a promise: `docs/admin.md` lists them.
@@ -162,9 +176,14 @@ pub struct Unmet {
 }
 
 /// Asks a cluster file.
-pub fn ask(cluster: &Path, question: &Question) -> Result<Answer, StartError> {
-    let (policy, _) = load(cluster, &question.node)?;
-    answer(&policy, question).map_err(|wrong| StartError::Cluster(format!("{}: {wrong}", cluster.display())))
+pub fn ask(cluster: &Path, question: &Question) -> Result<Answer, Unanswered> {
+    let (policy, _) = load(cluster, &question.node).map_err(Unanswered::File)?;
+    let answer = answer(&policy, question)
+        .map_err(|wrong| Unanswered::File(StartError::Cluster(format!("{}: {wrong}", cluster.display()))))?;
+    if answer.outcome == Outcome::Incomplete && matches!(question.bytes, Bytes::Nothing) {
+        return Err(Unanswered::NothingSent(format!("service {} goes by what the client sends", question.service)));
+    }
+    Ok(answer)
 }
 
 fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
@@ -173,12 +192,12 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
         format!("there is no service `{}`; choose one of them with --service NAME: {}", question.service, names.join(", "))
     })?;
     let frontend = frontend(policy, service, question)?;
-    if let (Some(client), Some(frontend)) = (question.client, question.frontend)
+    if let (Some(client), Some(frontend)) = (question.client, frontend)
         && client.is_ipv4() != frontend.address.is_ipv4()
     {
         return Err(format!("the client {client} cannot connect to {frontend}: they are of different families"));
     }
-    let explanation = question.bytes.explain(service, frontend, question.client)?;
+    let explanation = question.bytes.explain(service, Origin { client: question.client, frontend })?;
     let decision = &explanation.decision;
     let ranking = decision.choice.ranking(decision.key);
     let targets: Vec<Target> = match &ranking {
@@ -226,7 +245,11 @@ fn frontend(policy: &Policy, service: &Service, question: &Question) -> Result<O
             Err(format!("{asked} is no front-end address of service {} on node {}: {there}", service.name, question.node))
         }
         Some(asked) => Ok(Some(asked)),
-        None => Ok(own.first().copied()),
+        None => {
+            let can_reach =
+                |frontend: &&Endpoint| question.client.is_none_or(|client| client.is_ipv4() == frontend.address.is_ipv4());
+            Ok(own.iter().find(can_reach).or(own.first()).copied())
+        }
     }
 }
 
@@ -282,28 +305,38 @@ fn rules(explanation: &Explanation) -> Vec<Rule> {
 }
 
 impl Bytes {
-    fn explain(&self, service: &Service, frontend: Option<Endpoint>, client: Option<IpAddr>) -> Result<Explanation, String> {
+    fn explain(&self, service: &Service, origin: Origin) -> Result<Explanation, String> {
         match self {
-            Self::Raw(bytes) => Ok(service.explain(bytes, client)),
-            Self::Http { method, target, version, headers } => {
+            Self::Raw(bytes) => Ok(service.explain(bytes, origin)),
+            Self::Nothing => Ok(service.explain(&[], origin)),
+            Self::Http { method, target, version, headers, body } => {
                 let mut text = format!("{method} {target} {version}\r\n");
-                let names_host = headers
-                    .iter()
-                    .any(|header| header.split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("host")));
-                if !names_host && version != "HTTP/1.0" {
-                    let host = frontend.map_or_else(|| "localhost".to_owned(), |frontend| frontend.to_string());
+                let names = |wanted: &str| {
+                    let name = |header: &String| header.split_once(':').map(|(name, _)| name.trim().to_ascii_lowercase());
+                    headers.iter().any(|header| name(header).as_deref() == Some(wanted))
+                };
+                if !names("host") && version != "HTTP/1.0" {
+                    let host = origin.frontend.map_or_else(|| "localhost".to_owned(), |frontend| frontend.to_string());
                     let _ = write!(text, "Host: {host}\r\n");
                 }
                 for header in headers {
                     let _ = write!(text, "{header}\r\n");
                 }
+                if let Some(body) = body
+                    && !names("content-length")
+                    && !names("transfer-encoding")
+                {
+                    let _ = write!(text, "Content-Length: {}\r\n", body.len());
+                }
                 text.push_str("\r\n");
-                Ok(service.explain(text.as_bytes(), client))
+                let mut bytes = text.into_bytes();
+                bytes.extend_from_slice(body.as_deref().unwrap_or_default());
+                Ok(service.explain(&bytes, origin))
             }
             Self::Tls { sni, alpn } => {
                 let alpn = alpn.iter().map(|protocol| protocol.clone().into_bytes()).collect();
                 let hello = Hello::new(sni.as_deref(), alpn).map_err(|why| format!("no client can say this ({why})"))?;
-                Ok(service.explain_hello(hello, client))
+                Ok(service.explain_hello(hello, origin))
             }
         }
     }
@@ -419,7 +452,8 @@ services:
 
     fn explain(node: &str, change: impl FnOnce(&mut Question)) -> Result<Answer, String> {
         let file = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}"));
-        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![] };
+        let bytes =
+            Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
         let mut question = Question { node: node.into(), service: "web".into(), frontend: None, client: None, bytes };
         change(&mut question);
         answer(&file.compile(node).unwrap(), &question)
@@ -446,6 +480,28 @@ server   b; if it cannot, a (the local server)
     }
 
     #[test]
+    fn a_body_is_sent_with_its_length() {
+        let json = TEXT.replace("{ host: 10.77.0.1 }", "{ frontend: '10.77.0.1:80', json: { /model: 'llama*' } }");
+        let policy = ClusterFile::parse("test", &json).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap();
+        let ask = |body: &str, headers: Vec<String>| {
+            let bytes = Bytes::Http {
+                method: "POST".into(),
+                target: "/".into(),
+                version: "HTTP/1.1".into(),
+                headers,
+                body: Some(body.into()),
+            };
+            let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+            answer(&policy, &question).unwrap()
+        };
+        assert_eq!(ask("{\"model\": \"llama3\"}", vec![]).rule, "by address");
+        let other = ask("{\"model\": \"x\"}", vec![]);
+        let unmet = other.rules[1].unmet.as_ref().unwrap();
+        assert_eq!((&*unmet.condition, unmet.seen.as_deref()), ("json /model", Some("x")));
+        assert_eq!(ask("{\"model\": \"llama3\"}", vec!["Content-Length: 99".into()]).outcome, Outcome::Incomplete);
+    }
+
+    #[test]
     fn a_front_end_must_be_the_nodes_own() {
         let asked = |text: &str| Some(Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap()));
         let answer = explain("a", |question| question.frontend = asked("10.77.0.1:8080")).unwrap();
@@ -461,7 +517,8 @@ server   b; if it cannot, a (the local server)
         let everybody = TEXT.replace("192.0.2.0/24", "0.0.0.0/0");
         let file = ClusterFile::parse("test", &everybody).unwrap_or_else(|report| panic!("{report}"));
         let policy = file.compile("a").unwrap();
-        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![] };
+        let bytes =
+            Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
         let mut question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
         assert_eq!(answer(&policy, &question).unwrap().rule, "by address");
         question.client = "203.0.113.7".parse().ok();
@@ -485,7 +542,7 @@ server   b; if it cannot, a (the local server)
             .replace("host: 10.77.0.1 }, send_to: b", "path: / }, send_to: SEND");
         let file = ClusterFile::parse("test", &text.replace("SEND", send_to)).unwrap_or_else(|report| panic!("{report}"));
         let headers = headers.iter().map(|header| (*header).to_owned()).collect();
-        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers };
+        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers, body: None };
         let client = client.and_then(|client| client.parse().ok());
         let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes };
         answer(&file.compile("a").unwrap(), &question).unwrap()
