@@ -456,7 +456,10 @@ fn explain_takes_a_server_name_and_protocols() {
     assert!(text.contains("request  sni none, alpn none, tls_version 1.3, ech false\n"), "{text}");
     assert!(text.contains("the client names no server"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&explain(&["--sni", "img.example.com", "--json"])).unwrap();
-    assert_eq!(json["request"], serde_json::json!({ "sni": "img.example.com", "alpn": null, "tls_version": "1.3", "ech": "false", "client": null }));
+    assert_eq!(
+        json["request"],
+        serde_json::json!({ "sni": "img.example.com", "alpn": null, "tls_version": "1.3", "ech": "false", "client": null })
+    );
     assert_eq!((&json["rule"], &json["answered_by"]), (&"images".into(), &"media".into()), "{json}");
 }
 
