@@ -14,12 +14,15 @@ server {
 CONF
 start_nginx a
 
+# compare [--as-if-clear NAME]
+# shellcheck disable=SC2120 # must_fail passes them
 compare() {
     in_ns client "$PYTHON" "$scripts_dir/tools/smuggling.py" "$BATON" "$project_dir/tests/smuggling/table.json" \
         "$project_dir/tests/smuggling/cluster.yaml" "${address_of[a4]}" 8081 "$@"
 }
 
 say "every trick, to nginx and to baton explain"
+# shellcheck disable=SC2119
 compare >"$run_dir/log/compared" || fail "baton and nginx differ: $(<"$run_dir/log/compared")"
 while read -r line; do ok "$line"; done <"$run_dir/log/compared"
 clear=$(awk '/clear, and/ { print $1 }' "$run_dir/log/compared")

@@ -85,6 +85,8 @@ pub const FAMILIES: &[Family] = &[
     counter("handoffs_returned_total", "Connections given back by their owner, untouched."),
     counter("handoffs_accepted_total", "Connections taken from peers."),
     counter("offers_refused_total", "Connections refused to peers."),
+    counter("probes_sent_total", "Probes of the full path sent to peers."),
+    counter("probes_accepted_total", "Probes of peers taken."),
     counter("redeliveries_total", "First flights delivered again because the kernel had not acknowledged them."),
     counter("fallbacks_total", "Candidates that a rule chose and that did not serve, by reason."),
     counter("resets_total", "Connections reset because nobody could serve them."),
@@ -151,6 +153,14 @@ mod tests {
             assert!(family.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", family.name);
             assert!(family.help.ends_with('.') && !family.help.contains(['\\', '\n']), "{}", family.name);
         }
+    }
+
+    #[test]
+    fn what_the_engine_counts_has_a_family() {
+        let counters = crate::handoff::counters::Counters::default();
+        let has_family = |name: &String| FAMILIES.iter().any(|family| family.has(name));
+        let without: Vec<_> = counters.list(&[]).into_iter().map(|(name, _)| name).filter(|name| !has_family(name)).collect();
+        assert_eq!(without, Vec::<String>::new());
     }
 
     #[test]
