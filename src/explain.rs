@@ -326,10 +326,12 @@ pub fn text(answer: &Answer) -> String {
         None => writeln!(text, "arrives  nowhere: {service} has no front-end address on node {node}"),
     };
     if let Some(request) = &answer.request {
-        let shown = ["method", "host", "path", "sni", "alpn"].into_iter().filter_map(|name| {
-            let value = request.get(name)?.as_deref().unwrap_or("none");
-            Some(format!("{name} {}", printable(value)))
-        });
+        let shown = ["method", "host", "path", "sni", "alpn", "tls_version", "ech", "command", "key", "bytes"]
+            .into_iter()
+            .filter_map(|name| {
+                let value = request.get(name)?.as_deref().unwrap_or("none");
+                Some(format!("{name} {}", printable(value)))
+            });
         let _ = writeln!(text, "request  {}", shown.collect::<Vec<_>>().join(", "));
     }
     let _ = writeln!(
@@ -365,10 +367,9 @@ pub fn text(answer: &Answer) -> String {
     if !is_in_order {
         servers = vec![format!("one of {}", servers.join(", "))];
     }
-    if answer.or_reset {
-        servers.push("the client is reset".to_owned());
-    } else if !is_in_order || answer.candidates.last() != Some(node) {
-        servers.push(local(node));
+    // Where the local server is asked, it answers.
+    if !is_in_order || answer.candidates.last() != Some(node) {
+        servers.push(if answer.or_reset { "the client is reset".to_owned() } else { local(node) });
     }
     let servers = servers.join("; if it cannot, ");
     let _ = match answer.mode {
@@ -507,5 +508,65 @@ server   b; if it cannot, a (the local server)
         let near = |question: &mut Question| question.client = "192.0.2.1".parse().ok();
         assert_eq!(explain("a", near).unwrap().candidates, ["b", "a"]);
         assert_eq!(explain("b", near).unwrap().candidates, ["b"]);
+    }
+
+    /// What is said about a choice by node a, with this `send_to` and header.
+    fn choice(send_to: &str, headers: &[&str], client: Option<&str>) -> Answer {
+        let text = TEXT
+            .replace("send_to: [b, local] }", "send_to: b }")
+            .replace("host: 10.77.0.1 }, send_to: b", "path: / }, send_to: SEND");
+        let file = ClusterFile::parse("test", &text.replace("SEND", send_to)).unwrap_or_else(|report| panic!("{report}"));
+        let headers = headers.iter().map(|header| (*header).to_owned()).collect();
+        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers, body: None };
+        let client = client.and_then(|client| client.parse().ok());
+        let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes };
+        answer(&file.compile("a").unwrap(), &question).unwrap()
+    }
+
+    fn said(answer: &Answer) -> String {
+        let text = text(answer);
+        text[text.find("rule  ").unwrap()..].to_owned()
+    }
+
+    #[test]
+    fn a_hash_is_told_with_its_key_and_the_scores_of_all() {
+        let send_to = "{ nodes: { a: 1, b: 2 }, by: 'hash(cookie:s)', otherwise: [next, reset] }";
+        let sticky = choice(send_to, &["Cookie: s=1"], None);
+        assert_eq!(
+            said(&sticky),
+            "\
+rule     by address
+choice   by hash(cookie:s), otherwise [next, reset]
+key      cookie:s 1, hash 895a0ba97ae31bf5
+         b  weight 2  score 0.0901
+         a  weight 1  score 0.9151
+server   b; if it cannot, a (the local server)
+"
+        );
+        assert_eq!((sticky.answered_by.as_deref(), sticky.or_reset), (Some("b"), true));
+        let only_b = choice("{ nodes: [b, a], by: 'hash(cookie:s)', otherwise: reset }", &["Cookie: s=1"], None);
+        assert!(said(&only_b).ends_with("server   b; if it cannot, the client is reset\n"), "{}", said(&only_b));
+        let without = said(&choice(send_to, &[], Some("203.0.113.9")));
+        assert!(without.contains("key      cookie:s not there: the client's address instead, hash "), "{without}");
+        let unknown = choice(send_to, &[], None);
+        assert!(said(&unknown).contains("not there, and no client is given (--client)"));
+        assert_eq!(unknown.answered_by, None);
+    }
+
+    #[test]
+    fn where_more_than_the_request_decides_it_is_said_what() {
+        let turns = choice("{ nodes: [a, b], by: round_robin }", &[], None);
+        assert_eq!((turns.answered_by.as_deref(), turns.candidates.len()), (None, 2));
+        assert_eq!(
+            said(&turns),
+            "\
+rule     by address
+choice   by round_robin, otherwise next
+         a  weight 1
+         b  weight 1
+depends  on whose turn it is at this node
+server   one of a (the local server), b; if it cannot, a (the local server)
+"
+        );
     }
 }

@@ -50,6 +50,8 @@ pub struct Offer {
     pub round_trip: Duration,
     /// The client has been told that the whole first flight arrived: nobody but us can send it again.
     pub acknowledged_early: bool,
+    /// The client is the front-end itself: it tries the way through this back-end. From version 2 on.
+    pub probe: bool,
     /// The client's first bytes, from `client_isn + 1`.
     pub first_flight: Vec<u8>,
 }
@@ -170,4 +172,24 @@ pub enum Message {
         /// The lowest serial that may still be repeated.
         below: u64,
     },
+}
+
+impl Message {
+    /// The handoff that a back-end answers about.
+    pub const fn handoff_of_mine(&self) -> Option<HandoffId> {
+        match self {
+            Self::Accept(Accept { id, .. })
+            | Self::Refuse { id, .. }
+            | Self::Delivered { id }
+            | Self::Returned { id }
+            | Self::Closed { id } => Some(*id),
+            Self::Offer(_)
+            | Self::Commit { .. }
+            | Self::Abort { .. }
+            | Self::Disowned { .. }
+            | Self::Owned { .. }
+            | Self::OwnedEnd
+            | Self::Settled { .. } => None,
+        }
+    }
 }

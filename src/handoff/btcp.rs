@@ -265,6 +265,21 @@ impl Btcp {
         }
     }
 
+    /// Whether every node counts as many connections as were assigned to it.
+    pub fn assignments_are_counted(&self, ctx: &Context) -> bool {
+        let mut counts = vec![0_u32; ctx.peers.len()];
+        for node in self.connections.iter().filter_map(|(_, connection)| connection.asked) {
+            if let Some(count) = counts.get_mut(usize::from(node.0)) {
+                *count += 1;
+            }
+        }
+        let is_of_use = |connection: &Connection| match &connection.state {
+            State::Offered(_) | State::HandedOff(_) | State::Securing(Securing::Commit(_)) => connection.asked.is_some(),
+            _ => connection.asked.is_none(),
+        };
+        ctx.peers.iter().map(|peer| peer.connections).eq(counts) && self.connections.iter().all(|(_, it)| is_of_use(it))
+    }
+
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
         self.assign(slot, None, ctx);
         let mut connection = self.connections.remove(slot);

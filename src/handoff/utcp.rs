@@ -41,7 +41,7 @@ use crate::rewrite::{
 };
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -236,6 +236,17 @@ impl Utcp {
         if connection.ingress == ctx.node {
             self.applied.remove(&(connection.ingress, connection.id));
         }
+    }
+
+    /// Connections served, by the front-end address they came to.
+    pub fn served(&self) -> BTreeMap<Endpoint, u32> {
+        let mut served = BTreeMap::new();
+        for (_, connection) in &self.connections {
+            if matches!(connection.state, State::Delivering(_) | State::Established(_)) {
+                *served.entry(connection.flow.frontend).or_default() += 1;
+            }
+        }
+        served
     }
 
     /// Connections served, and lingering ones.

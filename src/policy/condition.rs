@@ -81,9 +81,10 @@ fn can_be_known(fields: &Mapping<'_>, inspect: Option<Protocol>, problems: &mut 
         return false;
     };
     let mut can = true;
-    for name in NAMES.iter().filter(|name| !inspect.matchers().contains(name)) {
-        let knows = Protocol::ALL.into_iter().find(|protocol| protocol.matchers().contains(name));
-        let (Some(field), Some(other)) = (fields.optional(name), knows) else { continue };
+    for name in NAMES {
+        let asks = Protocol::ALL.into_iter().find(|protocol| protocol.matchers().contains(name));
+        let Some(other) = asks.filter(|other| !inspect.knows(*other)) else { continue };
+        let Some(field) = fields.optional(name) else { continue };
         let message = format!("`{name}` can never be known: the service has `inspect: {}`", inspect.word());
         let matchers = inspect.matchers().iter().map(|matcher| format!("`{matcher}`")).collect::<Vec<_>>().join(", ");
         let remedy = format!("match {matchers} or `client` here, or write `inspect: {}` in the service", other.word());

@@ -80,12 +80,8 @@ impl Service {
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
         let mut text = Vec::new();
-        self.judge(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
-    }
-
-    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
-    pub fn awaits_server(&self, first_flight: &[u8]) -> bool {
-        self.inspect.awaits_server(first_flight)
+        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        self.judge(&reading, origin)
     }
 
     /// [`Service::examine`] of bytes that were read.

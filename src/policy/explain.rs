@@ -61,14 +61,18 @@ impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
         let mut text = Vec::new();
-        self.explain_reading(&self.inspect.read(first_flight, self.inspect_bytes_max, &mut text), origin.into())
+        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        self.explain_reading(&reading, origin)
     }
 
     /// [`Service::explain`] for the bytes of a TLS client that says this.
     pub fn explain_hello(&self, hello: Hello, origin: impl Into<Origin>) -> Explanation {
         let reading = match self.inspect {
-            Protocol::Tls => Reading::Clear(Content::Tls(hello)),
+            Protocol::Tls | Protocol::Auto => Reading::Clear(Content::Tls(hello)),
             Protocol::Http => Reading::Unclear(Ambiguity::NotHttp),
+            Protocol::Redis => Reading::Unclear(Ambiguity::RedisUnreadable),
+            // Which bytes it would have is not known.
+            Protocol::Raw => Reading::Incomplete,
         };
         self.explain_reading(&reading, origin.into())
     }
@@ -122,7 +126,19 @@ impl Content<'_> {
                 ("path", Some(String::from_utf8_lossy(&request.path).into_owned())),
                 client,
             ],
-            Self::Tls(hello) => vec![("sni", hello.sni().map(str::to_owned)), ("alpn", hello.alpn_text()), client],
+            Self::Tls(hello) => vec![
+                ("sni", hello.sni().map(str::to_owned)),
+                ("alpn", hello.alpn_text()),
+                ("tls_version", Some(hello.version().to_string())),
+                ("ech", Some(hello.has_ech().to_string())),
+                client,
+            ],
+            Self::Raw(raw) => vec![("bytes", Some(raw.shown())), client],
+            Self::Redis(command) => vec![
+                ("command", Some(command.name.clone())),
+                ("key", command.key.map(|key| String::from_utf8_lossy(key).into_owned())),
+                client,
+            ],
         }
     }
 }

@@ -8,12 +8,14 @@
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
 //! | `choice` | which of several nodes, and what is remembered from one choice to the next |
-//! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
+//! | `cluster`, `service`, `health`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `difference` | what two files say differently |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
 //! | `compile`, `alias` | what the file means for one node |
 //! | `inspect` | which protocol the first bytes of a connection are |
+//! | `auto`, `proxy` | which of them, where any may come; who the client is, where a proxy says so |
+//! | `http2`, `hpack`, `huffman`, `redis`, `prefix` | what is read of HTTP/2, Redis, and anything else |
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
@@ -22,6 +24,7 @@
 
 mod alias;
 mod ambiguity;
+mod auto;
 mod body;
 mod check;
 mod choice;
@@ -34,6 +37,7 @@ mod explain;
 mod expression;
 mod file;
 mod hash;
+mod health;
 mod hpack;
 mod http;
 mod http2;
@@ -46,7 +50,10 @@ mod json;
 mod matchers;
 mod name;
 mod pattern;
+mod prefix;
+mod proxy;
 mod reader;
+mod redis;
 mod report;
 mod request;
 mod rule;
@@ -69,6 +76,7 @@ pub use difference::{Difference, differences};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
+pub use health::{HealthCheck, HttpQuestion, ProbePlan, Question};
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
 pub use subject::Origin;
@@ -116,6 +124,10 @@ pub struct Service {
     pub servers: Vec<(NodeId, u16)>,
     /// How the first bytes are read.
     inspect: Protocol,
+    /// What rules ask about, where that depends.
+    asked: inspect::Asked,
+    /// Networks from which connections begin with a PROXY header.
+    proxies: Vec<ipnet::IpNet>,
     /// From the client's first byte.
     pub inspect_timeout: Duration,
     /// Most bytes looked at.
@@ -124,6 +136,12 @@ pub struct Service {
     pub silence_timeout: Duration,
     /// Bound of a whole handoff.
     pub handoff_timeout: Duration,
+    /// How long a server that has recovered gets less than its share.
+    pub slow_start: Duration,
+    /// How each node checks its own application; if it does.
+    pub health: Option<HealthCheck>,
+    /// How the way through each peer is probed; if it is.
+    pub probe: Option<ProbePlan>,
     /// Tried in order.
     rules: Vec<rule::Rule>,
     /// Finds those that may match.

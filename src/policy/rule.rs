@@ -1,5 +1,6 @@
 //! Rules as the file writes them: `name`, `when`, `canary`, `send_to`.
 
+use super::Protocol;
 use super::choice::{self, Canary, Choice, Key, Recipients};
 use super::condition;
 use super::explain::Unmet;
@@ -88,7 +89,10 @@ pub(super) fn rules(field: &Field<'_>, recipients: &Recipients<'_>, problems: &m
             let message = format!("another rule is already named \"{}\"", rule.name);
             problems.error(&name_place, message, "give every rule a name of its own");
         }
-        if let Some(earlier) = covering(&rule, &rules, &index, &mut comparisons_left) {
+        // With `auto`, what holds for everything of one protocol holds for nothing of another.
+        let is_auto = recipients.context.inspect == Some(Protocol::Auto);
+        let earlier = covering(&rule, &rules, &index, &mut comparisons_left).filter(|_| !is_auto);
+        if let Some(earlier) = earlier {
             let why = match &earlier.when {
                 when if when.always() => "matches everything",
                 when if *when == rule.when => "has the same conditions",

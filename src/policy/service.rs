@@ -2,20 +2,23 @@
 
 use super::choice::{self, Choice, Key, Recipients};
 use super::cluster::{NodeNames, check_name, check_unicast};
+use super::condition::alternatives;
 use super::index::Index;
+use super::inspect::Asked;
 use super::json::Pointer;
-use super::matchers::{Context, Matcher};
+use super::matchers::{self, Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
 use super::when::When;
 use super::yaml::{Place, Value};
-use super::{Mode, Protocol, Service};
+use super::{Mode, ProbePlan, Protocol, Service, health};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
+use ipnet::IpNet;
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,10 +30,11 @@ pub(super) struct ReadService {
     pub(super) frontend_places: Vec<(Endpoint, Place)>,
 }
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 17] = [
     "frontends",
     "servers",
     "inspect",
+    "proxy_protocol",
     "inspect_timeout",
     "inspect_bytes_max",
     "silence_timeout",
@@ -39,6 +43,9 @@ const KNOWN: [&str; 13] = [
     "forward",
     "return",
     "mode",
+    "health",
+    "slow_start",
+    "probe",
     "rules",
     "default",
 ];
@@ -46,7 +53,7 @@ const KNOWN: [&str; 13] = [
 /// Reads one service; what could be read of it even if something is wrong.
 pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
-    let fields = entry.mapping_without(&["health"], &KNOWN, problems)?;
+    let fields = entry.mapping(&KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
     let frontend_places =
         fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
@@ -60,12 +67,15 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
         check_local_servers(&frontends, servers, names, &field, problems);
     }
+    let health_field = fields.optional("health");
     let inspect = match fields.optional("inspect") {
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
     };
     let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, context };
+    let is_checked = health_field.is_some();
+    let recipients =
+        Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, is_checked, context };
     let (rules, index) = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => (Vec::new(), Index::default()),
@@ -86,6 +96,17 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         .optional("inspect_bytes_max")
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
         .and_then(|bytes| usize::try_from(bytes).ok());
+    let proxies = fields.optional("proxy_protocol").and_then(|field| proxies(&field, problems));
+    let health = health_field.as_ref().and_then(|field| health::health(field, problems));
+    let probe = match fields.optional("probe") {
+        Some(field) if health_field.is_none() => {
+            let remedy = "add `health:`, or leave `probe` out: without `health` nothing is probed";
+            problems.error(&field.place.key(), "a probe asks what `health` says, and there is no `health`", remedy);
+            None
+        }
+        Some(field) => health::probe(&field, problems),
+        None => health.as_ref().map(|_| ProbePlan::default()),
+    };
     let mut duration = |name: &str, bounds: RangeInclusive<Duration>, default: Duration| {
         fields.optional(name).and_then(|field| field.duration(bounds, problems)).unwrap_or(default)
     };
@@ -94,10 +115,15 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         frontends,
         servers: servers.unwrap_or_default(),
         inspect: inspect.unwrap_or(Protocol::Http),
+        asked: Asked::by(&rules),
+        proxies: proxies.unwrap_or_default(),
         inspect_timeout: duration("inspect_timeout", bounds::INSPECT_TIMEOUT, bounds::INSPECT_TIMEOUT_DEFAULT),
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
+        slow_start: duration("slow_start", bounds::SLOW_START, Duration::ZERO),
+        health,
+        probe,
         pointers,
         index: Rc::new(index),
         rules,
@@ -137,6 +163,28 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
     }
 }
 
+/// Reads `proxy_protocol`: the networks whose connections begin with a PROXY header.
+fn proxies(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<IpNet>> {
+    match field.value {
+        Value::Text(text) if text == "off" => Some(Vec::new()),
+        Value::Text(text) if text == "accept" => Some(
+            [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]
+                .iter()
+                .filter_map(|any| IpNet::new(*any, 0).ok())
+                .collect(),
+        ),
+        Value::Mapping(_) => {
+            let fields = field.mapping(&["from"], problems)?;
+            let networks = alternatives(&fields.required("from", problems)?, matchers::network, problems)?;
+            Some(networks)
+        }
+        _ => {
+            field.expected("`off`, `accept` or `{ from: [networks] }`", problems);
+            None
+        }
+    }
+}
+
 /// Reads `mode`.
 fn mode(field: &Field<'_>, problems: &mut Problems) -> Option<Mode> {
     match field.value {
@@ -161,7 +209,7 @@ fn inspect(field: &Field<'_>, problems: &mut Problems) -> Option<Protocol> {
     let known = Protocol::ALL.into_iter().find(|protocol| protocol.word() == text);
     if known.is_none() {
         let message = match text {
-            "raw" | "none" | "auto" => format!("`inspect: {text}` is not supported yet"),
+            "none" => format!("`inspect: {text}` is not supported yet"),
             _ => format!("`inspect` cannot be {}", field.value.describe()),
         };
         problems.error(&field.place, message, remedy);

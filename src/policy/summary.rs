@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::inspect::{Content, Reading};
+use super::subject::Origin;
 use crate::limits::SUMMARY_VALUE_BYTES_MAX;
 
 /// Names and values, such as `path` and `/images/1`, in the form rules compare; the protocol comes first.
@@ -17,9 +18,9 @@ impl Summary {
 
 impl Service {
     /// What these first bytes ask for; none if they are not one clear request or hello.
-    pub fn summary(&self, first_flight: &[u8]) -> Option<Summary> {
+    pub fn summary(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Option<Summary> {
         let mut text = Vec::new();
-        match self.inspect().read(first_flight, self.inspect_bytes_max, &mut text) {
+        match self.read(first_flight, origin.into(), &mut text).0 {
             Reading::Clear(content) => Some(content.summary()),
             Reading::Incomplete | Reading::Unclear(_) => None,
         }
@@ -47,6 +48,18 @@ impl Content<'_> {
                 if let Some(protocols) = hello.alpn_text() {
                     say("alpn", protocols);
                 }
+                say("tls_version", hello.version().to_string());
+            }
+            Self::Raw(raw) => {
+                say("protocol", "raw".to_owned());
+                say("bytes", raw.shown());
+            }
+            Self::Redis(command) => {
+                say("protocol", "redis".to_owned());
+                say("command", command.name.clone());
+                if let Some(key) = command.key {
+                    say("key", String::from_utf8_lossy(key).into_owned());
+                }
             }
         }
         Summary(values)
@@ -69,7 +82,7 @@ mod tests {
     use super::*;
 
     fn summary(bytes: &str) -> Option<String> {
-        let summary = shop("a").services[0].summary(bytes.as_bytes())?;
+        let summary = shop("a").services[0].summary(bytes.as_bytes(), Origin::default())?;
         Some(summary.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
     }
 

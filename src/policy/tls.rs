@@ -13,6 +13,7 @@ use crate::limits::cluster_file::HELLO_BYTES_MAX;
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use std::borrow::Cow;
+use std::fmt;
 
 /// What a ClientHello says that rules can ask about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,29 @@ pub struct Hello {
     sni: Option<String>,
     /// In the client's order.
     alpn: Vec<Vec<u8>>,
+    version: Version,
+    has_ech: bool,
+}
+
+/// A version of TLS, as it is written on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u16);
+
+impl Version {
+    /// TLS 1.3.
+    pub const TLS_1_3: Self = Self(0x0304);
+    const TLS_1_2: Self = Self(0x0303);
+    /// Those that rules can ask for.
+    pub(super) const KNOWN: [Self; 4] = [Self(0x0301), Self(0x0302), Self::TLS_1_2, Self::TLS_1_3];
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0x0301..=0x03ff => write!(f, "1.{}", self.0 - 0x0301),
+            other => write!(f, "0x{other:04x}"),
+        }
+    }
 }
 
 impl Hello {
@@ -32,7 +56,17 @@ impl Hello {
             Some(Ok(ServerName::IpAddress(_))) | None => None,
             Some(_) => return Err(Ambiguity::SniUnreadable),
         };
-        Ok(Self { sni, alpn })
+        Ok(Self { sni, alpn, version: Version::TLS_1_3, has_ech: false })
+    }
+
+    /// The highest version offered; where the hello was not read from bytes, that of today's clients.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether there is an encrypted hello, or GREASE that cannot be told from it.
+    pub fn has_ech(&self) -> bool {
+        self.has_ech
     }
 
     /// The server name, in small letters and without a dot at its end.
@@ -145,12 +179,52 @@ fn parse(message: &[u8]) -> Result<Hello, Ambiguity> {
             Ok(Some(accepted)) => {
                 let hello = accepted.client_hello();
                 let alpn = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
-                return Hello::new(hello.server_name(), alpn);
+                let hello = Hello::new(hello.server_name(), alpn)?;
+                return Ok(Hello { version: version(message), has_ech: extension(message, EXT_ECH).is_some(), ..hello });
             }
             Err((error, _alert)) => return Err(blame(&error)),
         }
     }
     Err(Ambiguity::HelloMalformed)
+}
+
+/// Extensions that rustls does not tell about (RFC 8446, section 4.2.1, and RFC 9849, section 5).
+const EXT_SUPPORTED_VERSIONS: u16 = 43;
+const EXT_ECH: u16 = 0xfe0d;
+
+/// The highest version a hello that rustls has read offers. Values that only keep servers flexible (GREASE, RFC 8701) and
+/// drafts are none.
+fn version(message: &[u8]) -> Version {
+    let Some(versions) = extension(message, EXT_SUPPORTED_VERSIONS) else {
+        // RFC 8446, appendix D.1: without the extension, TLS 1.2 at most.
+        let legacy = message.get(MESSAGE_HEADER_LEN..MESSAGE_HEADER_LEN + 2).map_or(0, |octets| two(octets));
+        return Version(legacy.min(Version::TLS_1_2.0));
+    };
+    let offered = versions.get(1..).unwrap_or_default().chunks_exact(2).map(two);
+    Version(offered.filter(|version| version >> 8 == u16::from(MAJOR_VERSION)).max().unwrap_or(0))
+}
+
+fn two(octets: &[u8]) -> u16 {
+    octets.iter().fold(0, |number, octet| number << 8 | u16::from(*octet))
+}
+
+/// The content of an extension of a hello (RFC 8446, section 4.1.2); none if it is not there.
+fn extension(message: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = message.get(MESSAGE_HEADER_LEN + 2 + 32..)?;
+    // Session id, cipher suites, compression methods.
+    for octets in [1, 2, 1] {
+        let (length, behind) = rest.split_at_checked(octets)?;
+        rest = behind.get(usize::from(two(length))..)?;
+    }
+    rest = rest.get(2..)?;
+    while let Some((header, behind)) = rest.split_at_checked(4) {
+        let (content, behind) = behind.split_at_checked(usize::from(two(&header[2..])))?;
+        if two(&header[..2]) == kind {
+            return Some(content);
+        }
+        rest = behind;
+    }
+    None
 }
 
 /// What a refusal by rustls means.

@@ -738,6 +738,45 @@ fn a_returned_connection_is_offered_on_at_once_and_in_time() {
 }
 
 #[test]
+fn what_a_corrupt_segment_says_of_a_client_is_forwarded_and_not_believed() {
+    let mut node = Node::new("a");
+    node.handshake_of(PORT);
+    node.ask_of(PORT, &get("/both/1"));
+    let offer = |said: &[Output]| {
+        said.iter().find_map(|output| match output {
+            Output::Message(_, Message::Offer(offer)) => Some(offer.clone()),
+            _ => None,
+        })
+    };
+    let first = offer(&node.take()).expect("offered");
+    node.hear(B, accept(first.id));
+    node.take();
+    let sound = SegmentSpec { ack: Seq::new(FRONTEND_ISN).plus(11), ..octets(PORT, 50, b"1234567") };
+    assert_eq!(node.verdict(&sound), Verdict::Forward(B));
+    // One bit each: in the acknowledgement number, in the sequence number, in the timestamp.
+    for at in [28, 24, 44] {
+        let mut packet = sound.clone().build().into_inner();
+        packet[at] ^= 0x40;
+        let arrived = packet.clone();
+        assert_eq!(node.tun(&mut packet), Verdict::Forward(B));
+        assert_eq!(packet, arrived, "the owner's kernel judges it");
+    }
+    // A TSval that was never the client's would make a kernel discard all that the client sends (RFC 7323, section 5.3).
+    node.hear(B, Message::Returned { id: first.id });
+    let second = offer(&node.take()).expect("offered on");
+    assert_eq!(second.timestamps.map(|timestamps| timestamps.client), Some(Timestamp::new(CLIENT_TSVAL + 1)));
+    node.hear(C, accept(second.id));
+    node.take();
+    node.reset_all();
+    let said = node.take();
+    let [Output::Forward(C, to_owner, Why::Reset), Output::Packet(to_client, Why::Reset)] = said.as_slice() else {
+        panic!("{said:?}")
+    };
+    assert_eq!(segment::<ToServerWire>(to_owner).seq(), Seq::new(CLIENT_ISN).plus(1 + 57));
+    assert_eq!(segment::<ToClientWire>(to_client).seq(), Seq::new(FRONTEND_ISN).plus(11));
+}
+
+#[test]
 fn only_its_owner_ends_a_connection_and_then_nothing_of_it_is_held() {
     let mut node = Node::new("a");
     let id = node.handed_off(PORT);

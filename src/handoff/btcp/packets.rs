@@ -41,7 +41,9 @@ impl Btcp {
             State::HandedOff(handed_off) => {
                 if is_syn {
                     handed_off.kept_syn = Some((now, segment.completed()));
-                } else {
+                } else if segment.checksums_are_right() {
+                    // What the owner's kernel will not believe says nothing here either: a TSval that was never the client's
+                    // would go into the next offer, should the owner return the connection.
                     if !segment.flags().contains(Flags::RST) {
                         // The client goes on with this connection: that SYN was not its own.
                         handed_off.kept_syn = None;

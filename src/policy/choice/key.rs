@@ -29,6 +29,8 @@ pub(in crate::policy) enum Key {
     Client,
     /// `sni`
     Sni,
+    /// `key`: the first key of the command that decides, with Redis.
+    Key,
 }
 
 /// Why a key cannot be read.
@@ -57,7 +59,8 @@ pub struct KeySeen {
 
 impl Key {
     /// How the kinds are written.
-    pub(in crate::policy) const KINDS: &'static str = "path, host, query:NAME, header:NAME, cookie:NAME, json:/NAME, client, sni";
+    pub(in crate::policy) const KINDS: &'static str =
+        "path, host, query:NAME, header:NAME, cookie:NAME, json:/NAME, client, sni, key";
 
     /// Reads it as the file writes it.
     pub(in crate::policy) fn parse(text: &str) -> Result<Self, KeyError> {
@@ -74,6 +77,7 @@ impl Key {
             "host" => unnamed(Self::Host),
             "client" => unnamed(Self::Client),
             "sni" => unnamed(Self::Sni),
+            "key" => unnamed(Self::Key),
             "json" => {
                 let pointer = name.filter(|name| name.len() <= JSON_POINTER_BYTES_MAX).map(Pointer::new);
                 pointer.ok_or(KeyError::NameMissing)?.map(Self::Json).ok_or(KeyError::NameUnreadable)
@@ -96,6 +100,7 @@ impl Key {
         match self {
             Self::Path | Self::Host | Self::Query(_) | Self::Header(_) | Self::Cookie(_) | Self::Json(_) => Some(Protocol::Http),
             Self::Sni => Some(Protocol::Tls),
+            Self::Key => Some(Protocol::Redis),
             Self::Client => None,
         }
     }
@@ -117,6 +122,7 @@ impl Key {
             Self::Query(name) => http.and_then(|request| request.query(name).next()),
             Self::Header(name) => http.and_then(|request| request.header(name).next()).map(Cow::Borrowed),
             Self::Cookie(name) => http.and_then(|request| request.cookie(name).next()).map(Cow::Borrowed),
+            Self::Key => subject.content.redis().and_then(|command| command.key).map(Cow::Borrowed),
             Self::Json(pointer) => match subject.json(pointer) {
                 Ok(Found::Text(text)) => Some(Cow::Borrowed(text.as_bytes())),
                 Ok(Found::Other | Found::Absent) | Err(Unknown::Forever) => None,
@@ -170,6 +176,7 @@ impl fmt::Display for Key {
             Self::Json(pointer) => write!(f, "json:{}", pointer.text()),
             Self::Client => f.write_str("client"),
             Self::Sni => f.write_str("sni"),
+            Self::Key => f.write_str("key"),
         }
     }
 }

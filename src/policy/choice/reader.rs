@@ -21,6 +21,8 @@ pub(in crate::policy) struct Recipients<'a> {
     pub(in crate::policy) servers: Option<&'a [(NodeId, u16)]>,
     /// Weights of servers, where it is not 1.
     pub(in crate::policy) weights: &'a [(NodeId, u32)],
+    /// Whether a server can be known to be down before it is asked.
+    pub(in crate::policy) is_checked: bool,
     /// What rules can ask about.
     pub(in crate::policy) context: Context<'a>,
 }
@@ -132,9 +134,10 @@ fn members(field: &Field<'_>, is_pool: bool, recipients: &Recipients<'_>, proble
             problems.error(&place, format!("\"{name}\" is named twice"), "a server is tried once; remove one of them");
             continue;
         }
-        if !is_pool && members.last().is_some_and(|member| member.target == Target::Local) {
+        if !is_pool && !recipients.is_checked && members.last().is_some_and(|member| member.target == Target::Local) {
             let message = format!("\"{name}\" is never tried: the local server before it always answers");
-            problems.warning(&place, message, "put `local` last");
+            let remedy = "put `local` last; with `health`, others follow it that answer while it is down";
+            problems.warning(&place, message, remedy);
         }
         let of_server = target.node().and_then(|node| recipients.weights.iter().find(|(server, _)| *server == node));
         let weight = if weighted { own_weight } else { of_server.map_or(1, |(_, weight)| *weight) };
@@ -269,13 +272,15 @@ fn key(field: &Field<'_>, text: &str, recipients: &Recipients<'_>, problems: &mu
         }
     };
     let inspect = recipients.context.inspect?;
-    if let Some(protocol) = key.protocol().filter(|protocol| *protocol != inspect) {
+    if let Some(protocol) = key.protocol().filter(|protocol| !inspect.knows(*protocol)) {
         let message = format!("`{key}` can never be known: the service has `inspect: {}`", inspect.word());
         let own = match inspect {
-            Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME`",
-            Protocol::Tls => "`sni`",
+            Protocol::Http => "`path`, `host`, `query:NAME`, `header:NAME`, `cookie:NAME` or ",
+            Protocol::Tls => "`sni` or ",
+            Protocol::Redis => "`key` or ",
+            Protocol::Raw | Protocol::Auto => "",
         };
-        let remedy = format!("go by {own} or `client` here, or write `inspect: {}` in the service", protocol.word());
+        let remedy = format!("go by {own}`client` here, or write `inspect: {}` in the service", protocol.word());
         problems.error(&field.place, message, remedy);
         return None;
     }

@@ -45,7 +45,7 @@ impl Test for Client {
     }
 }
 
-fn network(item: &Field<'_>, problems: &mut Problems) -> Option<IpNet> {
+pub(in crate::policy) fn network(item: &Field<'_>, problems: &mut Problems) -> Option<IpNet> {
     let text = item.text(problems)?;
     match text.parse::<IpAddr>() {
         Ok(address) => Some(IpNet::from(address)),

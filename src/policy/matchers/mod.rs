@@ -4,37 +4,47 @@
 //! `Protocol::matchers` if only some protocols know it, and a paragraph in docs/policy.md.
 
 mod alpn;
+mod beginning;
 mod client;
+mod command;
 mod cookie;
+mod ech;
 mod frontend;
 mod header;
 mod host;
 mod json;
+mod key;
 mod method;
 mod path;
 mod query;
 mod sni;
+mod tls_version;
 mod values;
 
 use super::reader::Field;
 use super::report::Problems;
 use super::subject::Subject;
-use super::truth::Truth;
+use super::truth::{Truth, Unknown};
 use super::{Endpoint, NodeId, Protocol};
 use std::cell::Cell;
 use std::fmt;
 
 pub(super) use alpn::Alpn;
-pub(super) use client::Client;
+pub(super) use beginning::{Bytes, Regex, StartsWith};
+pub(super) use client::{Client, network};
+pub(super) use command::Command;
 pub(super) use cookie::Cookie;
+pub(super) use ech::Ech;
 pub(super) use frontend::Frontend;
 pub(super) use header::Header;
 pub(super) use host::Host;
 pub(super) use json::Json;
+pub(super) use key::Key;
 pub(super) use method::Method;
 pub(super) use path::Path;
 pub(super) use query::Query;
 pub(super) use sni::Sni;
+pub(super) use tls_version::TlsVersion;
 
 /// What a matcher is read for.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +99,7 @@ pub(super) trait Test: Clone + fmt::Debug + Eq + Sized {
 
 /// Makes the sum of all matchers. The order is that in which they are tried: those that cost little first.
 macro_rules! matchers {
-    ($($kind:ident),+ $(,)?) => {
+    ($($kind:ident $(of $protocol:ident)?),+ $(,)?) => {
         /// Any matcher.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub(super) enum Matcher {
@@ -113,8 +123,21 @@ macro_rules! matchers {
                 match self { $(Self::$kind(_) => $kind::NAME),+ }
             }
 
+            /// The protocol it asks about; none if it works with any.
+            pub(super) fn protocol(&self) -> Option<Protocol> {
+                match self { $(Self::$kind(_) => None$(.or(Some(Protocol::$protocol)))?),+ }
+            }
+
+            /// What it asks about another protocol than the client's is never known, also under `not`.
             pub(super) fn holds(&self, subject: &Subject<'_>) -> Truth {
+                if self.is_about_another(subject) {
+                    return Truth::Unknown(Unknown::Forever);
+                }
                 match self { $(Self::$kind(test) => test.holds(subject)),+ }
+            }
+
+            fn is_about_another(&self, subject: &Subject<'_>) -> bool {
+                self.protocol().is_some_and(|protocol| protocol != subject.content.protocol())
             }
 
             pub(super) fn label(&self) -> String {
@@ -126,6 +149,9 @@ macro_rules! matchers {
             }
 
             pub(super) fn reason(&self, subject: &Subject<'_>) -> String {
+                if self.is_about_another(subject) {
+                    return format!("`{}` says nothing of `{}`", self.name(), subject.content.protocol().word());
+                }
                 match self { $(Self::$kind(test) => test.reason(subject)),+ }
             }
 
@@ -152,7 +178,26 @@ macro_rules! matchers {
     };
 }
 
-matchers!(Client, Frontend, Method, Host, Path, Query, Header, Cookie, Sni, Alpn, Json);
+matchers!(
+    Client,
+    Frontend,
+    Method of Http,
+    Host of Http,
+    Path of Http,
+    Query of Http,
+    Header of Http,
+    Cookie of Http,
+    Sni of Tls,
+    Alpn of Tls,
+    TlsVersion of Tls,
+    Ech of Tls,
+    Command of Redis,
+    Key of Redis,
+    Bytes of Raw,
+    StartsWith of Raw,
+    Regex of Raw,
+    Json of Http,
+);
 
 /// As an operator reads it.
 impl fmt::Display for Matcher {
