@@ -328,7 +328,7 @@ fn an_explanation_says_why_each_earlier_rule_did_not_match() {
     let explanation =
         policy().service_named("secure").unwrap().explain(&real_hello("api.example.com", &["h2", "x\n"]), Some(client().address));
     let (seen, tried) = explained(&explanation);
-    assert_eq!(seen, "sni=api.example.com alpn=h2, x\\n client=203.0.113.7");
+    assert_eq!(seen, "sni=api.example.com alpn=h2, x\\n tls_version=1.3 ech=false client=203.0.113.7");
     let expected = [
         "images (sni img.example.com or *.img.example.com): sni: server name api.example.com is not among its names",
         "near (client 192.0.2.0/24, sni www.example.com): client: client 203.0.113.7 is in none of its networks",
@@ -347,7 +347,7 @@ fn a_hello_needs_no_octets_to_be_explained() {
     let real = policy().service_named("secure").unwrap().explain(&real_hello("api.example.com", &["h2"]), Some(client().address));
     assert_eq!(explain("secure", Some("API.example.com."), &["h2"]), real);
     let (seen, tried) = explained(&explain("secure", Some("api.example.com"), &[]));
-    assert_eq!(seen, "sni=api.example.com alpn=- client=203.0.113.7");
+    assert_eq!(seen, "sni=api.example.com alpn=- tls_version=1.3 ech=false client=203.0.113.7");
     assert!(tried[2].ends_with("alpn: the client offers no protocols"), "{tried:?}");
     assert!(
         tried[3].ends_with("(sni absent, alpn present): sni: server name api.example.com is not among its names"),
