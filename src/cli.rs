@@ -180,6 +180,7 @@ pub struct Check {
 Examples:
   baton explain shop.yaml --node a --service web --http 'GET /images/1.png'
   baton explain shop.yaml --node a --service web --http 'GET /' --header 'Host: img.example.com' --client 192.0.2.7
+  baton explain shop.yaml --node a --service api --http 'POST /v1/chat' --body '{\"model\": \"llama3\"}'
   baton explain shop.yaml --node a --service https --sni img.example.com --alpn h2
   baton explain shop.yaml --node a --service mail --client 192.0.2.7     with `inspect: none` there is nothing to send
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
@@ -210,6 +211,9 @@ pub struct Explain {
     /// A header field of it; may be repeated
     #[arg(long, value_name = "NAME: VALUE", requires = "http", conflicts_with = "request", value_parser = header)]
     pub header: Vec<String>,
+    /// Its body; a Content-Length is added unless a header says how long it is
+    #[arg(long, value_name = "TEXT", requires = "http", conflicts_with = "request")]
+    pub body: Option<String>,
     /// A TLS client that asks for this server name; '' is one that names none
     #[arg(long, value_name = "NAME", group = "bytes", value_parser = server_name)]
     pub sni: Option<ServerName>,

@@ -44,6 +44,8 @@ pub enum Bytes {
         /// `Name: value`; with HTTP/1.1 the front-end address is the Host unless one is given here, as in a client that
         /// connects to an address.
         headers: Vec<String>,
+        /// What follows the head; its length is added unless a header tells it.
+        body: Option<String>,
     },
     /// A TLS client's hello in words.
     Tls {
@@ -292,19 +294,24 @@ impl Bytes {
                 Err(format!("service {} decides by what the client sends: say it with --http, --sni or --request", service.name))
             }
             Self::Raw(bytes) => Ok(service.explain(bytes, origin)),
-            Self::Http { method, target, version, headers } => {
+            Self::Http { method, target, version, headers, body } => {
                 let mut text = format!("{method} {target} {version}\r\n");
-                let names_host = headers
-                    .iter()
-                    .any(|header| header.split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("host")));
-                if !names_host && version != "HTTP/1.0" {
+                let has = |name: &str| {
+                    let is = |header: &String| header.split_once(':').is_some_and(|(n, _)| n.trim().eq_ignore_ascii_case(name));
+                    headers.iter().any(is)
+                };
+                if !has("host") && version != "HTTP/1.0" {
                     let host = frontend.map_or_else(|| "localhost".to_owned(), |frontend| frontend.to_string());
                     let _ = write!(text, "Host: {host}\r\n");
                 }
                 for header in headers {
                     let _ = write!(text, "{header}\r\n");
                 }
+                if let Some(body) = body.as_ref().filter(|_| !has("content-length") && !has("transfer-encoding")) {
+                    let _ = write!(text, "Content-Length: {}\r\n", body.len());
+                }
                 text.push_str("\r\n");
+                text.push_str(body.as_deref().unwrap_or_default());
                 Ok(service.explain(text.as_bytes(), origin))
             }
             Self::Tls { sni, alpn } => {
@@ -426,7 +433,8 @@ services:
 
     fn explain(node: &str, change: impl FnOnce(&mut Question)) -> Result<Answer, String> {
         let file = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}"));
-        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![] };
+        let bytes =
+            Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
         let mut question = Question { node: node.into(), service: "web".into(), frontend: None, client: None, bytes };
         change(&mut question);
         answer(&file.compile(node).unwrap(), &question)
@@ -453,6 +461,28 @@ server   b; if it cannot, a (the local server)
     }
 
     #[test]
+    fn a_body_is_sent_with_its_length() {
+        let json = TEXT.replace("{ host: 10.77.0.1 }", "{ frontend: '10.77.0.1:80', json: { /model: 'llama*' } }");
+        let policy = ClusterFile::parse("test", &json).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap();
+        let ask = |body: &str, headers: Vec<String>| {
+            let bytes = Bytes::Http {
+                method: "POST".into(),
+                target: "/".into(),
+                version: "HTTP/1.1".into(),
+                headers,
+                body: Some(body.into()),
+            };
+            let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+            answer(&policy, &question).unwrap()
+        };
+        assert_eq!(ask("{\"model\": \"llama3\"}", vec![]).rule, "by address");
+        let other = ask("{\"model\": \"x\"}", vec![]);
+        let unmet = other.rules[1].unmet.as_ref().unwrap();
+        assert_eq!((&*unmet.condition, unmet.seen.as_deref()), ("json /model", Some("x")));
+        assert_eq!(ask("{\"model\": \"llama3\"}", vec!["Content-Length: 99".into()]).outcome, Outcome::Incomplete);
+    }
+
+    #[test]
     fn a_front_end_must_be_the_nodes_own() {
         let asked = |text: &str| Some(Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap()));
         let answer = explain("a", |question| question.frontend = asked("10.77.0.1:8080")).unwrap();
@@ -468,7 +498,8 @@ server   b; if it cannot, a (the local server)
         let everybody = TEXT.replace("192.0.2.0/24", "0.0.0.0/0");
         let file = ClusterFile::parse("test", &everybody).unwrap_or_else(|report| panic!("{report}"));
         let policy = file.compile("a").unwrap();
-        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![] };
+        let bytes =
+            Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
         let mut question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
         assert_eq!(answer(&policy, &question).unwrap().rule, "by address");
         question.client = "203.0.113.7".parse().ok();
@@ -492,7 +523,7 @@ server   b; if it cannot, a (the local server)
             .replace("host: 10.77.0.1 }, send_to: b", "path: / }, send_to: SEND");
         let file = ClusterFile::parse("test", &text.replace("SEND", send_to)).unwrap_or_else(|report| panic!("{report}"));
         let headers = headers.iter().map(|header| (*header).to_owned()).collect();
-        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers };
+        let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers, body: None };
         let client = client.and_then(|client| client.parse().ok());
         let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes };
         answer(&file.compile("a").unwrap(), &question).unwrap()

@@ -120,6 +120,27 @@ pub const OWNER_LOST_AFTER: Duration = Duration::from_secs(30);
 /// connection of their own, whether another one was challenged (CVE-2016-5696).
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
+// Health.
+
+/// Octets of an application's answer to a check that are read: a head of 16 KiB and a body to find a word in.
+pub const HEALTH_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// A peer's word about its applications counts for three of its heartbeats: one may be late and one lost on the way. It is
+/// old before the peer counts as down ([`PEER_SILENCE_MAX`]).
+pub const PEER_WORD_LIFETIME: Duration = Duration::from_millis(1_500);
+/// Cluster files may differ for this long before the log says so: people and programs copy them to one node after the other.
+pub const CLUSTER_FILES_MAY_DIFFER: Duration = Duration::from_secs(5);
+/// How long a probe that has its verdict waits for the other side's end before it resets: a round trip, and a loss.
+pub const PROBE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a probe sent through the overlay is sent again after this long, as a kernel's least time-out is.
+pub const PROBE_REPEAT_INTERVAL: Duration = Duration::from_millis(200);
+/// Probes under way at once: each has a socket, and is a handoff for some milliseconds. The others wait.
+pub const PROBES_AT_ONCE: usize = 16;
+/// Source ports of probes: no kernel gives them to its own clients, so that nobody else's connection can have these ends. In turn,
+/// they come again after more than a minute, when nothing remembers the connection before.
+pub const PROBE_PORTS: std::ops::RangeInclusive<u16> = 512..=1_023;
+/// Least share of its weight that a node has after it has recovered: with none it would get nothing to warm up with.
+pub const RAMP_MIN: f32 = 0.05;
+
 // Control channel and overlay.
 
 /// Each node shows its peers this often that it lives: four chances within `PEER_SILENCE_MAX`.
@@ -328,6 +349,38 @@ pub mod cluster_file {
     pub const HANDOFF_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30);
     /// The bound of a whole handoff.
     pub const HANDOFF_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+    /// `health.interval`: a check costs the application a connection; after an hour nobody would call it a check.
+    pub const HEALTH_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    /// What common balancers have.
+    pub const HEALTH_INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
+    /// `health.timeout`: an application on the same host answers within milliseconds; and not longer than the interval.
+    pub const HEALTH_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+    /// How long an application may take.
+    pub const HEALTH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+    /// `rise` and `fall`: outcomes in a row; a hundred of the shortest interval are ten seconds.
+    pub const HEALTH_IN_A_ROW: RangeInclusive<u64> = 1..=100;
+    /// Successes until an application that was down is up.
+    pub const HEALTH_RISE_DEFAULT: u32 = 2;
+    /// Failures until one that was up is down.
+    pub const HEALTH_FALL_DEFAULT: u32 = 3;
+    /// `health.body`: a word to look for.
+    pub const HEALTH_BODY_BYTES_MAX: usize = 256;
+    /// `health.http` and `health.host`: a request must fit one segment.
+    pub const HEALTH_PATH_BYTES_MAX: usize = 512;
+    /// `slow_start`: an hour warms any cache up.
+    pub const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+    /// `probe.interval`: each probe is a handoff, and its ends linger for a minute, of which there are 64 at once.
+    pub const PROBE_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+    /// How often each peer is probed.
+    pub const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+    /// `probe.timeout`: at least what a handoff may take; and not longer than the interval.
+    pub const PROBE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+    /// How long a probe may take: a handoff, a delivery that was lost once, and the application.
+    pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+    /// Probes in a row until a way that was broken counts as whole.
+    pub const PROBE_RISE_DEFAULT: u32 = 1;
+    /// Probes in a row until a way that was whole counts as broken.
+    pub const PROBE_FALL_DEFAULT: u32 = 2;
     /// `limits.connections`: about 300 octets each, so that the largest table takes some 5 GB.
     pub const CONNECTIONS: RangeInclusive<u64> = 1..=16_000_000;
     /// `limits.first_flight_bytes`: one largest request at least.

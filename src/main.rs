@@ -139,7 +139,7 @@ fn explain(arguments: cli::Explain) -> Result<(), Failure> {
     let bytes = match (arguments.http, arguments.sni, arguments.request) {
         (Some(line), ..) => {
             let cli::RequestLine { method, target, version } = line;
-            Bytes::Http { method, target, version, headers: arguments.header }
+            Bytes::Http { method, target, version, headers: arguments.header, body: arguments.body }
         }
         (None, Some(name), _) => Bytes::Tls { sni: name.0, alpn: arguments.alpn },
         (None, None, Some(path)) => Bytes::Raw(read_request(&path)?),

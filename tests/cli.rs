@@ -478,13 +478,16 @@ fn explain_takes_a_server_name_and_protocols() {
         stdout(&output)
     };
     let text = explain(&["--sni", "API.example.com", "--alpn", "h2", "--alpn", "http/1.1"]);
-    assert!(text.contains("request  sni api.example.com, alpn h2, http/1.1\n"), "{text}");
+    assert!(text.contains("request  sni api.example.com, alpn h2, http/1.1, tls_version 1.3, ech false\n"), "{text}");
     assert!(text.contains("\nrule     grpc\nserver   api; if it cannot, front (the local server)\n"), "{text}");
     let text = explain(&["--sni", ""]);
-    assert!(text.contains("request  sni none, alpn none\n"), "{text}");
+    assert!(text.contains("request  sni none, alpn none, tls_version 1.3, ech false\n"), "{text}");
     assert!(text.contains("the client names no server"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&explain(&["--sni", "img.example.com", "--json"])).unwrap();
-    assert_eq!(json["request"], serde_json::json!({ "sni": "img.example.com", "alpn": null, "client": null }));
+    assert_eq!(
+        json["request"],
+        serde_json::json!({ "sni": "img.example.com", "alpn": null, "tls_version": "1.3", "ech": "false", "client": null })
+    );
     assert_eq!((&json["rule"], &json["answered_by"]), (&"images".into(), &"media".into()), "{json}");
 }
 

@@ -241,7 +241,7 @@ fn a_session_comes_up_and_carries_messages_both_ways_in_order() {
     let order: Vec<_> = (0..100).collect();
     assert!(a.serials() == order && b.serials() == order);
     assert!(!a.channel.send(A, &closed(1)), "there is no session with ourselves");
-    assert_eq!(a.peer().version, Some(1));
+    assert_eq!(a.peer().version, Some(2));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_version_without_overlap_is_refused_and_both_sides_learn_why() {
         ending.is_some()
     });
     let text = ending.unwrap().to_string();
-    assert!(text.contains("700 to 701") && text.contains("version 1") && text.contains("update the older"), "{text}");
+    assert!(text.contains("700 to 701") && text.contains("version 1 to 2") && text.contains("update the older"), "{text}");
     assert_eq!(warned(&["peer=a", "700 to 701"]), 1);
     assert!(b.is_refused());
 }

@@ -97,7 +97,7 @@ macro_rules! replayed {
     };
 }
 
-replayed! { admin cluster control engine flight hello http icmp overlay segment }
+replayed! { admin cluster control engine flight hello http http2 icmp overlay proxy redis segment }
 
 #[test]
 fn every_target_is_replayed_and_has_its_shell() {

@@ -39,6 +39,7 @@ scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
 scenario              90  netns-scripts/every-protocol.sh
+scenario              90  netns-scripts/smuggling.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh
 alone                120  netns-scripts/lost-and-repeated-handshakes.sh
 scenario             150  netns-scripts/options-that-fall-back.sh
@@ -74,6 +75,8 @@ scenario             300  netns-scripts/path-narrows.sh
 scenario             120  netns-scripts/promises.sh
 scenario             120  netns-scripts/settings-that-differ.sh
 scenario             120  netns-scripts/full-accept-queue.sh
+scenario             120  netns-scripts/health.sh
+scenario             120  netns-scripts/probes.sh
 scenario             120  netns-scripts/deferring-listener.sh
 scenario             120  netns-scripts/hung-process.sh
 scenario              90  netns-scripts/backlog-in-the-tun.sh
@@ -123,6 +126,8 @@ scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
 alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
+scenario             120  env FAMILY=6 netns-scripts/health.sh
+scenario             120  env FAMILY=6 netns-scripts/probes.sh
 scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
 scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh

@@ -66,6 +66,11 @@ pub fn browser() -> Vec<u8> {
         .into()
 }
 
+/// As little as a client can send: what is left is the decision.
+pub fn shortest() -> Vec<u8> {
+    b"GET /images/2026/ HTTP/1.0\r\nHost: www.example.com\r\n\r\n".to_vec()
+}
+
 /// A request for a field of a JSON body.
 pub fn model() -> Vec<u8> {
     let body = format!(

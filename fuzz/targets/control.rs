@@ -4,6 +4,7 @@ use super::input::Input;
 use baton::control::frame::{Frame, FrameBuffer};
 use baton::control::greeting::{Goodbye, Heartbeat, Hello, Parting, Versions};
 use baton::control::message::{Accept, Epoch, HandoffId, Message, Offer, OfferedTimestamps, Refusal, WindowScales};
+use baton::control::report::{Report, ServiceReport, Told};
 use baton::control::settings::Settings;
 use baton::flow::{Endpoint, FlowKey};
 use baton::limits::{FLIGHT_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
@@ -201,6 +202,7 @@ pub fn message(input: &mut Input<'_>) -> Message {
             window: input.u16(),
             round_trip: Duration::from_micros(u64::from(input.u32())),
             acknowledged_early: input.bool(),
+            probe: input.bool(),
             first_flight: flight(input),
         })),
         1 => Message::Accept(Accept {
@@ -246,8 +248,13 @@ fn settings(input: &mut Input<'_>) -> Settings {
     }
 }
 
+fn service_report(input: &mut Input<'_>) -> ServiceReport {
+    let health = input.pick(&[Told::Unchecked, Told::Up, Told::Down, Told::Unknown]);
+    ServiceReport { name: name(input), health, connections: u32::from(input.u16()) }
+}
+
 fn any_greeting(input: &mut Input<'_>) {
-    match input.below(4) {
+    match input.below(5) {
         0 => {
             let (one, other) = (input.u16(), input.u16());
             let hello = Hello {
@@ -270,6 +277,13 @@ fn any_greeting(input: &mut Input<'_>) {
             let (one, other) = (settings(input), settings(input));
             let _ = Settings::obstacles(("a", &one), ("b", &other));
             there_and_back(&Frame::Settings(one), true);
+        }
+        3 => {
+            let mut services: Vec<ServiceReport> = (0..input.below(4)).map(|_| service_report(input)).collect();
+            services.sort_by(|a, b| a.name.cmp(&b.name));
+            services.dedup_by(|a, b| a.name == b.name);
+            let fits = services.iter().all(|service| service.name.len() <= NAME_BYTES_MAX);
+            there_and_back(&Frame::Report(Report { policy: [input.u8(); 32], full: input.bool(), services }), fits);
         }
         _ => {
             let reason = Parting::Other(input.u8().max(8));

@@ -10,9 +10,12 @@ pub mod engine;
 pub mod flight;
 pub mod hello;
 pub mod http;
+pub mod http2;
 pub mod icmp;
 mod input;
 pub mod overlay;
+pub mod proxy;
+pub mod redis;
 pub mod segment;
 mod sums;
 
@@ -20,7 +23,7 @@ mod sums;
 pub type Run = fn(&[u8]);
 
 /// All of them, by name.
-pub const ALL: [(&str, Run); 10] = [
+pub const ALL: [(&str, Run); 13] = [
     ("admin", admin::run),
     ("cluster", cluster::run),
     ("control", control::run),
@@ -28,7 +31,10 @@ pub const ALL: [(&str, Run); 10] = [
     ("flight", flight::run),
     ("hello", hello::run),
     ("http", http::run),
+    ("http2", http2::run),
     ("icmp", icmp::run),
     ("overlay", overlay::run),
+    ("proxy", proxy::run),
+    ("redis", redis::run),
     ("segment", segment::run),
 ];

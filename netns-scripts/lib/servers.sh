@@ -16,6 +16,7 @@ error_log $run_dir/log/nginx-$node.error.log warn;
 events { worker_connections 4096; }
 http {
   log_format who '\$remote_addr:\$remote_port \$server_addr \$request_method \$request_uri \$status \$body_bytes_sent';
+  log_format asker '\$remote_addr \$http_user_agent \$status';
   access_log $run_dir/log/nginx-$node.access.log who;
   client_body_temp_path $dir/body;
   proxy_temp_path $dir/proxy;
@@ -34,6 +35,11 @@ http {
       proxy_pass http://unix:$dir/upload.sock:;
       proxy_request_buffering off;
       proxy_http_version 1.1;
+    }
+    location = /healthz {
+      access_log $run_dir/log/nginx-$node.health.log asker;
+      root $dir/health;
+      if (-f $dir/health/unwell) { return 503; }
     }
     location ~ ^/[a-z]+/ { rewrite ^/[a-z]+/(.*)\$ /\$1 break; }
   }
@@ -161,15 +167,16 @@ baton_ask() {
 baton_pid() { cat "$run_dir/$1/baton.process"; }
 
 # launch_baton NODE: without waiting. The log of every start is appended to one file. The variable RUN_OPTIONS has more
-# options of `baton run`, such as `--offload off`.
+# options of `baton run`, such as `--offload off`. A node that has a cluster file of its own runs with that.
 launch_baton() {
-    local node=$1 log=$run_dir/log/baton-$1.log
+    local node=$1 log=$run_dir/log/baton-$1.log file=$run_dir/$1/cluster.yaml
+    [[ -e $file ]] || file=$run_dir/cluster.yaml
     stat -c %s "$log" >"$run_dir/$node/log-start" 2>/dev/null || echo 0 >"$run_dir/$node/log-start"
     # shellcheck disable=SC2086 # one word per option
     # BATON_THROUGH: a command that runs it.
     # shellcheck disable=SC2086 # one word per argument
     spawn "$node" "$log" env RUST_LOG="${BATON_RUST_LOG:-baton=debug}" RUST_BACKTRACE=1 ${BATON_THROUGH:-} \
-        "$BATON" run ${RUN_OPTIONS:-} --node "$node" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$run_dir/cluster.yaml"
+        "$BATON" run ${RUN_OPTIONS:-} --node "$node" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$file"
     echo "$spawned" >"$run_dir/$node/baton.process"
 }
 

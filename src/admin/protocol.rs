@@ -167,6 +167,20 @@ pub struct Service {
     /// Why it takes none, in a few words; absent when it does.
     #[serde(default)]
     pub application_problem: Option<String>,
+    /// What came of its checks; absent when it is not checked.
+    #[serde(default)]
+    pub health: Option<Health>,
+}
+
+/// What came of checks of this node's application.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// `up`, `down`, or `unknown` before the first check has ended.
+    pub state: String,
+    /// How long it has been in this state.
+    pub since_seconds: u64,
+    /// What was wrong at the last check; absent when nothing was.
+    pub failure: Option<String>,
 }
 
 /// A front-end address.
@@ -231,6 +245,48 @@ pub struct Peer {
     /// Settings of the two kernels because of which some connections cannot be handed off, and what to do.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Hash of the cluster file it runs with; absent when it has not said so.
+    #[serde(default)]
+    pub cluster_file_hash: Option<String>,
+    /// Whether that is another than this node's.
+    #[serde(default)]
+    pub cluster_file_differs: bool,
+    /// The services that it serves, as far as this node knows.
+    #[serde(default)]
+    pub services: Vec<PeerService>,
+}
+
+/// A service of a peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerService {
+    /// Its name.
+    pub service: String,
+    /// What the peer says about its application: `up` (also when it is not checked), `down`, or `unknown`: to be tried last.
+    pub health: String,
+    /// Connections that its application serves, as it said last.
+    pub connections: u32,
+    /// How much of its weight counts: less than 1 while it starts slowly.
+    pub ramp: f32,
+    /// Why no connection is offered to it, as `fallbacks_total` calls it; absent when it is.
+    pub passed_over: Option<String>,
+    /// What came of the last probe through it; absent when there was none.
+    #[serde(default)]
+    pub probe: Option<Probe>,
+}
+
+/// The full way through a peer, as the last probe found it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// `ok` or `failed`.
+    pub state: String,
+    /// How long ago a probe was answered; absent when none was.
+    pub last_ok_seconds: Option<f64>,
+    /// From the offer to the end of the answer, when one was answered last.
+    pub round_trip_ms: Option<f64>,
+    /// The step at which the last one failed; absent when it did not.
+    pub failed_at: Option<String>,
+    /// What went wrong there, in words.
+    pub failure: Option<String>,
 }
 
 /// The connections.

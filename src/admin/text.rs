@@ -1,6 +1,6 @@
 //! Replies as people read them: aligned tables, nothing that is not needed.
 
-use super::protocol::{Change, Configuration, Flows, Peers, Rehearsed, Reloaded, State, Status, Stopped};
+use super::protocol::{Change, Configuration, Flows, Health, Peers, Probe, Rehearsed, Reloaded, State, Status, Stopped};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -73,10 +73,11 @@ pub fn status(status: &Status) -> String {
     ]);
     let mut services = Table::new(["SERVICE", "FRONT-END", "BACKLOG", "APPLICATION"]);
     for service in &status.services {
+        let health = service.health.as_ref().map_or_else(String::new, health);
         let application = match (service.application_port, &service.application_problem) {
             (None, _) => "elsewhere".to_owned(),
             (Some(port), Some(problem)) => format!("port {port}: takes no handoffs: {problem}"),
-            (Some(port), None) => format!("port {port}"),
+            (Some(port), None) => format!("port {port}{health}"),
         };
         if service.frontends.is_empty() {
             services.row([service.name.clone(), "none here".into(), "-".into(), application.clone()]);
@@ -94,6 +95,12 @@ pub fn status(status: &Status) -> String {
     format!("{top}\n{services}{refused}")
 }
 
+fn health(health: &Health) -> String {
+    let Health { state, since_seconds, failure } = health;
+    let failure = failure.as_ref().map_or_else(String::new, |failure| format!(", last check: {failure}"));
+    format!(", {state} for {}{failure}", seconds(*since_seconds))
+}
+
 /// `baton peers`
 pub fn peers(peers: &Peers) -> String {
     if peers.peers.is_empty() {
@@ -104,6 +111,10 @@ pub fn peers(peers: &Peers) -> String {
         let mut remarks = Vec::new();
         if peer.draining {
             remarks.push("draining".to_owned());
+        }
+        if peer.cluster_file_differs {
+            let hash = peer.cluster_file_hash.as_ref().and_then(|hash| hash.get(..12)).unwrap_or_default();
+            remarks.push(format!("another cluster file (hash {hash})"));
         }
         remarks.extend(peer.error.clone());
         table.row([
@@ -117,6 +128,19 @@ pub fn peers(peers: &Peers) -> String {
             remarks.join("; "),
         ]);
     }
+    let mut services = Table::new(["PEER", "SERVICE", "APPLICATION", "CONNECTIONS", "WEIGHT", "PROBE"]);
+    for (peer, service) in peers.peers.iter().flat_map(|peer| peer.services.iter().map(move |service| (peer, service))) {
+        let passed_over = service.passed_over.as_ref().map_or_else(String::new, |reason| format!(", passed over: {reason}"));
+        services.row([
+            peer.name.clone(),
+            service.service.clone(),
+            format!("{}{passed_over}", service.health),
+            service.connections.to_string(),
+            format!("{:.0}%", service.ramp * 100.0),
+            or_dash(service.probe.as_ref().map(probe)),
+        ]);
+    }
+    let services = if services.rows.len() > 1 { format!("\n{services}") } else { String::new() };
     let mut warnings = String::new();
     for warning in peers.peers.iter().flat_map(|peer| &peer.warnings) {
         let _ = writeln!(warnings, "warning: {warning}");
@@ -125,7 +149,19 @@ pub fn peers(peers: &Peers) -> String {
     let direction = |packets: u64, bytes: u64, drops: u64| format!("{packets} packets, {bytes} bytes, {drops} dropped");
     let sent = direction(overlay.sent_packets, overlay.sent_bytes, overlay.send_drops);
     let received = direction(overlay.received_packets, overlay.received_bytes, overlay.receive_drops);
-    format!("{table}{warnings}\noverlay  sent      {sent}\n         received  {received}\n")
+    format!("{table}{warnings}{services}\noverlay  sent      {sent}\n         received  {received}\n")
+}
+
+fn probe(probe: &Probe) -> String {
+    let last_ok = probe.last_ok_seconds.map_or_else(|| "never ok".to_owned(), |ago| format!("last ok {} ago", age(ago)));
+    match (&probe.failed_at, &probe.failure) {
+        (Some(step), Some(failure)) => format!("failed at {step}: {failure}; {last_ok}"),
+        _ => format!(
+            "ok, {} ms, {} ago",
+            or_dash(probe.round_trip_ms.map(|ms| format!("{ms:.2}"))),
+            or_dash(probe.last_ok_seconds.map(age))
+        ),
+    }
 }
 
 /// `baton flows`

@@ -1,7 +1,7 @@
 //! What people see, whole.
 
 use super::*;
-use crate::admin::protocol::{ClusterFile, Connections, Flow, Frontend, Overlay, Peer, PeersUp, Service};
+use crate::admin::protocol::{ClusterFile, Connections, Flow, Frontend, Overlay, Peer, PeerService, PeersUp, Service};
 
 #[test]
 fn status_is_one_screen() {
@@ -36,6 +36,7 @@ fn status_is_one_screen() {
                 application_port: Some(80),
                 application_listens: Some(true),
                 application_problem: None,
+                health: Some(Health { state: "down".into(), since_seconds: 7, failure: Some("status 503".into()) }),
             },
             Service {
                 name: "api".into(),
@@ -43,6 +44,7 @@ fn status_is_one_screen() {
                 application_port: None,
                 application_listens: None,
                 application_problem: None,
+                health: None,
             },
             Service {
                 name: "cart".into(),
@@ -50,6 +52,7 @@ fn status_is_one_screen() {
                 application_port: Some(81),
                 application_listens: Some(false),
                 application_problem: Some("the application listens only on 10.77.0.1:81".into()),
+                health: None,
             },
         ],
     });
@@ -64,7 +67,7 @@ peers        1 of 2 up
 connections  3 live; 4 as front-end, 1 as back-end, 9 lingering
 
 SERVICE  FRONT-END     BACKLOG                     APPLICATION
-web      10.77.0.1:80  4096                        port 80
+web      10.77.0.1:80  4096                        port 80, down for 7s, last check: status 503
          [fd77::1]:80  nothing listens on port 80
 api      none here     -                           elsewhere
 cart     none here     -                           port 81: takes no handoffs: the application listens only on 10.77.0.1:81
@@ -74,6 +77,8 @@ cart     none here     -                           port 81: takes no handoffs: t
 
 #[test]
 fn peers_say_why_one_is_down() {
+    let probe =
+        Probe { state: "ok".into(), last_ok_seconds: Some(3.25), round_trip_ms: Some(1.5), failed_at: None, failure: None };
     let up = Peer {
         name: "b".into(),
         address: "10.77.0.2:7400".into(),
@@ -85,6 +90,32 @@ fn peers_say_why_one_is_down() {
         draining: true,
         sessions: 2,
         warnings: vec!["tcp_sack is off on b".into()],
+        cluster_file_hash: Some("fedcba9876543210".into()),
+        cluster_file_differs: true,
+        services: vec![
+            PeerService {
+                service: "web".into(),
+                health: "up".into(),
+                connections: 12,
+                ramp: 0.25,
+                passed_over: None,
+                probe: Some(probe.clone()),
+            },
+            PeerService {
+                service: "api".into(),
+                health: "down".into(),
+                connections: 0,
+                ramp: 1.0,
+                passed_over: Some("peer_unhealthy".into()),
+                probe: Some(Probe {
+                    state: "failed".into(),
+                    last_ok_seconds: None,
+                    round_trip_ms: None,
+                    failed_at: Some("overlay".into()),
+                    failure: Some("what was sent was not acknowledged".into()),
+                }),
+            },
+        ],
     };
     let down = Peer {
         name: "cache-3".into(),
@@ -95,6 +126,9 @@ fn peers_say_why_one_is_down() {
         draining: false,
         sessions: 0,
         warnings: Vec::new(),
+        cluster_file_hash: None,
+        cluster_file_differs: false,
+        services: vec![],
         ..up.clone()
     };
     let overlay =
@@ -103,9 +137,13 @@ fn peers_say_why_one_is_down() {
         peers(&Peers { peers: vec![up, down], overlay }),
         "\
 PEER     ADDRESS         STATE    SINCE  ROUND TRIP  PROTOCOL  SESSIONS  REMARK
-b        10.77.0.2:7400  up       1m 1s  0.31 ms     1         2         draining
+b        10.77.0.2:7400  up       1m 1s  0.31 ms     1         2         draining; another cluster file (hash fedcba987654)
 cache-3  10.77.0.2:7400  waiting  1m 1s  -           -         0         connection refused
 warning: tcp_sack is off on b
+
+PEER  SERVICE  APPLICATION                        CONNECTIONS  WEIGHT  PROBE
+b     web      up                                 12           25%     ok, 1.50 ms, 3.2s ago
+b     api      down, passed over: peer_unhealthy  0            100%    failed at overlay: what was sent was not acknowledged; never ok
 
 overlay  sent      1 packets, 2 bytes, 5 dropped
          received  3 packets, 4 bytes, 6 dropped

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
@@ -18,6 +19,7 @@ use crate::control::message::{Epoch, Message};
 use crate::control::overlay::SessionKeys;
 use crate::control::peer::Peer;
 use crate::control::profile::Profile;
+use crate::control::report::Report;
 use crate::control::session::SessionEvent;
 pub use crate::control::settings::Settings;
 use crate::control::socket;
@@ -60,6 +62,8 @@ pub enum ChannelEvent {
         epoch: Epoch,
         /// The peer's kernel.
         settings: Settings,
+        /// The version spoken.
+        version: u16,
         /// The peer's control address, as the cluster file has it.
         address: SocketAddr,
         /// For the overlay.
@@ -85,6 +89,13 @@ pub enum ChannelEvent {
         peer: NodeId,
         /// Whether.
         draining: bool,
+    },
+    /// What a peer says about itself, with every heartbeat.
+    Report {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        report: Report,
     },
     /// A message of the handoff protocol.
     Message {
@@ -281,6 +292,16 @@ impl Channel {
         }
     }
 
+    /// Tells all peers with the next heartbeat (and at every new session) what this node says about itself; what is urgent
+    /// they are told at once.
+    pub fn set_report(&mut self, report: Report, is_urgent: bool) {
+        let report = Rc::new(report);
+        self.profile.report = Some(Rc::clone(&report));
+        for session in self.connections.iter_mut().flatten().filter_map(Connection::session_mut) {
+            session.set_report(Rc::clone(&report), is_urgent);
+        }
+    }
+
     /// For `baton peers`.
     pub fn peers(&self) -> Vec<PeerView> {
         let others = self.peers.iter().zip(0..).filter(|(_, index)| *index != self.node.0);
@@ -325,9 +346,10 @@ impl Channel {
                 SessionEvent::Message(message) => ChannelEvent::Message { peer, message },
                 SessionEvent::Draining(draining) => ChannelEvent::Draining { peer, draining },
                 SessionEvent::Settings(settings) => ChannelEvent::Settings { peer, settings },
-                SessionEvent::Up { peer, epoch, settings, keys } => {
+                SessionEvent::Report(report) => ChannelEvent::Report { peer, report },
+                SessionEvent::Up { peer, epoch, settings, version, keys } => {
                     let address = self.come_up(slot, peer, epoch, now);
-                    ChannelEvent::Up { peer, epoch, settings, address, keys }
+                    ChannelEvent::Up { peer, epoch, settings, version, address, keys }
                 }
             };
             self.events.push_back(event);

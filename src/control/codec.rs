@@ -27,6 +27,7 @@ const OFFER_ECN: u8 = 0x02;
 const OFFER_ACKNOWLEDGED_EARLY: u8 = 0x04;
 const OFFER_WINDOW_SCALES: u8 = 0x08;
 const OFFER_TIMESTAMPS: u8 = 0x10;
+const OFFER_PROBE: u8 = 0x20;
 
 const ACCEPT_WINDOW_SCALE: u8 = 0x01;
 const ACCEPT_TSVAL: u8 = 0x02;
@@ -170,7 +171,8 @@ fn put_offer(offer: &Offer, out: &mut Vec<u8>) -> Result<(), EncodeError> {
             | flag(offer.ecn, OFFER_ECN)
             | flag(offer.acknowledged_early, OFFER_ACKNOWLEDGED_EARLY)
             | flag(offer.window_scales.is_some(), OFFER_WINDOW_SCALES)
-            | flag(offer.timestamps.is_some(), OFFER_TIMESTAMPS),
+            | flag(offer.timestamps.is_some(), OFFER_TIMESTAMPS)
+            | flag(offer.probe, OFFER_PROBE),
     );
     out.extend_from_slice(&offer.client_isn.raw().to_be_bytes());
     out.extend_from_slice(&offer.frontend_isn.raw().to_be_bytes());
@@ -193,7 +195,8 @@ fn put_offer(offer: &Offer, out: &mut Vec<u8>) -> Result<(), EncodeError> {
 
 fn offer(fields: &mut Reader<'_>) -> Result<Offer, DecodeError> {
     let id = id(fields)?;
-    let flags = fields.flags(OFFER_SACK | OFFER_ECN | OFFER_ACKNOWLEDGED_EARLY | OFFER_WINDOW_SCALES | OFFER_TIMESTAMPS)?;
+    const DEFINED: u8 = OFFER_SACK | OFFER_ECN | OFFER_ACKNOWLEDGED_EARLY | OFFER_WINDOW_SCALES | OFFER_TIMESTAMPS | OFFER_PROBE;
+    let flags = fields.flags(DEFINED)?;
     let client_isn = Seq::new(fields.u32()?);
     let frontend_isn = Seq::new(fields.u32()?);
     let client_mss = fields.u16()?;
@@ -226,6 +229,7 @@ fn offer(fields: &mut Reader<'_>) -> Result<Offer, DecodeError> {
         window,
         round_trip,
         acknowledged_early: flags & OFFER_ACKNOWLEDGED_EARLY != 0,
+        probe: flags & OFFER_PROBE != 0,
         first_flight,
     })
 }
@@ -288,12 +292,12 @@ mod tests {
             (
                 proptest::option::of((scale(), scale())),
                 any::<Option<(u32, u32)>>(),
-                any::<(bool, bool, bool)>(),
+                any::<(bool, bool, bool, bool)>(),
                 proptest::collection::vec(any::<u8>(), 0..3_000),
             ),
         )
-            .prop_map(|((id, flow, service, numbers), (scales, stamps, (sack, ecn, acknowledged_early), flight))| {
-                Offer {
+            .prop_map(
+                |((id, flow, service, numbers), (scales, stamps, (sack, ecn, acknowledged_early, probe), flight))| Offer {
                     id,
                     flow,
                     service,
@@ -311,9 +315,10 @@ mod tests {
                     sack,
                     ecn,
                     acknowledged_early,
+                    probe,
                     first_flight: flight,
-                }
-            })
+                },
+            )
     }
 
     fn any_message() -> impl Strategy<Value = Message> {
@@ -417,6 +422,7 @@ mod tests {
             window: 0x01f6,
             round_trip: Duration::from_millis(1),
             acknowledged_early: true,
+            probe: false,
             first_flight: b"GET".to_vec(),
         };
         let drawn = [

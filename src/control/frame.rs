@@ -2,6 +2,7 @@
 
 use crate::control::greeting::{GOODBYE, Goodbye, HEARTBEAT, HELLO, Heartbeat, Hello, SETTINGS};
 use crate::control::message::Message;
+use crate::control::report::{REPORT, Report};
 use crate::control::settings::Settings;
 use crate::control::wire::{DecodeError, EncodeError};
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -17,6 +18,8 @@ pub enum Frame {
     Heartbeat(Heartbeat),
     /// The sender's kernel has been given other settings since Hello.
     Settings(Settings),
+    /// What the sender says about itself.
+    Report(Report),
     /// Closes it.
     Goodbye(Goodbye),
     /// The handoff protocol.
@@ -36,6 +39,7 @@ impl Frame {
                 settings.encode(out);
                 Ok(())
             }),
+            Self::Report(report) => framed(REPORT, out, |out| report.encode(out)),
             Self::Goodbye(goodbye) => framed(GOODBYE, out, |out| {
                 goodbye.encode(out);
                 Ok(())
@@ -49,6 +53,7 @@ impl Frame {
             HELLO => Hello::decode(body).map(Self::Hello),
             HEARTBEAT => Heartbeat::decode(body).map(Self::Heartbeat),
             SETTINGS => Settings::decode_changed(body).map(Self::Settings),
+            REPORT => Report::decode(body).map(Self::Report),
             GOODBYE => Goodbye::decode(body).map(Self::Goodbye),
             type_octet => Message::decode(type_octet, body).map(Self::Message),
         }

@@ -34,7 +34,7 @@ pub struct Versions {
 
 impl Versions {
     /// What this program speaks.
-    pub const SPOKEN: Self = Self { min: 1, max: 1 };
+    pub const SPOKEN: Self = Self { min: 1, max: 2 };
 
     /// The highest version both speak.
     pub fn common(self, other: Self) -> Option<u16> {
@@ -141,7 +141,7 @@ pub struct Heartbeat {
     pub held: u32,
     /// The sender takes no new connections.
     pub draining: bool,
-    /// Reserved for the sender's load; 0 in version 1, ignored.
+    /// Reserved; 0, and ignored. What a node says about its load is in its reports.
     pub load: u16,
 }
 

@@ -50,6 +50,8 @@ pub struct Offer {
     pub round_trip: Duration,
     /// The client has been told that the whole first flight arrived: nobody but us can send it again.
     pub acknowledged_early: bool,
+    /// The client is the front-end itself: it tries the way through this back-end. From version 2 on.
+    pub probe: bool,
     /// The client's first bytes, from `client_isn + 1`.
     pub first_flight: Vec<u8>,
 }
@@ -194,4 +196,27 @@ pub enum Message {
         /// Whether the sender owns it.
         owns: bool,
     },
+}
+
+impl Message {
+    /// The handoff that a back-end answers about.
+    pub const fn handoff_of_mine(&self) -> Option<HandoffId> {
+        match self {
+            Self::Accept(Accept { id, .. })
+            | Self::Refuse { id, .. }
+            | Self::Delivered { id }
+            | Self::Returned { id }
+            | Self::Closed { id } => Some(*id),
+            Self::Offer(_)
+            | Self::Commit { .. }
+            | Self::Abort { .. }
+            | Self::Disowned { .. }
+            | Self::Owned { .. }
+            | Self::OwnedEnd
+            | Self::Settled { .. }
+            | Self::SynRefused { .. }
+            | Self::WhoOwns { .. }
+            | Self::Owner { .. } => None,
+        }
+    }
 }

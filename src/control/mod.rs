@@ -1,6 +1,6 @@
 //! How two nodes talk: the control channel (TLS 1.3 over TCP) and the overlay (AES-256-GCM over UDP).
 //!
-//! Pure, bytes in and bytes out: [`message`] and its [`codec`], [`greeting`], [`frame`], [`session`] (one TLS session),
+//! Pure, bytes in and bytes out: [`message`] and its [`codec`], [`greeting`], [`report`], [`frame`], [`session`] (one TLS session),
 //! [`seal`] and [`replay`] (overlay packets). With descriptors: [`channel`] (all sessions of a node) and [`overlay`].
 //! `docs/control-channel.md` describes what stands on the wire.
 
@@ -19,6 +19,7 @@ pub mod overlay;
 mod peer;
 pub mod profile;
 pub mod replay;
+pub mod report;
 pub mod seal;
 pub mod session;
 pub mod settings;

@@ -3,10 +3,12 @@
 use crate::control::greeting::Versions;
 use crate::control::key::{PrivateKey, public_key_to_text};
 use crate::control::message::Epoch;
+use crate::control::report::Report;
 use crate::control::settings::Settings;
 use crate::control::tls::Tls;
 use crate::flow::NodeId;
 use crate::limits::NAME_BYTES_MAX;
+use std::rc::Rc;
 
 /// Who we are, and whom we know. The same for all sessions of a node.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Profile {
     pub(super) nodes: Vec<(String, [u8; 32])>,
     pub(super) epoch: Epoch,
     pub(super) settings: Settings,
+    /// What this node says about itself, once it knows.
+    pub(super) report: Option<Rc<Report>>,
     pub(super) versions: Versions,
     pub(super) tls: Tls,
 }
@@ -47,7 +51,7 @@ impl Profile {
         }
         let keys: Vec<_> = nodes.iter().map(|(_, key)| *key).collect();
         let tls = Tls::new(key, &keys)?;
-        Ok(Self { cluster, node, nodes, epoch, settings, versions: Versions::SPOKEN, tls })
+        Ok(Self { cluster, node, nodes, epoch, settings, report: None, versions: Versions::SPOKEN, tls })
     }
 
     /// Speaks other versions than [`Versions::SPOKEN`].

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustls::Connection;
@@ -22,6 +23,7 @@ use crate::control::key::public_key_to_text;
 use crate::control::message::{Epoch, Message};
 use crate::control::outbox::Outbox;
 use crate::control::profile::Profile;
+use crate::control::report::{REPORT_SINCE, Report};
 use crate::control::seal::SessionKeys;
 use crate::control::settings::Settings;
 use crate::control::tls::{is_key_refusal, shown_key, wrong_key};
@@ -45,6 +47,8 @@ pub enum SessionEvent {
         epoch: Epoch,
         /// The peer's kernel.
         settings: Settings,
+        /// The version spoken.
+        version: u16,
         /// Keys for the overlay.
         keys: SessionKeys,
     },
@@ -52,6 +56,8 @@ pub enum SessionEvent {
     Settings(Settings),
     /// The peer says it is draining, or no longer. At first it is not.
     Draining(bool),
+    /// What the peer says about itself.
+    Report(Report),
     /// A message of the handoff protocol.
     Message(Message),
 }
@@ -79,6 +85,8 @@ pub struct Session {
     draining: bool,
     /// Changed since Hello was said, or may have been; to be told as soon as the session is up.
     changed_settings: Option<Settings>,
+    /// What this node says about itself, with every heartbeat.
+    report: Option<Rc<Report>>,
     peer_draining: bool,
     /// The latest Heartbeat of the peer (its clock), and when it came.
     echo: Option<(u64, Instant)>,
@@ -95,16 +103,16 @@ impl Session {
     /// The dialler's side.
     pub fn dial(profile: &Profile, peer: NodeId, draining: bool, now: Instant) -> Result<Self, Ending> {
         let tls = profile.tls.dial(usize::from(peer.0)).map_err(Ending::Tls)?;
-        Ok(Self::new(tls, Some(peer), draining, now))
+        Ok(Self::new(tls, Some(peer), profile, draining, now))
     }
 
     /// The listener's side.
     pub fn accept(profile: &Profile, draining: bool, now: Instant) -> Result<Self, Ending> {
         let tls = profile.tls.accept().map_err(Ending::Tls)?;
-        Ok(Self::new(tls, None, draining, now))
+        Ok(Self::new(tls, None, profile, draining, now))
     }
 
-    fn new(tls: Connection, dialled: Option<NodeId>, draining: bool, now: Instant) -> Self {
+    fn new(tls: Connection, dialled: Option<NodeId>, profile: &Profile, draining: bool, now: Instant) -> Self {
         Self {
             tls,
             dialled,
@@ -118,6 +126,7 @@ impl Session {
             sealed: Outbox::default(),
             draining,
             changed_settings: None,
+            report: profile.report.clone(),
             peer_draining: false,
             echo: None,
             round_trip: None,
@@ -210,6 +219,11 @@ impl Session {
                 self.events.push_back(SessionEvent::Settings(settings));
                 Ok(())
             }
+            (Phase::Up { version: REPORT_SINCE.., .. }, Frame::Report(report)) => {
+                self.events.push_back(SessionEvent::Report(report));
+                Ok(())
+            }
+            (Phase::Up { .. }, Frame::Report(_)) => Err(Ending::OutOfTurn("a report, which version 1 does not have")),
             (Phase::Up { .. }, Frame::Message(message)) => {
                 self.events.push_back(SessionEvent::Message(message));
                 Ok(())
@@ -239,7 +253,7 @@ impl Session {
         let keys = self.export_keys().map_err(Ending::Tls)?;
         self.phase = Phase::Up { peer, version };
         self.heartbeat_due = now;
-        self.events.push_back(SessionEvent::Up { peer, epoch: hello.epoch, settings: hello.settings, keys });
+        self.events.push_back(SessionEvent::Up { peer, epoch: hello.epoch, settings: hello.settings, version, keys });
         Ok(())
     }
 
@@ -295,6 +309,10 @@ impl Session {
         let heartbeat = Heartbeat { sent: self.clock(now), echo, held, draining: self.draining, load: 0 };
         // A heartbeat has a fixed length, so it can always be written.
         let _ = Frame::Heartbeat(heartbeat).encode(self.plain.end());
+        if let (Phase::Up { version: REPORT_SINCE.., .. }, Some(report)) = (self.phase, &self.report) {
+            // Its parts are a cluster file's, which has the same bounds, so it can always be written.
+            let _ = Frame::Report((**report).clone()).encode(self.plain.end());
+        }
     }
 
     /// When a heartbeat or the end is due.
@@ -320,6 +338,14 @@ impl Session {
     pub fn set_draining(&mut self, draining: bool) {
         if self.draining != draining {
             self.draining = draining;
+            self.heartbeat_due = self.opened;
+        }
+    }
+
+    /// Tells the peer with the next heartbeat; what is urgent goes with the next octets that leave.
+    pub fn set_report(&mut self, report: Rc<Report>, is_urgent: bool) {
+        self.report = Some(report);
+        if is_urgent {
             self.heartbeat_due = self.opened;
         }
     }

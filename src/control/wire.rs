@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::flow::{Endpoint, FlowKey};
+use crate::limits::cluster_file::SERVICES_MAX;
 use crate::limits::{FLIGHT_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 
 /// The peer wrote something that no version we speak allows. Closes the session.
@@ -52,6 +53,15 @@ pub enum DecodeError {
     /// A refusal that this version does not define.
     #[error("unknown refusal {0}")]
     Refusal(u8),
+    /// More services than a cluster file can have.
+    #[error("{0} services, limit {max}", max = SERVICES_MAX)]
+    TooManyServices(u16),
+    /// Services out of order, or one of them twice.
+    #[error("services out of order")]
+    ServiceOrder,
+    /// A word about an application that this version does not define.
+    #[error("unknown health {0}")]
+    Health(u8),
     /// A name that is not UTF-8.
     #[error("name is not UTF-8")]
     NameNotUtf8,
@@ -75,6 +85,9 @@ pub enum EncodeError {
     /// More client bytes than a message takes.
     #[error("{0} client octets, limit {max}", max = FLIGHT_BYTES_MAX)]
     FlightTooLong(usize),
+    /// More services than a cluster file can have.
+    #[error("{0} services, limit {max}", max = SERVICES_MAX)]
+    TooManyServices(usize),
     /// The whole is longer than a message may be.
     #[error("message of {0} octets, limit {max}", max = MESSAGE_BYTES_MAX)]
     MessageTooLong(usize),

@@ -7,11 +7,12 @@ use crate::handoff::counters::{Counters, DropReason, Fallback};
 use crate::handoff::engine::{Output, Verdict};
 use crate::handoff::notes::{Remarks, Why};
 use crate::handoff::timers::Timers;
+use crate::health::{Health, Loads, NodeState};
 use crate::policy::{Chooser, Decision, Load, Nodes, Order, Policy, Service};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A peer as the engine knows it.
 #[derive(Clone, Debug, Default)]
@@ -32,23 +33,37 @@ pub struct Peer {
     pub connections: u32,
 }
 
-/// The nodes as a choice sees them.
+/// The nodes as a choice for one service sees them.
 struct Seen<'a> {
+    service: &'a str,
     own: NodeId,
     draining: bool,
     peers: &'a [Peer],
+    loads: &'a Loads,
+    now: Instant,
 }
 
 impl Seen<'_> {
+    /// All there is to know.
+    fn state(&self, node: NodeId) -> NodeState {
+        let state = self.loads.state(self.service, node, self.now);
+        if node == self.own {
+            return NodeState { draining: self.draining, ..state };
+        }
+        let peer = self.peers.get(usize::from(node.0));
+        let (reachable, draining) = peer.map_or((false, false), |peer| (peer.up, peer.draining));
+        // Its own word is of up to half a second ago, and has those of other front-ends; ours are of now.
+        let connections = state.connections.max(peer.map_or(0, |peer| peer.connections));
+        NodeState { reachable, draining, connections, ..state }
+    }
+
     /// Why a node cannot be asked; none if it can.
     fn passed_over(&self, node: NodeId) -> Option<Fallback> {
-        match self.peers.get(usize::from(node.0)) {
-            _ if node == self.own => None,
-            _ if self.draining => Some(Fallback::Draining),
-            Some(peer) if peer.up && peer.draining => Some(Fallback::PeerDraining),
-            Some(peer) if peer.up => None,
-            _ => Some(Fallback::PeerDown),
+        let state = self.state(node);
+        if node == self.own {
+            return (state.health == Health::Down && !self.draining).then_some(Fallback::LocalUnhealthy);
         }
+        if self.draining { Some(Fallback::Draining) } else { state.unfit().map(Fallback::from) }
     }
 }
 
@@ -58,8 +73,8 @@ impl Nodes for Seen<'_> {
     }
 
     fn load(&self, node: NodeId) -> Load {
-        let connections = self.peers.get(usize::from(node.0)).map_or(0, |peer| peer.connections);
-        Load { takes: self.passed_over(node).is_none(), connections, ..Load::IDLE }
+        let NodeState { connections, ramp, .. } = self.state(node);
+        Load { takes: self.passed_over(node).is_none(), connections, start: (ramp * f32::from(Load::IDLE.start)) as u16 }
     }
 }
 
@@ -79,6 +94,8 @@ pub struct Context {
     pub frontend_addresses: BTreeSet<IpAddr>,
     /// By NodeId.
     pub peers: Vec<Peer>,
+    /// What all nodes say about their applications.
+    pub loads: Loads,
     /// What the engine originates.
     pub outputs: VecDeque<Output>,
     /// What this node says to itself when it is its own back-end.
@@ -109,6 +126,28 @@ pub struct Context {
     pub overlay_overhead: u16,
 }
 
+/// Peers of which nobody knows whether they can serve are asked after those that can, and still before what is to be asked
+/// after all of these: the local server, and what follows it.
+fn unknown_last(order: &Order, own: NodeId, health: impl Fn(NodeId) -> Health) -> Order {
+    let nodes = order.as_slice();
+    let (peers, rest) = nodes.split_at(nodes.iter().position(|node| *node == own).unwrap_or(nodes.len()));
+    if peers.iter().all(|node| health(*node) != Health::Unknown) {
+        return *order;
+    }
+    let (mut known, unknown): (Vec<NodeId>, Vec<NodeId>) = peers.iter().partition(|node| health(**node) != Health::Unknown);
+    known.extend(unknown.iter().chain(rest));
+    let mut sorted = Order::EMPTY;
+    for node in known {
+        sorted.push(node);
+    }
+    sorted
+}
+
+/// All services by name, and how slowly their servers start.
+pub fn slow_starts(policy: &Policy) -> impl Iterator<Item = (&str, Duration)> {
+    policy.services.iter().map(|service| (service.name.as_str(), service.slow_start))
+}
+
 /// What this node says to itself.
 #[derive(Clone, Debug)]
 pub enum Loopback {
@@ -131,6 +170,7 @@ impl Context {
                 .map(|frontend| (frontend, (Rc::clone(&policy), now)))
                 .collect(),
             frontend_addresses: policy.own_frontends().iter().map(|frontend| frontend.address).collect(),
+            loads: Loads::new(config.node, peers.len(), slow_starts(&policy)),
             policy,
             peers,
             outputs: VecDeque::new(),
@@ -231,14 +271,25 @@ impl Context {
     }
 
     /// Whom to ask for a connection, in order.
-    pub fn choose(&mut self, decision: &Decision, now: Instant) -> Order {
-        let seen = Seen { own: self.node, draining: self.draining, peers: &self.peers };
-        self.chooser.choose(&decision.choice, decision.key, &seen, now)
+    pub fn choose(&mut self, service: &str, decision: &Decision, now: Instant) -> Order {
+        let Self { node, draining, ref peers, ref loads, .. } = *self;
+        let seen = Seen { service, own: node, draining, peers, loads, now };
+        let order = self.chooser.choose(&decision.choice, decision.key, &seen, now);
+        unknown_last(&order, node, |node| seen.state(node).health)
     }
 
-    /// Why a node that was chosen cannot be asked; none if it can.
-    pub fn passed_over(&self, node: NodeId) -> Option<Fallback> {
-        Seen { own: self.node, draining: self.draining, peers: &self.peers }.passed_over(node)
+    /// Why a node that was chosen for a service cannot be asked; none if it can.
+    pub fn passed_over(&self, service: &str, node: NodeId, now: Instant) -> Option<Fallback> {
+        self.seen(service, now).passed_over(node)
+    }
+
+    /// What a choice knows about a node in a service.
+    pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
+        self.seen(service, now).state(node)
+    }
+
+    fn seen<'a>(&'a self, service: &'a str, now: Instant) -> Seen<'a> {
+        Seen { service, own: self.node, draining: self.draining, peers: &self.peers, loads: &self.loads, now }
     }
 
     /// Counts a dropped packet.
@@ -250,5 +301,27 @@ impl Context {
     /// Whether there is room for one more connection.
     pub fn has_room(&self) -> bool {
         self.connections < self.policy.limits.connections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_nobody_knows_about_come_after_those_that_are_up_and_before_the_local_server() {
+        let order = |nodes: &[u16]| {
+            let mut order = Order::EMPTY;
+            nodes.iter().for_each(|node| order.push(NodeId(*node)));
+            order
+        };
+        let sorted = |nodes: &[u16]| -> Vec<u16> {
+            let health = |node: NodeId| if node.0 % 2 == 1 { Health::Unknown } else { Health::Up };
+            unknown_last(&order(nodes), NodeId(0), health).as_slice().iter().map(|node| node.0).collect()
+        };
+        assert_eq!(sorted(&[1, 2, 3, 0, 5, 4]), [2, 1, 3, 0, 5, 4]);
+        assert_eq!(sorted(&[1, 0, 2]), [1, 0, 2]);
+        assert_eq!(sorted(&[3, 1, 2]), [2, 3, 1]);
+        assert_eq!(sorted(&[]), [0; 0]);
     }
 }

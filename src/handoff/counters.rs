@@ -2,6 +2,7 @@
 
 use crate::control::message::Refusal;
 use crate::flow::NodeId;
+use crate::health::Unfit;
 use crate::metrics::label_value;
 use crate::policy::{Mode, Node};
 use std::collections::BTreeMap;
@@ -72,6 +73,14 @@ reasons! {
         PeerDown => "peer_down",
         /// The peer said it is draining before it was asked.
         PeerDraining => "peer_draining",
+        /// The peer said that its application is down.
+        PeerUnhealthy => "peer_unhealthy",
+        /// The peer said that its table of connections is full.
+        PeerFull => "peer_full",
+        /// Probes through the peer fail, and the cluster file says that this counts.
+        ProbeFailed => "probe_failed",
+        /// The local application is down, and the rule names others behind it.
+        LocalUnhealthy => "local_unhealthy",
         /// The back-end's kernel answered RST.
         RefusedApplicationDown => "refused_application_down",
         /// The back-end's kernel did not answer.
@@ -125,6 +134,18 @@ impl From<Refusal> for Fallback {
     }
 }
 
+impl From<Unfit> for Fallback {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Unreachable => Self::PeerDown,
+            Unfit::Draining => Self::PeerDraining,
+            Unfit::Full => Self::PeerFull,
+            Unfit::Unhealthy => Self::PeerUnhealthy,
+            Unfit::ProbeFailed => Self::ProbeFailed,
+        }
+    }
+}
+
 /// What became of the decisions of one rule: who was chosen first of those that could be asked.
 #[derive(Clone, Debug, Default)]
 struct Chosen {
@@ -170,6 +191,10 @@ pub struct Counters {
     pub handoffs_committed: u64,
     /// Commits received from peers and applied.
     pub handoffs_accepted: u64,
+    /// Probes sent to peers.
+    pub probes_sent: u64,
+    /// Probes of peers taken; they are not among the handoffs accepted.
+    pub probes_accepted: u64,
     /// Offers of peers refused here.
     pub offers_refused: u64,
     /// First flights delivered again because the kernel had not acknowledged them.
@@ -246,6 +271,8 @@ impl Counters {
             ("handoffs_closed_total", self.handoffs_closed),
             ("handoffs_accepted_total", self.handoffs_accepted),
             ("handoffs_returned_total", self.handoffs_returned),
+            ("probes_sent_total", self.probes_sent),
+            ("probes_accepted_total", self.probes_accepted),
             ("offers_refused_total", self.offers_refused),
             ("redeliveries_total", self.redeliveries),
             ("resets_total", self.resets),

@@ -1,19 +1,22 @@
 //! The engine's face: sorts every input to the half it is for, and lets the node talk to itself when it is its own
 //! back-end. Must not know TCP states.
 
-use crate::control::message::{Epoch, Message};
+use crate::control::message::{Epoch, HandoffId, Message};
+use crate::control::report::{Report, Told};
 use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::btcp::Btcp;
 use crate::handoff::chronicle::Record;
-use crate::handoff::context::{Context, Loopback};
+use crate::handoff::context::{Context, Loopback, slow_starts};
 use crate::handoff::counters::DropReason;
 use crate::handoff::notes::Why;
+use crate::handoff::probe::{ProbeEvent, ProbeSpec, Probes};
 use crate::handoff::timers::{Deadline, Owner};
 use crate::handoff::utcp::{Serves, Utcp};
+use crate::health::NodeState;
 use crate::metrics::{Histogram, label_value};
 use crate::policy::Policy;
-use crate::rewrite::{Flags, Malformed, Offload, Segment, ToServerWire, icmp};
-use std::collections::BTreeSet;
+use crate::rewrite::{Flags, Malformed, Offload, Segment, ToClientWire, ToServerWire, icmp};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -102,6 +105,7 @@ pub struct Engine {
     pub(super) ctx: Context,
     pub(super) btcp: Btcp,
     pub(super) utcp: Utcp,
+    probes: Probes,
 }
 
 /// The protocol number of TCP in an IPv4 header.
@@ -114,6 +118,7 @@ impl Engine {
         let mut engine = Self {
             btcp: Btcp::new(seed, &config.orphans, now),
             utcp: Utcp::new(seed.rotate_left(32)),
+            probes: Probes::default(),
             ctx: Context::new(&config, policy, now),
         };
         engine.arm_housekeeping(now);
@@ -259,6 +264,11 @@ impl Engine {
 
     fn dispatch(&mut self, from: NodeId, message: Message, now: Instant) {
         let ctx = &mut self.ctx;
+        if let Some(id) = message.handoff_of_mine()
+            && self.probes.owns(from, id)
+        {
+            return self.probes.handle_message(id, &message, ctx, now);
+        }
         match message {
             Message::Offer(offer) => self.utcp.handle_offer(from, offer, ctx, now),
             Message::Commit { id, more } => self.utcp.handle_commit(from, id, &more, ctx, now),
@@ -276,7 +286,7 @@ impl Engine {
             Message::Disowned { id } => self.utcp.handle_disowned(from, id, ctx, now),
             Message::Owned { id, flow } => self.btcp.handle_owned(from, id, flow, ctx, now),
             Message::OwnedEnd => self.btcp.handle_owned_end(from, ctx, now),
-            Message::SynRefused { flow, isn, reason } => self.btcp.handle_syn_refused(from, flow, isn, reason, ctx),
+            Message::SynRefused { flow, isn, reason } => self.btcp.handle_syn_refused(from, flow, isn, reason, ctx, now),
             Message::WhoOwns { flow, ack } => {
                 if self.utcp.owns(&flow, ack) {
                     ctx.say(from, Message::Owner { flow, owns: true });
@@ -308,6 +318,8 @@ impl Engine {
         let Some(state) = self.ctx.peer_mut(peer) else { return };
         match event {
             PeerEvent::Up(epoch) => {
+                self.ctx.loads.come_up(peer, false);
+                let Some(state) = self.ctx.peer_mut(peer) else { return };
                 let born_anew = state.epoch.is_some_and(|before| before != epoch);
                 state.up = true;
                 state.since = Some(now);
@@ -321,11 +333,75 @@ impl Engine {
             PeerEvent::Down => {
                 state.up = false;
                 state.since = Some(now);
+                self.ctx.loads.go_down(peer, now);
+                self.probes.handle_peer_down(peer, now);
                 self.btcp.handle_peer_down(peer, &mut self.ctx, now);
             }
             PeerEvent::Draining(draining) => state.draining = draining,
         }
         self.settle(now);
+    }
+
+    /// The session with a peer, which is up, has reports. Until the first nothing is known of its applications.
+    pub fn expect_reports(&mut self, peer: NodeId) {
+        self.ctx.loads.come_up(peer, true);
+    }
+
+    /// What a peer says about itself.
+    pub fn handle_report(&mut self, peer: NodeId, report: &Report, now: Instant) {
+        self.ctx.loads.hear(peer, report, now);
+    }
+
+    /// What this node's own checks say about its application, and how many connections that serves.
+    pub fn handle_own_health(&mut self, service: &str, told: Told, connections: u32, now: Instant) {
+        self.ctx.loads.hear_own(service, told, connections, now);
+    }
+
+    /// Whether probes through a peer fail and this counts.
+    pub fn handle_probe_verdict(&mut self, service: &str, peer: NodeId, failed: bool) {
+        self.ctx.loads.set_probe_failed(service, peer, failed);
+    }
+
+    /// What a choice knows about a node in a service.
+    pub fn node_state(&self, service: &str, node: NodeId, now: Instant) -> NodeState {
+        self.ctx.node_state(service, node, now)
+    }
+
+    /// Begins a probe. What comes back for its client goes to [`Engine::handle_probe_answer`] until it is over.
+    pub fn begin_probe(&mut self, spec: ProbeSpec, now: Instant) -> HandoffId {
+        let id = self.probes.begin(spec, &mut self.ctx, now);
+        self.settle(now);
+        id
+    }
+
+    /// A packet that came for a probe's client; whether it was one.
+    pub fn handle_probe_answer(&mut self, packet: &mut [u8], now: Instant) -> bool {
+        let is_one = match Segment::<_, ToClientWire>::parse(packet) {
+            Ok(segment) => self.probes.handle_answer(&segment, &mut self.ctx, now),
+            Err(_) => false,
+        };
+        self.settle(now);
+        is_one
+    }
+
+    /// What became of probes, until None.
+    pub fn poll_probe(&mut self) -> Option<ProbeEvent> {
+        self.probes.poll_event()
+    }
+
+    /// Connections that this node's kernel serves after a handoff, by service.
+    pub fn served(&self) -> BTreeMap<&str, u32> {
+        let mut served = BTreeMap::new();
+        for (frontend, count) in self.utcp.served() {
+            let service = self.ctx.service_of(frontend).map_or("", |service| service.name.as_str());
+            *served.entry(service).or_default() += count;
+        }
+        served
+    }
+
+    /// Whether the table of connections is full.
+    pub fn is_full(&self) -> bool {
+        !self.ctx.has_room()
     }
 
     /// The result of [`Output::Guard`].
@@ -368,6 +444,7 @@ impl Engine {
             (&self.ctx.policy.nodes, self.ctx.node, &self.ctx.policy.aliases)
         );
         let before = std::mem::replace(&mut self.ctx.policy, policy);
+        self.ctx.loads.replace(slow_starts(&self.ctx.policy));
         let own = self.ctx.policy.own_frontends();
         self.ctx.frontend_addresses.extend(own.iter().map(|frontend| frontend.address));
         self.ctx.retired.retain(|frontend, _| !own.contains(frontend));
@@ -390,6 +467,7 @@ impl Engine {
                 Owner::Btcp => self.btcp.handle_deadline(deadline, &mut self.ctx, now),
                 Owner::Utcp => self.utcp.handle_deadline(deadline, &mut self.ctx, now),
                 Owner::Engine => self.keep_house(now),
+                Owner::Probe => self.probes.handle_deadline(deadline, &mut self.ctx, now),
             }
             self.settle(now);
         }

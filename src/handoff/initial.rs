@@ -207,6 +207,7 @@ impl InitialState {
             window: client.window,
             round_trip,
             acknowledged_early,
+            probe: false,
             first_flight: first_flight.to_vec(),
         }
     }

@@ -13,6 +13,7 @@ pub mod flight;
 mod holds;
 mod initial;
 mod notes;
+pub mod probe;
 mod recent;
 mod syn_acks;
 mod synthetic;

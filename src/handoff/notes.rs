@@ -46,6 +46,8 @@ pub enum Why {
     Repeated,
     /// Ends a connection that nobody can serve any more.
     Reset,
+    /// Of a client that this node plays itself.
+    Probe,
 }
 
 impl Why {
@@ -69,6 +71,7 @@ impl Why {
             Self::NobodyOwns => "no node has this connection, as the local kernel will say",
             Self::WithoutData => "SYN without its data, which cannot be handed off",
             Self::EarlyAcknowledgement => "acknowledgement on the kernel's behalf: the request is not complete yet",
+            Self::Probe => "of a client that this node plays: a probe of the way through the peer",
             Self::Challenge => "challenge ACK (RFC 5961)",
             Self::Repeated => "acknowledgement of what a parked client sent again",
             Self::Reset => "reset: nobody can serve this connection any more",

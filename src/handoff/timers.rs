@@ -13,6 +13,8 @@ pub enum Owner {
     Utcp,
     /// The engine's own housekeeping.
     Engine,
+    /// A probe; the serial is its handoff's.
+    Probe,
 }
 
 /// A deadline: when, whose, and which connection (its slot, and the number that tells it from earlier ones there).

@@ -53,7 +53,7 @@ use crate::rewrite::{
 };
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -309,6 +309,22 @@ impl Utcp {
             State::Opening(opening) if !opening.is_completed() => opening.expects(ack),
             _ => self.serves(flow) == Some(Serves::Yes),
         }
+    }
+
+    /// Connections served, by the front-end address they came to.
+    pub fn served(&self) -> BTreeMap<Endpoint, u32> {
+        let mut served = BTreeMap::new();
+        for (_, connection) in &self.connections {
+            let is_served = match &connection.state {
+                State::Opening(opening) => opening.is_completed(),
+                State::Delivering(_) | State::Established(_) => true,
+                _ => false,
+            };
+            if is_served {
+                *served.entry(connection.flow.frontend).or_default() += 1;
+            }
+        }
+        served
     }
 
     /// Connections served, and lingering ones.

@@ -56,6 +56,9 @@ pub const FAMILIES: &[Family] = &[
     gauge("connections_back_end", "Connections that this node serves for whichever front-end."),
     gauge("connections_lingering", "Connections that are over and still remembered, in either role."),
     gauge("syns_pending", "SYNs whose SYN-ACK has not been seen."),
+    gauge("openings_pending", "Forwarded SYNs whose connection's owner has not named itself."),
+    gauge("owners_known", "Owners remembered of connections to shared addresses that did not begin here."),
+    gauge("owners_asked_for", "Connections to shared addresses whose owner is being looked for."),
     gauge("orphans", "Connections guarded in an earlier life of the process whose owner has not spoken yet."),
     gauge("commits_unsettled", "Handoffs taken whose commit the front-end may still repeat."),
     gauge("first_flight_bytes", "Octets of requests held while they are read."),
@@ -74,6 +77,10 @@ pub const FAMILIES: &[Family] = &[
     histogram("decision_seconds", "From the first octet of a request to the decision."),
     histogram("handoff_seconds", "From the decision to the commit that makes a peer the owner."),
     counter("decisions_local_total", "Connections served by the local server, natively or through a replay."),
+    counter("local_on_syn_total", "Connections decided for the local server on their SYN."),
+    counter("syns_forwarded_total", "SYNs forwarded to a peer that was chosen on the SYN, each candidate counted."),
+    counter("owner_questions_total", "Peers asked whether they own a connection to a shared address."),
+    counter("owners_found_total", "Owners found of connections to shared addresses that did not begin here."),
     counter("released_local_total", "Connections released to the local server, untouched."),
     counter("replays_to_self_total", "Connections served by the local server through a replay."),
     counter("ambiguous_requests_total", "Requests too unclear to choose a server by, by what is unclear."),
@@ -85,6 +92,8 @@ pub const FAMILIES: &[Family] = &[
     counter("handoffs_returned_total", "Connections given back by their owner, untouched."),
     counter("handoffs_accepted_total", "Connections taken from peers."),
     counter("offers_refused_total", "Connections refused to peers."),
+    counter("probes_sent_total", "Probes of the full path sent to peers."),
+    counter("probes_accepted_total", "Probes of peers taken."),
     counter("redeliveries_total", "First flights delivered again because the kernel had not acknowledged them."),
     counter("fallbacks_total", "Candidates that a rule chose and that did not serve, by reason."),
     counter("resets_total", "Connections reset because nobody could serve them."),
@@ -151,6 +160,14 @@ mod tests {
             assert!(family.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", family.name);
             assert!(family.help.ends_with('.') && !family.help.contains(['\\', '\n']), "{}", family.name);
         }
+    }
+
+    #[test]
+    fn what_the_engine_counts_has_a_family() {
+        let counters = crate::handoff::counters::Counters::default();
+        let has_family = |name: &String| FAMILIES.iter().any(|family| family.has(name));
+        let without: Vec<_> = counters.list(&[]).into_iter().map(|(name, _)| name).filter(|name| !has_family(name)).collect();
+        assert_eq!(without, Vec::<String>::new());
     }
 
     #[test]

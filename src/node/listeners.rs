@@ -177,6 +177,7 @@ impl Node {
                 Err(error) => log::debug!("sock_diag: cannot ask who listens at {}: {error}", application.at),
             }
         }
+        self.tell_health(now);
     }
 }
 

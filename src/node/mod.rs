@@ -9,13 +9,16 @@ mod clock;
 mod cluster;
 mod connection_log;
 mod doctor;
+mod files;
 mod guards;
+mod health;
 mod host;
 mod listeners;
 mod listening;
 mod outputs;
 mod overdue;
 mod pcapng;
+mod probes;
 mod process;
 mod promises;
 mod pulse;
@@ -56,7 +59,10 @@ mod token {
     pub const CLUSTER_FILE: mio::Token = mio::Token(3);
     pub const ADMIN_FIRST: usize = 4;
     pub const METRICS_FIRST: usize = ADMIN_FIRST + crate::admin::server::TOKENS;
-    pub const CHANNEL_FIRST: usize = METRICS_FIRST + crate::metrics::server::TOKENS;
+    /// One for each service.
+    pub const HEALTH_FIRST: usize = METRICS_FIRST + crate::metrics::server::TOKENS;
+    pub const PROBE_FIRST: usize = HEALTH_FIRST + crate::limits::cluster_file::SERVICES_MAX;
+    pub const CHANNEL_FIRST: usize = PROBE_FIRST + crate::limits::PROBES_AT_ONCE;
 }
 
 /// A started node: the host captures for it, and it must run.
@@ -80,6 +86,9 @@ pub struct Node {
     phase: stop::Phase,
     pulse: pulse::Pulse,
     listeners: listeners::Listeners,
+    applications: health::Applications,
+    files: files::Files,
+    probes: probes::Probes,
     guards: guards::Guards,
     promises: promises::Promises,
     /// What the engine will be told as soon as it has nothing more to say.

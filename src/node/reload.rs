@@ -135,6 +135,11 @@ impl Node {
         self.settle(now);
         self.listeners.replace(&self.policy, now);
         self.promises.compare_all(&self.policy);
+        self.applications.replace(&self.policy, now);
+        self.files.compare_all(self.policy.hash, now);
+        self.probes.replace(&self.policy, self.poll.registry(), now);
+        self.tell_probe_verdicts();
+        self.tell_health(now);
         self.ask_listeners(now);
         self.settle(now);
         // Front-end addresses with a new port are captured from their first sign of life on. After a pause that was too

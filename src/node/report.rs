@@ -1,10 +1,12 @@
 //! Answers to the command line.
 
-use super::{Node, stop::Phase};
+use super::{Node, probes, stop::Phase};
 use crate::admin::protocol::{self, Reply, Request, State};
 use crate::admin::server::ClientId;
 use crate::flow::NodeId;
+use crate::handoff::counters::Fallback;
 use crate::handoff::engine::FlowView;
+use crate::health::Health;
 use crate::metrics;
 use std::time::{Duration, Instant};
 
@@ -82,7 +84,7 @@ impl Node {
             },
             peers: self.peers_up(),
             connections: self.connections(),
-            services: self.services(),
+            services: self.services(now),
         }
     }
 
@@ -106,7 +108,7 @@ impl Node {
         protocol::PeersUp { up, total: self.policy.nodes.len().saturating_sub(1) }
     }
 
-    fn services(&self) -> Vec<protocol::Service> {
+    fn services(&self, now: Instant) -> Vec<protocol::Service> {
         let own = self.policy.node;
         let services = self.policy.services.iter().map(|service| protocol::Service {
             name: service.name.clone(),
@@ -123,6 +125,11 @@ impl Node {
             application_port: service.server_port(own),
             application_listens: service.server_port(own).map(|_| self.listeners.problem_of(&service.name).is_none()),
             application_problem: self.listeners.problem_of(&service.name),
+            health: self.applications.view(&service.name).map(|view| protocol::Health {
+                state: word(view.health).to_owned(),
+                since_seconds: now.saturating_duration_since(view.since).as_secs(),
+                failure: view.failure,
+            }),
         });
         services.collect()
     }
@@ -143,6 +150,9 @@ impl Node {
                 draining: view.draining,
                 sessions: view.sessions,
                 warnings: self.promises.obstacles(view.peer, &self.policy),
+                cluster_file_hash: self.files.of(view.peer).map(|hash| hash.to_string()),
+                cluster_file_differs: self.files.of(view.peer).is_some_and(|hash| hash != self.policy.hash),
+                services: self.services_of(view.peer, now),
             }
         });
         let counters = self.overlay.counters();
@@ -157,6 +167,23 @@ impl Node {
                 receive_drops: counters.unknown + counters.forged + counters.replayed,
             },
         }
+    }
+
+    fn services_of(&self, peer: NodeId, now: Instant) -> Vec<protocol::PeerService> {
+        let served = self.policy.services.iter().filter(|service| service.server_port(peer).is_some());
+        served
+            .map(|service| {
+                let state = self.engine.node_state(&service.name, peer, now);
+                protocol::PeerService {
+                    service: service.name.clone(),
+                    health: word(state.health).to_owned(),
+                    connections: state.connections,
+                    ramp: state.ramp,
+                    passed_over: state.unfit().map(|unfit| Fallback::from(unfit).label().to_owned()),
+                    probe: self.probes.view(&service.name, peer).map(|view| probe(view, now)),
+                }
+            })
+            .collect()
     }
 
     fn flows(&self, limit: usize, now: Instant) -> protocol::Flows {
@@ -177,5 +204,27 @@ impl Node {
             rule: view.rule.clone(),
             age_seconds: view.age.as_secs_f64(),
         }
+    }
+}
+
+fn probe(view: probes::View, now: Instant) -> protocol::Probe {
+    let (round_trip, failure) = match view.last {
+        Ok(took) => (Some(took.as_secs_f64() * 1e3), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    protocol::Probe {
+        state: if failure.is_none() { "ok" } else { "failed" }.to_owned(),
+        last_ok_seconds: view.last_ok.map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        round_trip_ms: round_trip,
+        failed_at: failure.as_ref().map(|failure| failure.step.label().to_owned()),
+        failure: failure.map(|failure| failure.why),
+    }
+}
+
+const fn word(health: Health) -> &'static str {
+    match health {
+        Health::Up => "up",
+        Health::Down => "down",
+        Health::Unknown => "unknown",
     }
 }

@@ -3,8 +3,11 @@
 use super::clock::{clock, wall_clock_nanoseconds};
 use super::cluster;
 use super::connection_log::ConnectionLog;
+use super::files::Files;
+use super::health::Applications;
 use super::host::Host;
 use super::listeners::{self, Listeners};
+use super::probes::Probes;
 use super::recording::Recording;
 use super::reload::Configuration;
 use super::watch::Watch;
@@ -149,6 +152,9 @@ fn start_host(
         channel,
         overlay,
         listeners: Listeners::new(&policy, now),
+        applications: Applications::new(&policy, now),
+        files: Files::default(),
+        probes: Probes::new(&policy, now),
         policy,
         admin,
         metrics,
@@ -179,6 +185,7 @@ fn start_host(
     }
     node.log_start();
     node.ask_listeners(now);
+    node.tell_health(now);
     node.settle(now);
     // Capture begins with this.
     let all_written = node.host.beat();

@@ -6,8 +6,10 @@ use super::stop::Summary;
 use super::{Node, token};
 use crate::control::channel::ChannelEvent;
 use crate::control::overlay::{self, Received};
+use crate::control::report::REPORT_SINCE;
 use crate::handoff::PeerEvent;
 use crate::limits;
+use crate::policy::PolicyHash;
 use crate::rewrite::Offload;
 use crate::tun::offload::{self, Frame};
 use mio::Events;
@@ -46,6 +48,9 @@ impl Node {
             Some(self.listeners.poll_timeout()),
             Some(self.promises.poll_timeout()),
             Some(self.watch.poll_timeout()),
+            self.applications.poll_timeout(),
+            self.files.poll_timeout(),
+            self.probes.poll_timeout(),
             self.engine.poll_timeout(),
             self.channel.poll_timeout(),
             self.admin.poll_timeout(),
@@ -95,6 +100,9 @@ impl Node {
         }
         self.look_at_cluster_file(now);
         self.ask_listeners(now);
+        self.check_applications(now);
+        self.compare_files(now);
+        self.probe_peers(now);
         self.review_settings(now);
         self.admin.handle_timeout(self.poll.registry(), now);
         self.answer_requests(now);
@@ -108,6 +116,8 @@ impl Node {
             token::OVERLAY => self.overlay_ready = true,
             token::SIGNALS => self.handle_signals(now),
             token::CLUSTER_FILE => self.watch.handle_event(now),
+            token if self.applications.owns(token) => self.handle_check(event, now),
+            token if self.probes.owns(token) => self.handle_probe(token, now),
             token if self.admin.owns(token) => self.admin.handle_event(event, self.poll.registry(), now),
             token if self.metrics.as_ref().is_some_and(|metrics| metrics.owns(token)) => {
                 if let Some(metrics) = &mut self.metrics {
@@ -186,20 +196,29 @@ impl Node {
         while let Some(event) = self.channel.poll_event() {
             any = true;
             match event {
-                ChannelEvent::Up { peer, epoch, settings, address, keys } => {
+                ChannelEvent::Up { peer, epoch, settings, version, address, keys } => {
                     // Not compared with what this host had up to a second ago.
                     self.read_settings(now);
                     self.promises.hear(peer, settings, &self.policy);
                     self.overlay.set_keys(peer, address, keys);
                     self.engine.handle_peer(peer, PeerEvent::Up(epoch), now);
+                    if version >= REPORT_SINCE {
+                        self.engine.expect_reports(peer);
+                        self.probes.come_up(peer, now);
+                    }
                 }
                 ChannelEvent::Down { peer, reason: _ } => {
                     self.promises.forget(peer);
+                    self.files.forget(peer);
                     self.engine.handle_peer(peer, PeerEvent::Down, now);
                 }
                 ChannelEvent::Settings { peer, settings } => self.promises.hear(peer, settings, &self.policy),
                 ChannelEvent::Draining { peer, draining } => {
                     self.engine.handle_peer(peer, PeerEvent::Draining(draining), now);
+                }
+                ChannelEvent::Report { peer, report } => {
+                    self.files.hear(peer, PolicyHash(report.policy), self.policy.hash, now);
+                    self.engine.handle_report(peer, &report, now);
                 }
                 ChannelEvent::Message { peer, message } => self.engine.handle_message(peer, message, now),
             }

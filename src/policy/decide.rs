@@ -2,7 +2,7 @@
 
 use super::ambiguity::Ambiguity;
 use super::choice::{Choice, Key};
-use super::inspect::Reading;
+use super::inspect::{Content, Reading};
 use super::rule::Rule;
 use super::subject::{Origin, Subject};
 use super::truth::{Truth, Unknown};
@@ -89,7 +89,30 @@ impl Service {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
             Reading::Unclear(why) => self.unclear(*why, origin),
-            Reading::Clear(content) => self.by_rules(&Subject::new(content, origin, &self.pointers)),
+            Reading::Clear(content) => {
+                let decided = self.by_rules(&Subject::new(content, origin, &self.pointers));
+                match self.without_empty_segments(content, origin) {
+                    Some(other) => self.reconciled(decided, other, origin),
+                    None => decided,
+                }
+            }
+        }
+    }
+
+    /// What the rules say of a path with several slashes on end to servers that take them for one; none if it has not.
+    fn without_empty_segments(&self, content: &Content<'_>, origin: Origin) -> Option<Examination> {
+        let merged = Content::Http(content.http()?.with_slashes_merged()?);
+        Some(self.by_rules(&Subject::new(&merged, origin, &self.pointers)))
+    }
+
+    /// It is known where a connection goes only if both kinds of servers see the same rule decide.
+    fn reconciled(&self, decided: Examination, other: Examination, origin: Origin) -> Examination {
+        match (&decided, &other) {
+            (Examination::Decided(one), Examination::Decided(other)) if one.rule != other.rule => {
+                self.unclear(Ambiguity::PathSlashes, origin)
+            }
+            (_, Examination::NeedMore) => other,
+            _ => decided,
         }
     }
 

@@ -8,7 +8,7 @@ use super::choice::{By, Choice, Otherwise};
 use super::file::ClusterFile;
 use super::matchers::{self, Matcher};
 use super::when::{Condition, When};
-use super::{Mode, Protocol, Service, Target};
+use super::{HealthCheck, HttpQuestion, Mode, ProbePlan, Protocol, Question, Service, Target};
 use std::fmt::{self, Write as _};
 
 /// A hash of what a cluster file means: files that differ only in comments, spelling, the order of nodes, services or
@@ -71,6 +71,7 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
         writeln!(text, "time {}", time.as_nanos())?;
     }
     writeln!(text, "bytes {}", service.inspect_bytes_max)?;
+    write_health(service, text)?;
     for (node, endpoint) in &service.frontends {
         writeln!(text, "frontend {:?} {endpoint}", name(*node))?;
     }
@@ -90,6 +91,26 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
     }
     writeln!(text, "default {:?}", targets(&service.default.choice))?;
     how(&service.default.choice, text)
+}
+
+fn write_health(service: &Service, text: &mut String) -> fmt::Result {
+    if !service.slow_start.is_zero() {
+        writeln!(text, "slow start {}", service.slow_start.as_nanos())?;
+    }
+    if let Some(health) = &service.health {
+        let HealthCheck { question, interval, timeout, rise, fall } = health;
+        match question {
+            Question::Tcp => writeln!(text, "health tcp")?,
+            Question::Http(HttpQuestion { path, host, status, body }) => {
+                writeln!(text, "health http {path:?} {host:?} {status:?} {body:?}")?;
+            }
+        }
+        writeln!(text, "health {} {} {rise} {fall}", interval.as_nanos(), timeout.as_nanos())?;
+    }
+    if let Some(ProbePlan { interval, timeout, rise, fall, enforce }) = &service.probe {
+        writeln!(text, "probe {} {} {rise} {fall} {enforce}", interval.as_nanos(), timeout.as_nanos())?;
+    }
+    Ok(())
 }
 
 /// The matchers of the first version stand in fixed places, also those that were not given; all others only where they
@@ -202,6 +223,39 @@ mod tests {
         let neither = neither.split("    ignored:").next().unwrap_or_default();
         let [http, tls] = ["http", "tls"].map(|protocol| file(&neither.replace("PROTOCOL", protocol)).hash());
         assert_ne!(http, tls);
+    }
+
+    #[test]
+    fn every_change_of_how_servers_are_checked_matters() {
+        let mut hashes = std::collections::HashSet::from([file(SHOP).hash()]);
+        for fields in [
+            "slow_start: 1s",
+            "health: { tcp: true }",
+            "health: { http: / }",
+            "health: { http: /a }",
+            "health: { http: /, host: a }",
+            "health: { http: /, status: 200 }",
+            "health: { http: /, status: [200, 204] }",
+            "health: { http: /, status: 200-204 }",
+            "health: { http: /, body: ok }",
+            "health: { tcp: true, interval: 3s }",
+            "health: { tcp: true, timeout: 500ms }",
+            "health: { tcp: true, rise: 1 }",
+            "health: { tcp: true, fall: 1 }",
+            "health: { tcp: true }\n    probe: off",
+            "health: { tcp: true }\n    probe: { interval: 5s }",
+            "health: { tcp: true }\n    probe: { timeout: 1s }",
+            "health: { tcp: true }\n    probe: { rise: 2 }",
+            "health: { tcp: true }\n    probe: { fall: 1 }",
+            "health: { tcp: true }\n    probe: { enforce: true }",
+        ] {
+            let text = SHOP.replace("inspect_timeout: 5s", &format!("inspect_timeout: 5s\n    {fields}"));
+            assert!(hashes.insert(file(&text).hash()), "{fields}");
+        }
+        let spelt_out = "health: { http: /, host: localhost, status: 200-299, interval: 2000ms, timeout: 1s, rise: 2, fall: 3 }\n    \
+                         probe: { interval: 10s, timeout: 2s, rise: 1, fall: 2, enforce: false }\n    slow_start: 0s";
+        let text = SHOP.replace("inspect_timeout: 5s", &format!("inspect_timeout: 5s\n    {spelt_out}"));
+        assert!(!hashes.insert(file(&text).hash()), "the defaults are what is left out");
     }
 
     #[test]

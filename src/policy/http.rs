@@ -23,27 +23,39 @@ pub(super) fn read(bytes: &[u8], bytes_max: usize) -> Reading<'_> {
     match head.parse_with_uninit_headers(seen, &mut fields) {
         Ok(httparse::Status::Partial) if seen.len() == bytes_max => Reading::Unclear(Ambiguity::TooLong),
         Ok(httparse::Status::Partial) => Reading::Incomplete,
-        Ok(httparse::Status::Complete(length)) => {
-            let body = (&seen[length..], bytes_max - length);
-            request(&head, body).map_or_else(Reading::Unclear, |request| Reading::Clear(Content::Http(request)))
-        }
+        Ok(httparse::Status::Complete(length)) => request(&head, seen, length, bytes_max)
+            .map_or_else(Reading::Unclear, |request| Reading::Clear(Content::Http(request))),
         Err(_) => Reading::Unclear(blame(seen)),
     }
 }
 
-/// Judges a head that httparse accepted. Behind it are some bytes, and so many may be looked at.
-fn request<'a>(head: &httparse::Request<'_, 'a>, (behind, bytes_max): (&'a [u8], usize)) -> Result<Request<'a>, Ambiguity> {
+/// Judges a head that httparse accepted: the first `length` of the bytes seen.
+fn request<'a>(
+    head: &httparse::Request<'_, 'a>,
+    seen: &'a [u8],
+    length: usize,
+    bytes_max: usize,
+) -> Result<Request<'a>, Ambiguity> {
     let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
         return Err(Ambiguity::NotHttp);
     };
+    // RFC 9110, section 9.1, allows any token, but nginx for one does not.
+    if !method.bytes().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')) {
+        return Err(Ambiguity::MethodUnreadable);
+    }
     let mut headers = Headers::default();
     for header in head.headers.iter() {
+        if let Some(kind) = decisive(header.name)
+            && (header.name.contains('_') || is_among_tabs(seen, header.value))
+        {
+            return Err(kind);
+        }
         headers.push(header.name, header.value);
     }
     let query = target.split_once('?').map(|(_, query)| Cow::Borrowed(query.as_bytes()));
     let mut request =
         Request { method: method.into(), path: Cow::Borrowed(b"*"), query, host: None, headers, body: Body::none() };
-    request.body = Body::new(framing(&request, version)?, behind, bytes_max);
+    request.body = Body::new(framing(&request, version)?, &seen[length..], bytes_max - length);
     let named = host_field(head, version)?;
     if target == "*" {
         // RFC 9112, section 3.2.4: asterisk-form is for OPTIONS only.
@@ -68,6 +80,32 @@ fn request<'a>(head: &httparse::Request<'_, 'a>, (behind, bytes_max): (&'a [u8],
         request.host = Some(target_authority.host);
     }
     Ok(request)
+}
+
+/// What a field is that servers must read alike, also those that take `_` for `-` as CGI does; by what it is counted when
+/// they cannot.
+fn decisive(name: &str) -> Option<Ambiguity> {
+    let is = |expected: &str| {
+        let same = |(byte, expected): (u8, u8)| byte.eq_ignore_ascii_case(&expected) || (byte == b'_' && expected == b'-');
+        name.len() == expected.len() && name.bytes().zip(expected.bytes()).all(same)
+    };
+    match name.len() {
+        4 if is("host") => Some(Ambiguity::HostUnreadable),
+        14 if is("content-length") => Some(Ambiguity::LengthUnreadable),
+        17 if is("transfer-encoding") => Some(Ambiguity::EncodingUnreadable),
+        _ => None,
+    }
+}
+
+/// Whether a tab stands before or behind a value, which is a slice of `seen`. It is white space (RFC 9110, section 5.6.3),
+/// but part of the value for some servers.
+fn is_among_tabs(seen: &[u8], value: &[u8]) -> bool {
+    let start = (value.as_ptr() as usize).wrapping_sub(seen.as_ptr() as usize);
+    let (Some(before), Some(behind)) = (seen.get(..start), seen.get(start.wrapping_add(value.len())..)) else { return false };
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    value.contains(&b'\t')
+        || before.iter().rev().take_while(is_space).any(|byte| *byte == b'\t')
+        || behind.iter().take_while(is_space).any(|byte| *byte == b'\t')
 }
 
 /// The length of a body must not depend on who reads the head (RFC 9112, section 6).
@@ -110,7 +148,8 @@ fn host_field<'a>(head: &httparse::Request<'_, 'a>, version: u8) -> Result<Optio
     let mut hosts =
         head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host")).map(|field| field.value.trim_ascii());
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => authority(host),
+        // RFC 9110, section 7.2, allows an empty one, but nginx for one does not.
+        (Some(host), None) => authority(host)?.map(Some).ok_or(Ambiguity::HostUnreadable),
         (Some(_), Some(_)) => Err(Ambiguity::HostRepeated),
         (None, _) if version == 0 => Ok(None),
         (None, _) => Err(Ambiguity::HostMissing),
@@ -212,7 +251,7 @@ mod tests {
         assert_eq!(kind(head("GET / HTTP/1.1")), Ambiguity::HostMissing);
         assert_eq!(kind(head("GET / HTTP/1.1\nHost: a\nHost: a")), Ambiguity::HostRepeated);
         assert_eq!(kind(head("GET / HTTP/1.1\nHost: a/b")), Ambiguity::HostUnreadable);
-        assert_request(head("GET / HTTP/1.1\nHost:"), "GET", None, "/");
+        assert_eq!(kind(head("GET / HTTP/1.1\nHost:")), Ambiguity::HostUnreadable);
     }
 
     #[test]

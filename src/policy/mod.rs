@@ -8,7 +8,7 @@
 //! | `yaml` | serde_yaml, and where in the text a value is |
 //! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
 //! | `choice` | which of several nodes, and what is remembered from one choice to the next |
-//! | `cluster`, `service`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
+//! | `cluster`, `service`, `health`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
 //! | `difference` | what two files say differently |
 //! | `file`, `hash` | all of a file; its meaning as a hash |
@@ -37,6 +37,7 @@ mod explain;
 mod expression;
 mod file;
 mod hash;
+mod health;
 mod hpack;
 mod http;
 mod http2;
@@ -75,6 +76,7 @@ pub use difference::{Difference, differences};
 pub use explain::{Explanation, Tried, Unmet};
 pub use file::ClusterFile;
 pub use hash::PolicyHash;
+pub use health::{HealthCheck, HttpQuestion, ProbePlan, Question};
 pub use inspect::Protocol;
 pub use report::{Problem, Report, Severity};
 pub use subject::Origin;
@@ -134,6 +136,12 @@ pub struct Service {
     pub silence_timeout: Duration,
     /// Bound of a whole handoff.
     pub handoff_timeout: Duration,
+    /// How long a server that has recovered gets less than its share.
+    pub slow_start: Duration,
+    /// How each node checks its own application; if it does.
+    pub health: Option<HealthCheck>,
+    /// How the way through each peer is probed; if it is.
+    pub probe: Option<ProbePlan>,
     /// Tried in order.
     rules: Vec<rule::Rule>,
     /// Finds those that may match.

@@ -28,6 +28,16 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// The request as servers see it that take several slashes for one; none if that makes no difference.
+    pub(super) fn with_slashes_merged(&self) -> Option<Self> {
+        let is_double = |pair: &[u8]| pair == b"//";
+        self.path.windows(2).any(is_double).then(|| {
+            let mut path = self.path.to_vec();
+            path.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
+            Self { path: Cow::Owned(path), ..self.clone() }
+        })
+    }
+
     /// The values of a header field, as sent but for the white space around them; names are compared without case.
     pub(super) fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.headers.values(name)
@@ -129,6 +139,11 @@ pub(super) fn normal_path(target: &str) -> Result<Cow<'_, [u8]>, Ambiguity> {
             _ => {}
         }
     }
+    // Longer encodings than needed, which some decoders take for the character (RFC 3629, section 3).
+    let is_overlong = |pair: &[u8]| matches!(pair, [0xc0 | 0xc1, _] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]);
+    if decoded.windows(2).any(is_overlong) {
+        return Err(Ambiguity::PathUnreadable);
+    }
     // A segment may carry parameters (RFC 3986 3.3), which some servers cut off before they look at the dots.
     let is_dots = |segment: &[u8]| {
         let name = segment.split(|byte| *byte == b';').next().unwrap_or(segment);
@@ -205,7 +220,7 @@ pub(super) fn normal_host(host: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Owned(format!("[{address}]")));
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let is_name = !name.is_empty()
+    let is_name = name.split('.').all(|label| !label.is_empty())
         && name.len() <= 253
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'));
     let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());

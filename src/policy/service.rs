@@ -12,7 +12,7 @@ use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
 use super::when::When;
 use super::yaml::{Place, Value};
-use super::{Mode, Protocol, Service};
+use super::{Mode, ProbePlan, Protocol, Service, health};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
 use ipnet::IpNet;
@@ -30,7 +30,7 @@ pub(super) struct ReadService {
     pub(super) frontend_places: Vec<(NodeId, Endpoint, Place)>,
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 17] = [
     "frontends",
     "servers",
     "inspect",
@@ -43,6 +43,9 @@ const KNOWN: [&str; 14] = [
     "forward",
     "return",
     "mode",
+    "health",
+    "slow_start",
+    "probe",
     "rules",
     "default",
 ];
@@ -50,7 +53,7 @@ const KNOWN: [&str; 14] = [
 /// Reads one service; what could be read of it even if something is wrong.
 pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
-    let fields = entry.mapping_without(&["health"], &KNOWN, problems)?;
+    let fields = entry.mapping(&KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
     let frontend_places =
         fields.required("frontends", problems).map(|field| frontends(&field, names, problems)).unwrap_or_default();
@@ -64,6 +67,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     if let (Some(servers), Some(field)) = (&servers, fields.optional("servers")) {
         check_local_servers(&frontends, servers, names, &field, problems);
     }
+    let health_field = fields.optional("health");
     let inspect = match fields.optional("inspect") {
         Some(field) => inspect(&field, problems),
         None => Some(Protocol::Http),
@@ -72,7 +76,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         warn_of_what_is_never_asked(&fields, problems);
     }
     let context = Context { inspect, frontends: &frontends, regexes: &Cell::new(0) };
-    let recipients = Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, context };
+    let is_checked = health_field.is_some();
+    let recipients =
+        Recipients { service: entry.name, names, servers: servers.as_deref(), weights: &weights, is_checked, context };
     let (rules, index) = match fields.optional("rules") {
         Some(field) => rule::rules(&field, &recipients, problems),
         None => (Vec::new(), Index::default()),
@@ -94,6 +100,16 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
         .and_then(|bytes| usize::try_from(bytes).ok());
     let proxies = fields.optional("proxy_protocol").and_then(|field| proxies(&field, problems));
+    let health = health_field.as_ref().and_then(|field| health::health(field, problems));
+    let probe = match fields.optional("probe") {
+        Some(field) if health_field.is_none() => {
+            let remedy = "add `health:`, or leave `probe` out: without `health` nothing is probed";
+            problems.error(&field.place.key(), "a probe asks what `health` says, and there is no `health`", remedy);
+            None
+        }
+        Some(field) => health::probe(&field, problems),
+        None => health.as_ref().map(|_| ProbePlan::default()),
+    };
     let mut duration = |name: &str, bounds: RangeInclusive<Duration>, default: Duration| {
         fields.optional(name).and_then(|field| field.duration(bounds, problems)).unwrap_or(default)
     };
@@ -108,6 +124,9 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         inspect_bytes_max: inspect_bytes_max.unwrap_or(bounds::INSPECT_BYTES_MAX_DEFAULT),
         silence_timeout: duration("silence_timeout", bounds::SILENCE_TIMEOUT, bounds::SILENCE_TIMEOUT_DEFAULT),
         handoff_timeout: duration("handoff_timeout", bounds::HANDOFF_TIMEOUT, bounds::HANDOFF_TIMEOUT_DEFAULT),
+        slow_start: duration("slow_start", bounds::SLOW_START, Duration::ZERO),
+        health,
+        probe,
         pointers,
         index: Rc::new(index),
         rules,

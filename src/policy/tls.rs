@@ -197,7 +197,7 @@ const EXT_ECH: u16 = 0xfe0d;
 fn version(message: &[u8]) -> Version {
     let Some(versions) = extension(message, EXT_SUPPORTED_VERSIONS) else {
         // RFC 8446, appendix D.1: without the extension, TLS 1.2 at most.
-        let legacy = message.get(MESSAGE_HEADER_LEN..MESSAGE_HEADER_LEN + 2).map_or(0, |octets| two(octets));
+        let legacy = message.get(MESSAGE_HEADER_LEN..MESSAGE_HEADER_LEN + 2).map_or(0, two);
         return Version(legacy.min(Version::TLS_1_2.0));
     };
     let offered = versions.get(1..).unwrap_or_default().chunks_exact(2).map(two);

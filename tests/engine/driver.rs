@@ -353,6 +353,7 @@ pub fn offer(port: u16) -> Offer {
         window: 502,
         round_trip: milliseconds(20),
         acknowledged_early: false,
+        probe: false,
         first_flight: get("/images/cat"),
     }
 }

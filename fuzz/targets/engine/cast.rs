@@ -271,6 +271,7 @@ impl Cast {
             window: 502,
             round_trip: Duration::from_micros(u64::from(input.u16()) * 8),
             acknowledged_early: choice & 2 != 0,
+            probe: choice & 4 != 0,
             first_flight,
         }
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::control::greeting::{Parting, Versions};
 use crate::control::key::PrivateKey;
 use crate::control::message::HandoffId;
+use crate::control::report::{ServiceReport, Told};
 
 const SETTINGS: Settings = Settings::USUAL;
 const A: NodeId = NodeId(0);
@@ -89,7 +90,7 @@ fn both_sides_come_up_with_the_same_keys_crosswise() {
     assert_eq!((a.0, a.1, b.0, b.1), (B, Epoch(11), A, Epoch(10)));
     assert_eq!(a.2.session, b.2.session);
     assert!(a.2.send == b.2.receive && a.2.receive == b.2.send && a.2.send != a.2.receive);
-    assert_eq!((pair.sessions[0].version(), pair.sessions[1].version()), (Some(1), Some(1)));
+    assert_eq!((pair.sessions[0].version(), pair.sessions[1].version()), (Some(2), Some(2)));
 }
 
 #[test]
@@ -201,6 +202,57 @@ fn a_name_that_is_not_the_keys_is_refused() {
     pair.settle();
     assert!(matches!(&pair.endings[1], Some(Ending::Refused(Refusing::Name { said, .. })) if said == "aa"));
     assert!(matches!(&pair.endings[0], Some(Ending::Goodbye(Goodbye { reason: Parting::Name, .. }))));
+}
+
+fn report(connections: u32) -> Report {
+    let web = ServiceReport { name: "web".into(), health: Told::Up, connections };
+    Report { policy: [3; 32], full: false, services: vec![web] }
+}
+
+fn reports(events: &[SessionEvent]) -> Vec<u32> {
+    let connections = |event: &SessionEvent| match event {
+        SessionEvent::Report(report) => Some(report.services[0].connections),
+        _ => None,
+    };
+    events.iter().filter_map(connections).collect()
+}
+
+#[test]
+fn a_report_goes_with_every_heartbeat_and_at_once_when_it_is_urgent() {
+    let mut pair = Pair::agreed();
+    assert_eq!(reports(&pair.events(1)), [0; 0], "nothing to say yet");
+    pair.sessions[0].set_report(Rc::new(report(1)), false);
+    pair.settle();
+    assert_eq!(reports(&pair.events(1)), [0; 0], "it waits for the heartbeat");
+    for _ in 0..3 {
+        pair.now += PEER_HEARTBEAT_INTERVAL;
+        pair.sessions[0].handle_timeout(pair.now).unwrap();
+        pair.settle();
+        assert_eq!(reports(&pair.events(1)), [1]);
+    }
+    pair.sessions[0].set_report(Rc::new(report(2)), true);
+    pair.settle();
+    assert_eq!(reports(&pair.events(1)), [2]);
+}
+
+#[test]
+fn a_peer_of_version_1_hears_no_report_and_may_not_say_one() {
+    let keys = keys();
+    let old = profile("shop", B, nodes(&keys), &keys[1]).with_versions(Versions { min: 1, max: 1 });
+    let mut pair = Pair::new(profile("shop", A, nodes(&keys), &keys[0]), B, old);
+    pair.settle();
+    assert_eq!((pair.sessions[0].version(), pair.sessions[1].version()), (Some(1), Some(1)));
+    pair.sessions[0].set_report(Rc::new(report(1)), true);
+    pair.settle();
+    assert_eq!(reports(&pair.events(1)), [0; 0]);
+    assert!(pair.endings.iter().all(Option::is_none));
+    // One that says it all the same breaks the protocol.
+    let version = pair.sessions[1].phase;
+    pair.sessions[1].phase = Phase::Up { peer: A, version: REPORT_SINCE };
+    pair.sessions[1].set_report(Rc::new(report(1)), true);
+    pair.settle();
+    assert!(pair.text(0).contains("a report"), "{}", pair.text(0));
+    assert_ne!(version, pair.sessions[1].phase);
 }
 
 #[test]

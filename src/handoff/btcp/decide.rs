@@ -59,13 +59,14 @@ impl Btcp {
         if let Some(ambiguity) = decision.note {
             ctx.counters.note(ambiguity.label());
         }
-        let order = ctx.choose(&decision, now);
+        let service_name = service.map_or("", |service| service.name.as_str());
+        let order = ctx.choose(service_name, &decision, now);
         // A node that drains routes nothing any more: its own server answers.
         let finally = if ctx.draining { Finally::Local } else { decision.choice.finally() };
         let mut pending = Pending { undecided, order, next: 0, finally, deadline: now + timeout, decided: now };
         let mut looked_over = 0;
-        let first = next_step(&pending, &mut looked_over, ctx, |_, _, _| {});
-        ctx.counters.decide(service.map_or("", |service| &service.name), &decision.rule, first.node(ctx), mode);
+        let first = next_step(service_name, &pending, &mut looked_over, ctx, now, |_, _, _| {});
+        ctx.counters.decide(service_name, &decision.rule, first.node(ctx), mode);
         let flow = connection.flow;
         log::debug!("decided flow={flow} rule={:?} order={:?} mode={}", decision.rule, order.as_slice(), mode.word());
         ctx.remarks.say(|| format!("decided by rule {:?}", decision.rule));
@@ -80,7 +81,11 @@ impl Btcp {
     /// Asks the next candidate; when there is none left the local server answers, or nobody.
     pub(super) fn try_next(&mut self, slot: usize, mut pending: Pending, ctx: &mut Context, now: Instant) {
         let mut next = pending.next;
-        let step = next_step(&pending, &mut next, ctx, |node, reason, ctx| {
+        let flow = self.connections[slot].flow;
+        let policy = Rc::clone(ctx.policy_of(flow.frontend));
+        let service = policy.service_of(flow.frontend).map_or("", |service| service.name.as_str());
+        let step = next_step(service, &pending, &mut next, ctx, now, |node, reason, ctx| {
+            log::debug!("passed over flow={flow} node={} reason={}", node.0, reason.label());
             ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
             ctx.counters.fall_back(reason);
             self.note_fallback(slot, Some(node), reason);
@@ -115,14 +120,18 @@ impl Step {
 
 /// The next candidate that can be asked, counted up in `next`; `tell` hears of those that cannot.
 fn next_step(
+    service: &str,
     pending: &Pending,
     next: &mut usize,
     ctx: &mut Context,
+    now: Instant,
     mut tell: impl FnMut(NodeId, Fallback, &mut Context),
 ) -> Step {
     while let Some(node) = pending.order.as_slice().get(*next).copied() {
         *next += 1;
-        match ctx.passed_over(node) {
+        // Down as it is the local server answers when nobody else does: it is passed over only for others.
+        let is_last = node == ctx.node && pending.order.as_slice().len() == *next;
+        match ctx.passed_over(service, node, now).filter(|_| !is_last) {
             Some(reason) => tell(node, reason, ctx),
             None if node == ctx.node => return Step::Local,
             None => return Step::Offer(node),

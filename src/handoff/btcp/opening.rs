@@ -65,7 +65,7 @@ impl Btcp {
         }
         let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return self.keep_local(&flow) };
         let mut next = 0;
-        let to = match next_step(&order, &mut next, finally, ctx) {
+        let to = match next_step(&flow, &order, &mut next, finally, ctx, now) {
             Step::Forward(to) => to,
             Step::Local => {
                 ctx.counters.local_on_syn += 1;
@@ -116,14 +116,23 @@ impl Btcp {
     }
 
     /// The candidate will not take it; the client has heard nothing yet.
-    pub fn handle_syn_refused(&mut self, from: NodeId, flow: FlowKey, isn: Seq<Client>, reason: Refusal, ctx: &mut Context) {
+    #[allow(clippy::too_many_arguments)] // Each is a field of the message, or what every input has.
+    pub fn handle_syn_refused(
+        &mut self,
+        from: NodeId,
+        flow: FlowKey,
+        isn: Seq<Client>,
+        reason: Refusal,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
         let is_it = |opening: &&mut Opening| opening.to == from && opening.isn == isn;
         let Some(opening) = self.openings.get_mut(&flow).filter(is_it) else { return };
         let reason = Fallback::from(reason);
         ctx.counters.fall_back(reason);
         ctx.remark(from, |name| format!("{name} does not take it: {}", reason.label()));
         log::debug!("fell back flow={flow} candidate={} reason={}", from.0, reason.label());
-        match next_step(&opening.order, &mut opening.next, opening.finally, ctx) {
+        match next_step(&flow, &opening.order, &mut opening.next, opening.finally, ctx, now) {
             Step::Forward(to) => {
                 opening.to = to;
                 ctx.counters.syns_forwarded += 1;
@@ -211,8 +220,9 @@ fn decide_on_syn(flow: &FlowKey, ctx: &mut Context, now: Instant) -> Option<(Rc<
     let policy = Rc::clone(ctx.policy_of(flow.frontend));
     let service = policy.service_of(flow.frontend)?;
     let decision = decision_on_syn(service, flow);
-    let order = ctx.choose(&decision, now);
-    let first = order.as_slice().iter().copied().find(|node| ctx.passed_over(*node).is_none());
+    let order = ctx.choose(&service.name, &decision, now);
+    let takes = |node: &NodeId| ctx.passed_over(&service.name, *node, now).is_none();
+    let first = order.as_slice().iter().copied().find(takes);
     let finally = if ctx.draining { Finally::Local } else { decision.choice.finally() };
     let first = first.or(if finally == Finally::Local { Some(ctx.node) } else { None });
     ctx.counters.decide(&service.name, &decision.rule, first, service.mode());
@@ -240,10 +250,14 @@ enum Step {
 }
 
 /// The next candidate that can be asked, counted up in `next`.
-fn next_step(order: &Order, next: &mut usize, finally: Finally, ctx: &mut Context) -> Step {
+fn next_step(flow: &FlowKey, order: &Order, next: &mut usize, finally: Finally, ctx: &mut Context, now: Instant) -> Step {
+    let policy = Rc::clone(ctx.policy_of(flow.frontend));
+    let service = policy.service_of(flow.frontend).map_or("", |service| service.name.as_str());
     while let Some(node) = order.as_slice().get(*next).copied() {
         *next += 1;
-        match ctx.passed_over(node) {
+        // Down as it is the local server answers when nobody else does: it is passed over only for others.
+        let is_last = node == ctx.node && order.as_slice().len() == *next;
+        match ctx.passed_over(service, node, now).filter(|_| !is_last) {
             Some(reason) => {
                 ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
                 ctx.counters.fall_back(reason);

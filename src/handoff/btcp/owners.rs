@@ -372,6 +372,11 @@ fn chosen_everywhere(policy: &Policy, flow: &FlowKey, ctx: &mut Context, now: In
     if decision.choice.depends_on().is_some() {
         return None;
     }
-    let order = ctx.choose(&decision, now);
-    order.as_slice().iter().copied().find(|node| ctx.passed_over(*node).is_none()).filter(|node| *node != ctx.node)
+    let order = ctx.choose(&service.name, &decision, now);
+    order
+        .as_slice()
+        .iter()
+        .copied()
+        .find(|node| ctx.passed_over(&service.name, *node, now).is_none())
+        .filter(|node| *node != ctx.node)
 }

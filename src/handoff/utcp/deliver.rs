@@ -27,7 +27,9 @@ impl Utcp {
                 let Prepared { mut offer, overtaking, learned, .. } = *prepared;
                 offer.first_flight.extend_from_slice(more);
                 self.applied.insert((from, id));
-                if from != ctx.node {
+                if offer.probe {
+                    ctx.counters.probes_accepted += 1;
+                } else if from != ctx.node {
                     ctx.counters.handoffs_accepted += 1;
                 }
                 let course = Course::new(offer.frontend_isn.plus(1));

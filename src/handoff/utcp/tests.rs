@@ -29,6 +29,7 @@ pub(super) fn offer() -> Offer {
         window: 502,
         round_trip: Duration::from_millis(20),
         acknowledged_early: false,
+        probe: false,
         first_flight: vec![b'x'; 3_000],
     }
 }

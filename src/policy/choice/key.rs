@@ -30,7 +30,7 @@ pub(in crate::policy) enum Key {
     /// `sni`
     Sni,
     /// `key`: the first key of the command that decides, with Redis.
-    Key,
+    Redis,
 }
 
 /// Why a key cannot be read.
@@ -77,7 +77,7 @@ impl Key {
             "host" => unnamed(Self::Host),
             "client" => unnamed(Self::Client),
             "sni" => unnamed(Self::Sni),
-            "key" => unnamed(Self::Key),
+            "key" => unnamed(Self::Redis),
             "json" => {
                 let pointer = name.filter(|name| name.len() <= JSON_POINTER_BYTES_MAX).map(Pointer::new);
                 pointer.ok_or(KeyError::NameMissing)?.map(Self::Json).ok_or(KeyError::NameUnreadable)
@@ -100,7 +100,7 @@ impl Key {
         match self {
             Self::Path | Self::Host | Self::Query(_) | Self::Header(_) | Self::Cookie(_) | Self::Json(_) => Some(Protocol::Http),
             Self::Sni => Some(Protocol::Tls),
-            Self::Key => Some(Protocol::Redis),
+            Self::Redis => Some(Protocol::Redis),
             Self::Client => None,
         }
     }
@@ -122,7 +122,7 @@ impl Key {
             Self::Query(name) => http.and_then(|request| request.query(name).next()),
             Self::Header(name) => http.and_then(|request| request.header(name).next()).map(Cow::Borrowed),
             Self::Cookie(name) => http.and_then(|request| request.cookie(name).next()).map(Cow::Borrowed),
-            Self::Key => subject.content.redis().and_then(|command| command.key).map(Cow::Borrowed),
+            Self::Redis => subject.content.redis().and_then(|command| command.key).map(Cow::Borrowed),
             Self::Json(pointer) => match subject.json(pointer) {
                 Ok(Found::Text(text)) => Some(Cow::Borrowed(text.as_bytes())),
                 Ok(Found::Other | Found::Absent) | Err(Unknown::Forever) => None,
@@ -176,7 +176,7 @@ impl fmt::Display for Key {
             Self::Json(pointer) => write!(f, "json:{}", pointer.text()),
             Self::Client => f.write_str("client"),
             Self::Sni => f.write_str("sni"),
-            Self::Key => f.write_str("key"),
+            Self::Redis => f.write_str("key"),
         }
     }
 }

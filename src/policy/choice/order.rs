@@ -49,7 +49,7 @@ impl Order {
     }
 
     /// One more at the end; there is room for as many as are ever asked.
-    pub(super) fn push(&mut self, node: NodeId) {
+    pub fn push(&mut self, node: NodeId) {
         if let Some(free) = self.nodes.get_mut(usize::from(self.length)) {
             *free = node;
             self.length += 1;

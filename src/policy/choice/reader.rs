@@ -21,6 +21,8 @@ pub(in crate::policy) struct Recipients<'a> {
     pub(in crate::policy) servers: Option<&'a [(NodeId, u16)]>,
     /// Weights of servers, where it is not 1.
     pub(in crate::policy) weights: &'a [(NodeId, u32)],
+    /// Whether a server can be known to be down before it is asked.
+    pub(in crate::policy) is_checked: bool,
     /// What rules can ask about.
     pub(in crate::policy) context: Context<'a>,
 }
@@ -132,9 +134,10 @@ fn members(field: &Field<'_>, is_pool: bool, recipients: &Recipients<'_>, proble
             problems.error(&place, format!("\"{name}\" is named twice"), "a server is tried once; remove one of them");
             continue;
         }
-        if !is_pool && members.last().is_some_and(|member| member.target == Target::Local) {
+        if !is_pool && !recipients.is_checked && members.last().is_some_and(|member| member.target == Target::Local) {
             let message = format!("\"{name}\" is never tried: the local server before it always answers");
-            problems.warning(&place, message, "put `local` last");
+            let remedy = "put `local` last; with `health`, others follow it that answer while it is down";
+            problems.warning(&place, message, remedy);
         }
         let of_server = target.node().and_then(|node| recipients.weights.iter().find(|(server, _)| *server == node));
         let weight = if weighted { own_weight } else { of_server.map_or(1, |(_, weight)| *weight) };

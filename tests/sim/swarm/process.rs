@@ -505,7 +505,7 @@ impl World {
                         self.drain(node);
                     }
                 }
-                Frame::Settings(_) | Frame::Goodbye(_) => {}
+                Frame::Settings(_) | Frame::Report(_) | Frame::Goodbye(_) => {}
             }
         }
     }
