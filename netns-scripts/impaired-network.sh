@@ -2,13 +2,15 @@
 # A network that duplicates, reorders, delays, loses in bursts and corrupts what passes between a client and the servers: a
 # download and an upload at the same time arrive whole, the same server answers, and tshark flags no more on the client's wire
 # than it does without handoff. SIZE and KINDS choose; CONGESTION is the congestion control of all (reno; the-hosts for what the
-# host has).
+# host has). Of large transfers that stand still it is noted what there is to see, and the frames that the network spoilt.
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=netns-scripts/lib/far.sh
 . "$scripts_dir/lib/far.sh"
 # shellcheck source=netns-scripts/lib/oracle.sh
 . "$scripts_dir/lib/oracle.sh"
+# shellcheck source=netns-scripts/lib/standstill.sh
+. "$scripts_dir/lib/standstill.sh"
 # shellcheck source=netns-scripts/lib/exchange.sh
 . "$scripts_dir/lib/exchange.sh"
 : "${SIZE:=1M}" "${KINDS:=corrupting everything}" "${CONGESTION:=reno}"
@@ -23,7 +25,7 @@ fi
 # Each connection is its client's first: what was measured on another wire is not remembered.
 for node in a b client; do in_ns "$node" sh -c 'echo 1 >/proc/sys/net/ipv4/tcp_no_metrics_save'; done
 say "$SIZE down and up, by $(in_ns a cat /proc/sys/net/ipv4/tcp_congestion_control), 4 ms away"
-[[ $SIZE != ??M ]] || export CAPTURE_LARGE=yes
+[[ $SIZE != ??M ]] || export CAPTURE_LARGE=yes STANDSTILL=${STANDSTILL:-8}
 export NO_VIDEOS=yes BATON_RUST_LOG=baton=info CAPTURE_EACH=yes CAPTURE_SENT=yes
 
 declare -A options=(
@@ -40,7 +42,7 @@ declare -A did=([duplicating]=duplicated [reordering]=reordered [losing-in-burst
 declare -A table=()
 prepare_network() {
     # shellcheck disable=SC2086 # one word per option
-    move_client_away 4 ${options[$1]}
+    move_client_away 4 ${options[$1]} --tell "$run_dir/log/spoilt-$1-$way"
     # The device is a new one.
     complete_checksums client
 }

@@ -75,6 +75,7 @@ number_the_stage
 # shellcheck disable=SC2034 # for the scripts
 client_address=${address_of[client]}
 nodes=()      # the servers of this run, in order
+declare -A name_of=() # how one is called in the cluster file, if otherwise
 made=()       # the namespaces of this run, to be removed at the end
 run_dir=      # sockets, configurations, logs and files of this run
 ended_well=no # set by `scenario_end`: leaving early with status 0 is not a success

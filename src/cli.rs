@@ -180,9 +180,11 @@ pub struct Check {
 Examples:
   baton explain shop.yaml --node a --service web --http 'GET /images/1.png'
   baton explain shop.yaml --node a --service web --http 'GET /' --header 'Host: img.example.com' --client 192.0.2.7
-  baton explain shop.yaml --node a --service api --http 'POST /v1/chat' --body '{\"model\": \"llama3\"}'
+  baton explain shop.yaml --node a --service api --http 'POST /v1/chat' --body '{\"model\": \"llama-3-8b\"}'
   baton explain shop.yaml --node a --service https --sni img.example.com --alpn h2
-  baton explain shop.yaml --node a --service mail --client 192.0.2.7     with `inspect: none` there is nothing to send
+  baton explain shop.yaml --node a --service keys --redis 'GET user:7'
+  baton explain shop.yaml --node a --service mail --raw 'EHLO client.example\\r\\n'
+  baton explain shop.yaml --node a --service layer-4 --client 192.0.2.7     where the SYN decides, nothing is sent
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
 #[command(group(clap::ArgGroup::new("bytes")))]
 pub struct Explain {
@@ -195,7 +197,8 @@ pub struct Explain {
     /// The service that it is for
     #[arg(long, value_name = "NAME")]
     pub service: String,
-    /// The front-end address that the client connects to [default: the node's first one of the service]
+    /// The front-end address that the client connects to [default: the node's first one of the service and of the client's
+    /// family]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub frontend: Option<std::net::SocketAddr>,
     /// The client's address; without it rules that ask for one do not match
@@ -211,7 +214,7 @@ pub struct Explain {
     /// A header field of it; may be repeated
     #[arg(long, value_name = "NAME: VALUE", requires = "http", conflicts_with = "request", value_parser = header)]
     pub header: Vec<String>,
-    /// Its body; a Content-Length is added unless a header says how long it is
+    /// Its body, such as '{"model": "x"}'; @FILE is what is in a file, @- standard input
     #[arg(long, value_name = "TEXT", requires = "http", conflicts_with = "request")]
     pub body: Option<String>,
     /// A TLS client that asks for this server name; '' is one that names none
@@ -220,6 +223,12 @@ pub struct Explain {
     /// A protocol it offers (ALPN), such as h2; may be repeated
     #[arg(long, value_name = "PROTOCOL", requires = "sni", conflicts_with_all = ["request", "http"])]
     pub alpn: Vec<String>,
+    /// A command of Redis with its arguments, in one text
+    #[arg(long, value_name = "COMMAND", group = "bytes", value_parser = redis_command)]
+    pub redis: Option<Sent>,
+    /// The first bytes as text, in which \r, \n, \t, \0, \xHH and \\ stand for one each
+    #[arg(long, value_name = "TEXT", group = "bytes", value_parser = escaped)]
+    pub raw: Option<Sent>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -241,6 +250,49 @@ fn request_line(text: &str) -> Result<RequestLine, String> {
         _ => return Err("write a method and a path, like 'GET /x'; a version may follow".to_owned()),
     };
     Ok(RequestLine { method: method.to_owned(), target: target.to_owned(), version: version.to_owned() })
+}
+
+/// The ways to say what the client sends.
+pub const WAYS_TO_SAY_IT: &str = "--http 'GET /', --sni NAME, --redis COMMAND, --raw TEXT or --request FILE";
+
+/// First bytes of a connection.
+#[derive(Clone, Debug)]
+pub struct Sent(pub Vec<u8>);
+
+/// A command as client libraries send it: an array of bulk strings.
+fn redis_command(text: &str) -> Result<Sent, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() {
+        return Err("write a command, like 'GET user:7'".to_owned());
+    }
+    let strings: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    Ok(Sent(format!("*{}\r\n{strings}", words.len()).into_bytes()))
+}
+
+fn escaped(text: &str) -> Result<Sent, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match (first, after) {
+            (b'\\', [b'r', after @ ..]) => (b'\r', after),
+            (b'\\', [b'n', after @ ..]) => (b'\n', after),
+            (b'\\', [b't', after @ ..]) => (b'\t', after),
+            (b'\\', [b'0', after @ ..]) => (0, after),
+            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
+                    return Err("behind \\x two hexadecimal digits are wanted".to_owned());
+                };
+                (high << 4 | low, after)
+            }
+            (b'\\', _) => return Err("a backslash begins \\r, \\n, \\t, \\0, \\xHH or \\\\ here".to_owned()),
+            (byte, after) => (*byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Ok(Sent(bytes))
 }
 
 /// A server name that a client may send, or none.

@@ -18,7 +18,8 @@ pub struct Question {
     pub node: String,
     /// The service it is for.
     pub service: String,
-    /// The front-end address the client connects to; the node's first one of the service when absent.
+    /// The front-end address the client connects to; when absent, the node's first one of the service and of the client's
+    /// family.
     pub frontend: Option<Endpoint>,
     /// The client's address; rules that ask for one do not match when absent.
     pub client: Option<IpAddr>,
@@ -44,8 +45,8 @@ pub enum Bytes {
         /// `Name: value`; with HTTP/1.1 the front-end address is the Host unless one is given here, as in a client that
         /// connects to an address.
         headers: Vec<String>,
-        /// What follows the head; its length is added unless a header tells it.
-        body: Option<String>,
+        /// What follows the head. Its length is announced by a header unless one is given that does.
+        body: Option<Vec<u8>>,
     },
     /// A TLS client's hello in words.
     Tls {
@@ -54,6 +55,15 @@ pub enum Bytes {
         /// The protocols it offers.
         alpn: Vec<String>,
     },
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The file is wrong, or has no such thing.
+    File(StartError),
+    /// It depends on what the client sends, and that was not said.
+    NothingSent(String),
 }
 
 /// What would become of the connection. Field names are a promise: `docs/admin.md` lists them.
@@ -166,9 +176,14 @@ pub struct Unmet {
 }
 
 /// Asks a cluster file.
-pub fn ask(cluster: &Path, question: &Question) -> Result<Answer, StartError> {
-    let (policy, _) = load(cluster, &question.node)?;
-    answer(&policy, question).map_err(|wrong| StartError::Cluster(format!("{}: {wrong}", cluster.display())))
+pub fn ask(cluster: &Path, question: &Question) -> Result<Answer, Unanswered> {
+    let (policy, _) = load(cluster, &question.node).map_err(Unanswered::File)?;
+    let answer = answer(&policy, question)
+        .map_err(|wrong| Unanswered::File(StartError::Cluster(format!("{}: {wrong}", cluster.display()))))?;
+    if answer.outcome == Outcome::Incomplete && matches!(question.bytes, Bytes::Nothing) {
+        return Err(Unanswered::NothingSent(format!("service {} goes by what the client sends", question.service)));
+    }
+    Ok(answer)
 }
 
 fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
@@ -177,12 +192,12 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
         format!("there is no service `{}`; choose one of them with --service NAME: {}", question.service, names.join(", "))
     })?;
     let frontend = frontend(policy, service, question)?;
-    if let (Some(client), Some(frontend)) = (question.client, question.frontend)
+    if let (Some(client), Some(frontend)) = (question.client, frontend)
         && client.is_ipv4() != frontend.address.is_ipv4()
     {
         return Err(format!("the client {client} cannot connect to {frontend}: they are of different families"));
     }
-    let explanation = question.bytes.explain(service, frontend, question.client)?;
+    let explanation = question.bytes.explain(service, Origin { client: question.client, frontend })?;
     let decision = &explanation.decision;
     let ranking = decision.choice.ranking(decision.key);
     let targets: Vec<Target> = match &ranking {
@@ -230,7 +245,11 @@ fn frontend(policy: &Policy, service: &Service, question: &Question) -> Result<O
             Err(format!("{asked} is no front-end address of service {} on node {}: {there}", service.name, question.node))
         }
         Some(asked) => Ok(Some(asked)),
-        None => Ok(own.first().copied()),
+        None => {
+            let can_reach =
+                |frontend: &&Endpoint| question.client.is_none_or(|client| client.is_ipv4() == frontend.address.is_ipv4());
+            Ok(own.iter().find(can_reach).or(own.first()).copied())
+        }
     }
 }
 
@@ -286,33 +305,33 @@ fn rules(explanation: &Explanation) -> Vec<Rule> {
 }
 
 impl Bytes {
-    fn explain(&self, service: &Service, frontend: Option<Endpoint>, client: Option<IpAddr>) -> Result<Explanation, String> {
-        let origin = Origin { client, frontend };
+    fn explain(&self, service: &Service, origin: Origin) -> Result<Explanation, String> {
         match self {
-            Self::Nothing if service.decides_on_syn() => Ok(service.explain(&[], origin)),
-            Self::Nothing => {
-                Err(format!("service {} decides by what the client sends: say it with --http, --sni or --request", service.name))
-            }
             Self::Raw(bytes) => Ok(service.explain(bytes, origin)),
+            Self::Nothing => Ok(service.explain(&[], origin)),
             Self::Http { method, target, version, headers, body } => {
                 let mut text = format!("{method} {target} {version}\r\n");
-                let has = |name: &str| {
-                    let is = |header: &String| header.split_once(':').is_some_and(|(n, _)| n.trim().eq_ignore_ascii_case(name));
-                    headers.iter().any(is)
+                let names = |wanted: &str| {
+                    let name = |header: &String| header.split_once(':').map(|(name, _)| name.trim().to_ascii_lowercase());
+                    headers.iter().any(|header| name(header).as_deref() == Some(wanted))
                 };
-                if !has("host") && version != "HTTP/1.0" {
-                    let host = frontend.map_or_else(|| "localhost".to_owned(), |frontend| frontend.to_string());
+                if !names("host") && version != "HTTP/1.0" {
+                    let host = origin.frontend.map_or_else(|| "localhost".to_owned(), |frontend| frontend.to_string());
                     let _ = write!(text, "Host: {host}\r\n");
                 }
                 for header in headers {
                     let _ = write!(text, "{header}\r\n");
                 }
-                if let Some(body) = body.as_ref().filter(|_| !has("content-length") && !has("transfer-encoding")) {
+                if let Some(body) = body
+                    && !names("content-length")
+                    && !names("transfer-encoding")
+                {
                     let _ = write!(text, "Content-Length: {}\r\n", body.len());
                 }
                 text.push_str("\r\n");
-                text.push_str(body.as_deref().unwrap_or_default());
-                Ok(service.explain(text.as_bytes(), origin))
+                let mut bytes = text.into_bytes();
+                bytes.extend_from_slice(body.as_deref().unwrap_or_default());
+                Ok(service.explain(&bytes, origin))
             }
             Self::Tls { sni, alpn } => {
                 let alpn = alpn.iter().map(|protocol| protocol.clone().into_bytes()).collect();

@@ -6,7 +6,7 @@ use baton::admin::client::{self, AskError};
 use baton::admin::protocol::{Reloaded, Reply, Request};
 use baton::admin::text;
 use baton::control::key::{PrivateKey, public_key_to_text};
-use baton::explain::{self, Bytes, Question};
+use baton::explain::{self, Bytes, Question, Unanswered};
 use baton::node::{self, StartError};
 use baton::tun::device::Offloading;
 use clap::Parser;
@@ -21,17 +21,19 @@ enum Failure {
     Cluster(String),
     /// `baton doctor` found an error, and has printed it.
     Doctor,
+    CommandLine(String),
     Host(String),
     NoDaemon(String),
     Refused(String),
 }
 
 impl Failure {
-    /// Prints the reason and gives the exit code (`cli::EXIT_CODES`; 2 is clap's).
+    /// Prints the reason and gives the exit code (`cli::EXIT_CODES`; 2 is mostly clap's).
     fn report(self) -> ExitCode {
         let (code, text) = match self {
             Self::Cluster(text) => (1, text),
             Self::Doctor => return ExitCode::from(1),
+            Self::CommandLine(text) => (2, format!("baton: {text}")),
             Self::Host(text) => (3, format!("baton: {text}")),
             Self::NoDaemon(text) => (4, format!("baton: {text}")),
             Self::Refused(text) => (5, format!("baton: {text}")),
@@ -136,14 +138,21 @@ fn check(arguments: &cli::Check) -> Result<(), Failure> {
 }
 
 fn explain(arguments: cli::Explain) -> Result<(), Failure> {
-    let bytes = match (arguments.http, arguments.sni, arguments.request) {
-        (Some(line), ..) => {
-            let cli::RequestLine { method, target, version } = line;
-            Bytes::Http { method, target, version, headers: arguments.header, body: arguments.body }
-        }
-        (None, Some(name), _) => Bytes::Tls { sni: name.0, alpn: arguments.alpn },
-        (None, None, Some(path)) => Bytes::Raw(read_request(&path)?),
-        (None, None, None) => Bytes::Nothing,
+    let bytes = if let Some(line) = arguments.http {
+        let cli::RequestLine { method, target, version } = line;
+        let body = arguments.body.map(|body| match body.strip_prefix('@') {
+            Some(path) => read_sent(Path::new(path)),
+            None => Ok(body.into_bytes()),
+        });
+        Bytes::Http { method, target, version, headers: arguments.header, body: body.transpose()? }
+    } else if let Some(name) = arguments.sni {
+        Bytes::Tls { sni: name.0, alpn: arguments.alpn }
+    } else if let Some(path) = arguments.request {
+        Bytes::Raw(read_sent(&path)?)
+    } else if let Some(bytes) = arguments.redis.or(arguments.raw) {
+        Bytes::Raw(bytes.0)
+    } else {
+        Bytes::Nothing
     };
     let question = Question {
         node: arguments.node,
@@ -152,12 +161,15 @@ fn explain(arguments: cli::Explain) -> Result<(), Failure> {
         client: arguments.client,
         bytes,
     };
-    let answer = explain::ask(&arguments.cluster, &question)?;
+    let answer = explain::ask(&arguments.cluster, &question).map_err(|error| match error {
+        Unanswered::File(error) => Failure::from(error),
+        Unanswered::NothingSent(why) => Failure::CommandLine(format!("{why}: add {}", cli::WAYS_TO_SAY_IT)),
+    })?;
     print(&show(arguments.json, &answer, explain::text))
 }
 
 /// No more than is ever looked at.
-fn read_request(path: &Path) -> Result<Vec<u8>, Failure> {
+fn read_sent(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let bytes_max = *baton::limits::cluster_file::INSPECT_BYTES_MAX.end();
     let read = if path == Path::new("-") {

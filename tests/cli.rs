@@ -99,6 +99,10 @@ fn a_wrong_command_line_is_code_2_and_says_what_is_missing() {
         ("run --node a", "CLUSTER.yaml"),
         ("check", "CLUSTER.yaml"),
         ("flows --limit many", "many"),
+        ("explain examples/two-nodes.yaml --node a --service web", "--http"),
+        ("explain shop.yaml --node a --service web --redis GET --http GET", "--http"),
+        ("explain shop.yaml --node a --service web --body x", "--http"),
+        ("explain shop.yaml --node a --service web --raw \\q", "backslash"),
         ("explain shop.yaml --node a --http GET", "GET"),
         ("explain shop.yaml --node a --service web --request f --header x:y", "--header"),
         ("explain shop.yaml --service web --request f", "--node"),
@@ -417,7 +421,7 @@ fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
 #[test]
 fn explain_needs_no_request_where_the_syn_decides_and_asks_for_one_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
-    assert_fails(&explain(directory.path(), &["--node", "a"]), 1, "--http");
+    assert_fails(&explain(directory.path(), &["--node", "a"]), 2, "--http");
     let path = directory.path().join("mail.yaml");
     let text = EXPLAINED_ON_SYN;
     std::fs::write(&path, text).unwrap();
@@ -489,6 +493,51 @@ fn explain_takes_a_server_name_and_protocols() {
         serde_json::json!({ "sni": "img.example.com", "alpn": null, "tls_version": "1.3", "ech": "false", "client": null })
     );
     assert_eq!((&json["rule"], &json["answered_by"]), (&"images".into(), &"media".into()), "{json}");
+}
+
+/// For each rule of `every-field.yaml` before the one that decides: the condition that fails first and what was seen there.
+fn unmet(arguments: &[&str]) -> Vec<(String, Option<String>)> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/every-field.yaml");
+    let fixed = ["explain", example.to_str().unwrap(), "--node", "one"];
+    let output = baton(fixed.iter().chain(arguments).chain(&["--json"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let answer: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    // The same in words.
+    let text = stdout(&baton(fixed.iter().chain(arguments)));
+    let rules = answer["rules"].as_array().unwrap().iter().filter(|rule| rule["matched"] == false);
+    rules
+        .map(|rule| {
+            let unmet = &rule["unmet"];
+            assert!(text.contains(&format!("  no   {}", rule["rule"].as_str().unwrap())), "{text}");
+            assert!(text.contains(unmet["reason"].as_str().unwrap()), "{text}");
+            (unmet["condition"].as_str().unwrap().to_owned(), unmet["seen"].as_str().map(str::to_owned))
+        })
+        .collect()
+}
+
+fn seen(condition: &str, value: &str) -> (String, Option<String>) {
+    (condition.to_owned(), Some(value.to_owned()))
+}
+
+#[test]
+fn explain_tells_the_first_condition_that_fails_and_what_was_seen_of_every_protocol() {
+    let request = ["--service", "web", "--client", "10.1.1.1", "--http", "GET /v7/x?id=7", "--header", "X-Version: 2.1"];
+    let body = ["--header", "Cookie: sid=x", "--body", "{\"model\": \"phi\"}"];
+    let told = unmet(&[&request[..], &body].concat());
+    assert_eq!(told[2], seen("json /model", "phi"), "{told:?}");
+    let told = unmet(&[&request[..], &body[..2]].concat());
+    assert_eq!(told[2], ("json /model".to_owned(), None), "without a body: {told:?}");
+
+    assert_eq!(unmet(&["--service", "web-tls", "--sni", "x.test"])[0].1.as_deref(), None, "no client is given");
+    let told = unmet(&["--service", "web-tls", "--sni", "x.test", "--client", "10.1.1.1"]);
+    assert_eq!(told[0], seen("sni", "x.test"), "{told:?}");
+    assert_eq!(told[1], seen("sni", "x.test"), "{told:?}");
+
+    assert_eq!(unmet(&["--service", "cache", "--redis", "DEL user:1"])[0], seen("command", "DEL"));
+    assert_eq!(unmet(&["--service", "cache", "--redis", "GET item:1"])[0], seen("key", "item:1"));
+    let told = unmet(&["--service", "lines", "--raw", "NOOP\\r\\n"]);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.iter().all(|(_, value)| value.as_deref().is_some_and(|value| value.starts_with("NOOP"))), "{told:?}");
 }
 
 #[test]

@@ -1,56 +1,152 @@
-//! Every example is a file that can be used as it is, and does what its comments say.
+//! Every example is a file that can be used as it is, and does what its comments say: beside `NAME.yaml` is `NAME.expected`,
+//! with a line for each case,
+//!
+//! ```text
+//! ARGUMENTS OF `baton explain`  =>  RULE: NODES
+//! ```
+//!
+//! The nodes are asked in this order; `one of` stands before those of which another is chosen each time, `or reset` behind
+//! those whose client is reset when none of them can.
 
-use baton::flow::{Endpoint, NodeId};
-use baton::policy::{ClusterFile, Decision, Examination, Hello, Policy, Target};
-use std::net::SocketAddr;
-use std::path::Path;
+use assert_cmd::Command;
+use baton::policy::{ClusterFile, Policy};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+/// Their names without the ending.
+fn examples() -> Vec<String> {
+    let names = std::fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned)).collect();
+    names.sort();
+    names
+}
 
 fn example(name: &str, node: &str) -> Policy {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
-    let file = ClusterFile::read(&path).unwrap_or_else(|report| panic!("{report}"));
+    let file = ClusterFile::read(&path(&format!("{name}.yaml"))).unwrap_or_else(|report| panic!("{report}"));
     assert!(file.warnings.is_empty(), "{}", file.warnings);
     file.compile(node).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddr>().unwrap().into()
-}
-
-fn decide(policy: &Policy, service: &str, head: &str, client: &str) -> Decision {
-    let request = format!("{}\r\n\r\n", head.replace('\n', "\r\n"));
-    let service = policy.service_named(service).unwrap();
-    match service.examine(request.as_bytes(), endpoint(client)) {
-        Examination::Decided(decision) => decision,
-        Examination::NeedMore => panic!("{head} is a whole request"),
+/// The words of a line as a shell reads them, with single quotes only.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![];
+    let mut word: Option<String> = None;
+    let mut is_quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => {
+                is_quoted = !is_quoted;
+                word.get_or_insert_default();
+            }
+            ' ' if !is_quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
     }
+    assert!(!is_quoted, "an open quote: {line}");
+    words.extend(word);
+    words
 }
 
-fn node(policy: &Policy, name: &str) -> Target {
-    policy.node_named(name).map(Target::Node).unwrap()
+/// What the real command says, as the right side of a line; and who was asked about.
+fn explained(name: &str, arguments: &str) -> (serde_json::Value, String) {
+    let mut command = Command::cargo_bin("baton").unwrap();
+    let file = path(&format!("{name}.yaml"));
+    let output = command.arg("explain").arg(file).args(words(arguments)).arg("--json").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {arguments}: {errors}");
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = answer["candidates"].as_array().unwrap().iter().map(|node| node.as_str().unwrap());
+    let mut nodes = nodes.collect::<Vec<_>>().join(" ");
+    if answer["answered_by"].is_null() {
+        nodes.insert_str(0, "one of ");
+    }
+    if answer["or_reset"] == true && answer["candidates"].as_array().unwrap().last() != Some(&answer["node"]) {
+        nodes.push_str(" or reset");
+    }
+    let rule = answer["rule"].as_str().unwrap();
+    let said = match answer["outcome"].as_str() {
+        Some("ambiguous") => format!("{rule} ({}): {nodes}", answer["ambiguity"].as_str().unwrap()),
+        Some("incomplete") => format!("{rule} (incomplete): {nodes}"),
+        _ => format!("{rule}: {nodes}"),
+    };
+    (answer, said)
+}
+
+/// All rules and defaults of an example that can decide, as `service/rule`.
+fn rules(name: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(path(&format!("{name}.yaml"))).unwrap();
+    let file: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+    let mut rules = BTreeSet::new();
+    for (service, fields) in file["services"].as_mapping().unwrap() {
+        let service = service.as_str().unwrap();
+        rules.insert(format!("{service}/default"));
+        for (index, rule) in fields.get("rules").and_then(|rules| rules.as_sequence()).into_iter().flatten().enumerate() {
+            let name = rule.get("name").map_or_else(|| format!("rule {}", index + 1), |name| name.as_str().unwrap().to_owned());
+            rules.insert(format!("{service}/{name}"));
+            if rule.get("when").is_none() && rule.get("canary").is_none() {
+                rules.remove(&format!("{service}/default"));
+            }
+        }
+    }
+    rules
+}
+
+/// What is wrong with the cases of an example.
+fn wrong(name: &str, expected: &str) -> Vec<String> {
+    let mut wrong = vec![];
+    let mut undecided = rules(name);
+    for reason in expected.lines().filter_map(|line| line.strip_prefix("# No case: ")) {
+        let rule = reason.split('.').next().unwrap();
+        assert!(undecided.remove(rule), "{name}: there is no {rule}");
+    }
+    for line in expected.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let Some((arguments, expected)) = line.rsplit_once("=>") else {
+            wrong.push(format!("{name}: no `=>` in: {line}"));
+            continue;
+        };
+        let (answer, said) = explained(name, arguments.trim());
+        if said != expected.trim() {
+            wrong.push(format!("{name}: {} => {said}, not {}", arguments.trim(), expected.trim()));
+        }
+        let (service, rule) = (answer["service"].as_str().unwrap(), answer["rule"].as_str().unwrap());
+        if answer["outcome"] == "decided" {
+            undecided.remove(&format!("{service}/{rule}"));
+        }
+    }
+    wrong.extend(undecided.into_iter().map(|rule| format!("{name}: no case is decided by {rule}")));
+    wrong
 }
 
 #[test]
-fn two_nodes() {
-    let policy = example("two-nodes.yaml", "a");
-    assert_eq!(policy.node, NodeId(0));
-    let pictures = decide(&policy, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!((&*pictures.rule, &pictures.targets()[..]), ("pictures", &[node(&policy, "b")][..]));
-    let other = decide(&policy, "web", "GET / HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!((&*other.rule, &other.targets()[..]), ("default", &[Target::Local][..]));
-    let at_b = example("two-nodes.yaml", "b");
-    let pictures = decide(&at_b, "web", "GET /images/1.png HTTP/1.1\nHost: x", "192.0.2.1:4000");
-    assert_eq!(pictures.targets(), [Target::Local]);
+fn every_example_answers_as_is_written_beside_it_and_every_rule_has_a_case() {
+    let names = examples();
+    assert!(names.len() >= 12, "{names:?}");
+    let expected = |name: &String| {
+        let path = path(&format!("{name}.expected"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let wrong: Vec<String> = names.iter().flat_map(|name| wrong(name, &expected(name))).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_case_that_is_not_so_and_a_rule_without_a_case_are_found() {
+    let right =
+        "--node a --service web --http 'GET /images/1' => pictures: b\n--node a --service web --http 'GET /' => default: a\n";
+    assert_eq!(wrong("two-nodes", right), Vec::<String>::new());
+    assert_eq!(wrong("two-nodes", &right.replace(": b", ": a")).len(), 1);
+    let (one, _) = right.split_once('\n').unwrap();
+    assert_eq!(wrong("two-nodes", one), ["two-nodes: no case is decided by web/default"]);
 }
 
 #[test]
 fn every_example_is_for_every_of_its_nodes() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".yaml")).collect();
-    assert!(names.len() >= 5);
-    for name in names {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(&name);
-        let file = ClusterFile::read(&path).unwrap_or_else(|report| panic!("{report}"));
+    for name in examples() {
+        let file = ClusterFile::read(&path(&format!("{name}.yaml"))).unwrap_or_else(|report| panic!("{report}"));
         for node in &file.nodes {
             assert_eq!(example(&name, &node.name).hash, file.hash());
         }
@@ -58,86 +154,8 @@ fn every_example_is_for_every_of_its_nodes() {
 }
 
 #[test]
-fn shop() {
-    let policy = example("shop.yaml", "front");
-    let rule = |head: &str| {
-        let decision = decide(&policy, "web", head, "203.0.113.9:4000");
-        (decision.rule.to_string(), decision.targets())
-    };
-    let (media, carts) = (node(&policy, "media"), node(&policy, "carts"));
-    assert_eq!(rule("GET / HTTP/1.1\nHost: IMG.example.com:80"), ("image host".into(), vec![media]));
-    assert_eq!(rule("GET /images/a?b HTTP/1.1\nHost: www.example.com"), ("images".into(), vec![media]));
-    assert_eq!(rule("HEAD /shoe.webp HTTP/1.1\nHost: www.example.com"), ("images".into(), vec![media]));
-    assert_eq!(rule("PUT /images/a HTTP/1.1\nHost: www.example.com"), ("default".into(), vec![Target::Local]));
-    assert_eq!(rule("POST /cart/add HTTP/1.1\nHost: www.example.com"), ("carts".into(), vec![carts, Target::Local]));
-    assert_eq!(rule("GET /a/../cart HTTP/1.1\nHost: www.example.com"), ("default".into(), vec![Target::Local]));
-}
-
-#[test]
-fn shards() {
-    let rule = |at: &str, head: &str| {
-        let policy = example("shards.yaml", at);
-        let decision = decide(&policy, "store", head, "10.1.1.1:4000");
-        let name = |target: &Target| match target {
-            Target::Local => "local".to_owned(),
-            Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
-        };
-        (decision.rule.to_string(), decision.targets().iter().map(name).collect::<Vec<_>>().join(" "))
-    };
-    assert_eq!(rule("s4", "GET /k/3f HTTP/1.0"), ("shard 0-7".into(), "s1 s2 local".into()));
-    assert_eq!(rule("s2", "GET /k/3f HTTP/1.0"), ("shard 0-7".into(), "s1 local".into()));
-    assert_eq!(rule("s4", "GET /k/c0 HTTP/1.0"), ("shard 8-f".into(), "s3 local".into()));
-    assert_eq!(rule("s4", "GET /k/c0 HTTP/1.0\nX-Fresh: yes"), ("fresh 8-f".into(), "s3".into()));
-    assert_eq!(rule("s1", "GET /health HTTP/1.0"), ("default".into(), "local".into()));
-}
-
-#[test]
-fn subnets() {
-    let policy = example("subnets.yaml", "east");
-    let rule = |head: &str, client: &str| decide(&policy, "api", head, client).rule.to_string();
-    let plain = "GET / HTTP/1.1\nHost: api.example.com";
-    assert_eq!(rule(plain, "203.0.113.65:9"), "acme");
-    assert_eq!(rule(plain, "[2001:db8:acbe:1::7]:9"), "acme");
-    assert_eq!(rule(plain, "203.0.113.1:9"), "default");
-    let versioned = "GET / HTTP/1.1\nHost: api.example.com\nX-API-Version: 3-beta";
-    assert_eq!(rule(versioned, "192.0.2.200:9"), "testers");
-    assert_eq!(rule(versioned, "198.51.100.200:9"), "default");
-    assert_eq!(rule(plain, "192.0.2.200:9"), "default");
-    assert_eq!(rule("GET /v2/eu/today/report HTTP/1.1\nHost: x", "192.0.2.200:9"), "reports");
-    let next = policy.node_named("next").unwrap();
-    assert_eq!(policy.service_named("api").unwrap().server_port(next), Some(8080));
-    assert_eq!(policy.service_named("status").unwrap().server_port(next), None);
-    assert_eq!(policy.service_of(endpoint("198.51.100.2:8081")).unwrap().name, "status");
-}
-
-#[test]
-fn tls() {
-    let rule = |node: &str, sni: Option<&str>, alpn: &[&str]| {
-        let policy = example("tls.yaml", node);
-        let alpn = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let hello = Hello::new(sni, alpn).unwrap();
-        let decision = policy.service_named("https").unwrap().explain_hello(hello, "192.0.2.200".parse().ok()).decision;
-        let name = |target: &Target| match target {
-            Target::Local => "local".to_owned(),
-            Target::Node(id) => policy.nodes[usize::from(id.0)].name.clone(),
-        };
-        (decision.rule.to_string(), decision.targets().iter().map(name).collect::<Vec<_>>().join(" "))
-    };
-    let browser = ["h2", "http/1.1"];
-    assert_eq!(rule("front", Some("img.example.com"), &browser), ("images".into(), "media local".into()));
-    assert_eq!(rule("media", Some("a.b.cdn.example.com"), &[]), ("images".into(), "local".into()));
-    assert_eq!(rule("front", Some("cdn.example.com"), &[]), ("default".into(), "local".into()));
-    assert_eq!(rule("front", Some("api.example.com"), &browser), ("grpc".into(), "api".into()));
-    assert_eq!(rule("front", Some("api.example.com"), &["http/1.1"]), ("default".into(), "local".into()));
-    assert_eq!(rule("media", Some("img.example.com"), &["acme-tls/1"]), ("acme".into(), "front".into()));
-    assert_eq!(rule("media", None, &browser), ("nameless".into(), "front".into()));
-    assert_eq!(rule("front", None, &[]), ("nameless".into(), "local".into()));
-    assert_eq!(rule("front", Some("www.example.com"), &browser), ("default".into(), "local".into()));
-}
-
-#[test]
-fn back_ends() {
-    let policy = example("back-ends.yaml", "west");
+fn back_ends_have_ports_of_their_own() {
+    let policy = example("back-ends", "west");
     let service = policy.service_named("api").unwrap();
     let port = |name: &str| service.server_port(policy.node_named(name).unwrap());
     let ports = ["east", "west", "model-1", "model-2", "archive"].map(port);
@@ -146,21 +164,16 @@ fn back_ends() {
         let node = policy.node_named(back_end).unwrap();
         assert!(service.frontends.iter().all(|(owner, _)| *owner != node), "{back_end}");
     }
-    let rule = |head: &str| {
-        let decision = decide(&policy, "api", head, "203.0.113.9:4000");
-        (decision.rule.to_string(), decision.targets())
-    };
-    let [one, two, archive] = ["model-1", "model-2", "archive"].map(|name| node(&policy, name));
-    assert_eq!(rule("POST /v1/small/chat HTTP/1.1\nHost: x"), ("small".into(), vec![one, two, Target::Local]));
-    assert_eq!(rule("POST /v1/large/chat HTTP/1.1\nHost: x"), ("large".into(), vec![two]));
-    assert_eq!(rule("GET /archive/1999 HTTP/1.1\nHost: x"), ("archive".into(), vec![archive]));
-    assert_eq!(rule("GET / HTTP/1.1\nHost: x"), ("default".into(), vec![Target::Local]));
+    let policy = example("subnets", "east");
+    let next = policy.node_named("next").unwrap();
+    assert_eq!(policy.service_named("api").unwrap().server_port(next), Some(8080));
+    assert_eq!(policy.service_named("status").unwrap().server_port(next), None);
 }
 
 #[test]
 fn every_field_says_the_default_where_there_is_one() {
-    let every = example("every-field.yaml", "one");
-    let fewest = example("two-nodes.yaml", "a");
+    let every = example("every-field", "one");
+    let fewest = example("two-nodes", "a");
     let (with, without) = (&every.services[0], &fewest.services[0]);
     assert_eq!(with.inspect_timeout, without.inspect_timeout);
     assert_eq!(with.inspect_bytes_max, without.inspect_bytes_max);
@@ -169,6 +182,4 @@ fn every_field_says_the_default_where_there_is_one() {
     let default = |service: &baton::policy::Service| (service.by_default(None).rule, service.by_default(None).targets());
     assert_eq!(default(with), default(without));
     assert_eq!(every.limits, fewest.limits);
-    let decision = decide(&every, "web", "GET /same/as/a/list HTTP/1.0", "10.1.1.1:9");
-    assert_eq!((&*decision.rule, decision.targets()), ("rule 2", vec![Target::Local, node(&every, "two")]));
 }

@@ -38,6 +38,7 @@ scenario             120  netns-scripts/handed-off-get.sh
 scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
+scenario             120  netns-scripts/examples.sh
 scenario              90  netns-scripts/every-protocol.sh
 scenario              90  netns-scripts/smuggling.sh
 scenario             120  netns-scripts/first-syn-ack-is-lost.sh

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# A download and an upload of the same file at the same time, over a connection each. Source after lib.sh.
+# A download and an upload of the same file at the same time, over a connection each. Source after lib.sh. With STANDSTILL what
+# stands still for so many seconds is noted: see lib/standstill.sh, which is then to be sourced before.
 
 # both_ways FILE [FROM]: from namespace FROM (client) to a, under $content; both arrive as they were sent, and $server answers
 # both. Sets ports (of the download, of the upload), seconds_down and seconds_up.
@@ -7,6 +8,7 @@ both_ways() {
     local file=$1 from=${2:-client} directory way pids=() hash
     directory=$(mktemp -d "$run_dir/exchange-XXXXXX")
     hash=$(sha256sum <"$run_dir/www/$file" | cut -d ' ' -f 1)
+    [[ -z ${STANDSTILL:-} ]] || keep_last_packets "$from"
     for way in down up; do
         local what=("$content/$file")
         [[ $way == down ]] || what=("$content/upload" -X POST -T "$run_dir/www/$file" -H 'Expect:')
@@ -15,7 +17,9 @@ both_ways() {
             >"$directory/$way.line" 2>"$directory/$way.error" &
         pids+=($!)
     done
+    [[ -z ${STANDSTILL:-} ]] || note_standstill "$from" "${pids[@]}"
     for way in "${pids[@]}"; do wait "$way" || true; done
+    [[ -z ${STANDSTILL:-} ]] || forget_last_packets
     local line_down line_up
     line_down=$(<"$directory/down.line") line_up=$(<"$directory/up.line")
     for way in down up; do

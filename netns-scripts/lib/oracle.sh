@@ -43,11 +43,12 @@ keep_in_order() {
 }
 
 # meet_the_client SERVER...: they know the client's hardware address. A back-end's first segments for a client are a whole window,
-# and while they wait for that address later ones overtake them; a server that has sent a SYN-ACK has asked before.
+# and while they wait for that address later ones overtake them; a server that has sent a SYN-ACK has asked before. By a connection
+# that is refused: a datagram to a port where nobody is would be answered by an ICMP error, and some count those.
 meet_the_client() {
     local name
     for name in "$@"; do
-        in_ns "$name" bash -c "echo >/dev/udp/${address_of[client]}/9"
+        in_ns "$name" bash -c ": >/dev/tcp/${address_of[client]}/9" 2>/dev/null || true
         wait_until 5 knows_the_client "$name"
     done
 }

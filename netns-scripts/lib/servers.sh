@@ -176,7 +176,7 @@ launch_baton() {
     # BATON_THROUGH: a command that runs it.
     # shellcheck disable=SC2086 # one word per argument
     spawn "$node" "$log" env RUST_LOG="${BATON_RUST_LOG:-baton=debug}" RUST_BACKTRACE=1 ${BATON_THROUGH:-} \
-        "$BATON" run ${RUN_OPTIONS:-} --node "$node" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$file"
+        "$BATON" run ${RUN_OPTIONS:-} --node "${name_of[$node]:-$node}" --key "$run_dir/$node/key" --socket "$run_dir/$node/baton.sock" "$file"
     echo "$spawned" >"$run_dir/$node/baton.process"
 }
 

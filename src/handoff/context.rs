@@ -275,7 +275,8 @@ impl Context {
         let Self { node, draining, ref peers, ref loads, .. } = *self;
         let seen = Seen { service, own: node, draining, peers, loads, now };
         let order = self.chooser.choose(&decision.choice, decision.key, &seen, now);
-        unknown_last(&order, node, |node| seen.state(node).health)
+        // A key stays with its node until that is known to be unable: what it has, others may not.
+        if decision.key.is_some() { order } else { unknown_last(&order, node, |node| seen.state(node).health) }
     }
 
     /// Why a node that was chosen for a service cannot be asked; none if it can.

@@ -292,6 +292,22 @@ impl Utcp {
         }
     }
 
+    /// Connections served, by the front-end address they came to.
+    pub fn served(&self) -> BTreeMap<Endpoint, u32> {
+        let mut served = BTreeMap::new();
+        for (_, connection) in &self.connections {
+            let is_served = match &connection.state {
+                State::Opening(opening) => opening.is_completed(),
+                State::Delivering(_) | State::Established(_) => true,
+                _ => false,
+            };
+            if is_served {
+                *served.entry(connection.flow.frontend).or_default() += 1;
+            }
+        }
+        served
+    }
+
     /// Whether the kernel serves this connection, or has until lately.
     pub fn serves(&self, flow: &FlowKey) -> Option<Serves> {
         match &self.connections[*self.by_flow.get(flow)?].state {
@@ -309,22 +325,6 @@ impl Utcp {
             State::Opening(opening) if !opening.is_completed() => opening.expects(ack),
             _ => self.serves(flow) == Some(Serves::Yes),
         }
-    }
-
-    /// Connections served, by the front-end address they came to.
-    pub fn served(&self) -> BTreeMap<Endpoint, u32> {
-        let mut served = BTreeMap::new();
-        for (_, connection) in &self.connections {
-            let is_served = match &connection.state {
-                State::Opening(opening) => opening.is_completed(),
-                State::Delivering(_) | State::Established(_) => true,
-                _ => false,
-            };
-            if is_served {
-                *served.entry(connection.flow.frontend).or_default() += 1;
-            }
-        }
-        served
     }
 
     /// Connections served, and lingering ones.

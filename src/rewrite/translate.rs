@@ -214,4 +214,27 @@ mod tests {
         let segment = shifts.to_client(from_kernel().build());
         assert_eq!(segment.timestamps(), Some((Timestamp::new(1_050), Timestamp::new(77))));
     }
+
+    /// Ports, numbers, the length of the header, options that become others: nothing that was damaged on its way is made to
+    /// look sound.
+    #[test]
+    fn a_segment_with_one_wrong_bit_is_wrong_in_the_other_view_too() {
+        // Timestamps, and a SACK block.
+        let options = [8, 10, 0, 0, 0, 78, 0, 0, 35, 90, 5, 10, 0, 0, 0, 101, 0, 0, 0, 111];
+        let sound = with_options(&options);
+        let mut translated = 0;
+        for bit in 20 * 8..sound.len() * 8 {
+            let mut packet = sound.clone();
+            packet[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.clone()) {
+                assert!(!shifts().to_server(segment).checksums_are_right(), "to the server, bit {bit}");
+                translated += 1;
+            }
+            if let Ok(segment) = Segment::<_, ToClientLocal>::parse(packet) {
+                assert!(!shifts().to_client(segment).checksums_are_right(), "to the client, bit {bit}");
+            }
+        }
+        assert!(translated > 300, "{translated}");
+        assert!(shifts().to_server(Segment::<_, ToServerWire>::parse(sound).unwrap()).checksums_are_right());
+    }
 }

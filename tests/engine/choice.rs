@@ -86,6 +86,24 @@ fn a_hash_sends_a_key_to_the_same_node_from_everywhere() {
 }
 
 #[test]
+fn a_key_stays_with_a_node_of_which_nothing_is_known_yet_and_a_list_goes_on() {
+    // By the hash, /both/... is b's.
+    let path = (0..).map(|number| format!("/both/{number}"));
+    let mut node = node("{ nodes: [b, c], by: hash(path) }");
+    let policy = policy("a", &[("send_to: [b, c]", "send_to: { nodes: [b, c], by: hash(path) }")]);
+    let is_b = |path: &String| {
+        let Examination::Decided(decision) = policy.services[0].examine(&get(path), client(1)) else { panic!("{path}") };
+        decision.choice.ranking(decision.key).unwrap()[0].0.target.node() == Some(B)
+    };
+    let path = path.into_iter().find(is_b).expect("half of them are");
+    node.engine.expect_reports(B);
+    assert_eq!(ask(&mut node, PORT, &path).map(|(peer, _)| peer), Some(B));
+    let mut listed = Node::new("a");
+    listed.engine.expect_reports(B);
+    assert_eq!(ask(&mut listed, PORT, &path).map(|(peer, _)| peer), Some(C));
+}
+
+#[test]
 fn connections_are_counted_from_the_offer_to_the_end_so_the_idlest_is_found() {
     let mut node = node("{ nodes: [b, c], by: least_connections }");
     let (first, id) = ask(&mut node, PORT, "/both/1").expect("an offer");

@@ -4,6 +4,7 @@
 mod choice;
 mod driver;
 mod frontend;
+mod health;
 mod limits;
 mod noise;
 mod notes;

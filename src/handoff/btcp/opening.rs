@@ -116,7 +116,6 @@ impl Btcp {
     }
 
     /// The candidate will not take it; the client has heard nothing yet.
-    #[allow(clippy::too_many_arguments)] // Each is a field of the message, or what every input has.
     pub fn handle_syn_refused(
         &mut self,
         from: NodeId,
@@ -221,8 +220,7 @@ fn decide_on_syn(flow: &FlowKey, ctx: &mut Context, now: Instant) -> Option<(Rc<
     let service = policy.service_of(flow.frontend)?;
     let decision = decision_on_syn(service, flow);
     let order = ctx.choose(&service.name, &decision, now);
-    let takes = |node: &NodeId| ctx.passed_over(&service.name, *node, now).is_none();
-    let first = order.as_slice().iter().copied().find(takes);
+    let first = order.as_slice().iter().copied().find(|node| ctx.passed_over(&service.name, *node, now).is_none());
     let finally = if ctx.draining { Finally::Local } else { decision.choice.finally() };
     let first = first.or(if finally == Finally::Local { Some(ctx.node) } else { None });
     ctx.counters.decide(&service.name, &decision.rule, first, service.mode());
@@ -251,13 +249,12 @@ enum Step {
 
 /// The next candidate that can be asked, counted up in `next`.
 fn next_step(flow: &FlowKey, order: &Order, next: &mut usize, finally: Finally, ctx: &mut Context, now: Instant) -> Step {
-    let policy = Rc::clone(ctx.policy_of(flow.frontend));
-    let service = policy.service_of(flow.frontend).map_or("", |service| service.name.as_str());
+    let service = ctx.service_name(flow.frontend);
     while let Some(node) = order.as_slice().get(*next).copied() {
         *next += 1;
         // Down as it is the local server answers when nobody else does: it is passed over only for others.
         let is_last = node == ctx.node && order.as_slice().len() == *next;
-        match ctx.passed_over(service, node, now).filter(|_| !is_last) {
+        match ctx.passed_over(&service, node, now).filter(|_| !is_last) {
             Some(reason) => {
                 ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
                 ctx.counters.fall_back(reason);
