@@ -123,7 +123,8 @@ say "a policy that chooses another: what is established stays where it is, also 
 mark
 tool client speaks_first ask "$a" 25 NAME 'SLEEP 5' NAME 'GET 100000' QUIT >"$run_dir/kept" &
 asked=$!
-wait_until 5 eval '[[ $(counts_since_mark) == "a.handed_off=1 b.accepted=1" ]]'
+is_opened() { [[ $(counts_since_mark) == "a.handed_off=1 b.accepted=1" ]]; }
+wait_until 5 is_opened
 write_mail c
 baton_ask a reload >/dev/null
 talk client "$a" 25 NAME QUIT

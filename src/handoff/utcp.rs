@@ -296,7 +296,12 @@ impl Utcp {
     pub fn served(&self) -> BTreeMap<Endpoint, u32> {
         let mut served = BTreeMap::new();
         for (_, connection) in &self.connections {
-            if matches!(connection.state, State::Delivering(_) | State::Established(_)) {
+            let is_served = match &connection.state {
+                State::Opening(opening) => opening.is_completed(),
+                State::Delivering(_) | State::Established(_) => true,
+                _ => false,
+            };
+            if is_served {
                 *served.entry(connection.flow.frontend).or_default() += 1;
             }
         }

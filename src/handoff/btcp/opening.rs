@@ -252,7 +252,9 @@ fn next_step(flow: &FlowKey, order: &Order, next: &mut usize, finally: Finally, 
     let service = ctx.service_name(flow.frontend);
     while let Some(node) = order.as_slice().get(*next).copied() {
         *next += 1;
-        match ctx.passed_over(&service, node, now) {
+        // Down as it is the local server answers when nobody else does: it is passed over only for others.
+        let is_last = node == ctx.node && order.as_slice().len() == *next;
+        match ctx.passed_over(&service, node, now).filter(|_| !is_last) {
             Some(reason) => {
                 ctx.remark(node, |name| format!("{name} passed over: {}", reason.label()));
                 ctx.counters.fall_back(reason);
