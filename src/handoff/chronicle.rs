@@ -52,6 +52,8 @@ pub enum End {
     OwnerLost,
     /// Nobody could serve it.
     NoServer,
+    /// Nobody was to serve it: `otherwise: reset`.
+    ByPolicy,
     /// This process ended.
     Stopped,
 }
@@ -65,6 +67,7 @@ impl End {
             Self::ResetByClient => "reset_by_client",
             Self::OwnerLost => "owner_lost",
             Self::NoServer => "no_server",
+            Self::ByPolicy => "reset_by_policy",
             Self::Stopped => "stopped",
         }
     }

@@ -40,13 +40,13 @@ impl Btcp {
     pub(super) fn refuse_purged(&mut self, slot: usize, undecided: &Undecided, ctx: &mut Context, now: Instant) {
         ctx.first_flight_bytes -= undecided.flight.held_bytes();
         ctx.counters.resets_by_policy += 1;
-        self.reset_unserved(slot, undecided.client, ctx, now);
+        self.reset_unserved(slot, undecided.client, End::ByPolicy, ctx, now);
     }
 
     /// Nobody has served the connection, and nobody can.
-    pub(super) fn reset_unserved(&mut self, slot: usize, client: ClientView, ctx: &mut Context, now: Instant) {
+    pub(super) fn reset_unserved(&mut self, slot: usize, client: ClientView, end: End, ctx: &mut Context, now: Instant) {
         self.count_outcome(slot, None, Outcome::Reset, ctx);
-        let end = if ctx.stopping { End::Stopped } else { End::NoServer };
+        let end = if ctx.stopping { End::Stopped } else { end };
         self.tell(slot, None, Outcome::Reset, end, ctx);
         self.reset_client(slot, Some(client), ctx, now);
     }
@@ -142,12 +142,12 @@ impl Btcp {
                         self.release(slot, pending.undecided, ctx);
                     } else {
                         ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
-                        self.reset_unserved(slot, pending.undecided.client, ctx, now);
+                        self.reset_unserved(slot, pending.undecided.client, End::NoServer, ctx, now);
                     }
                 }
                 State::Undecided(undecided) => {
                     ctx.first_flight_bytes -= undecided.flight.held_bytes();
-                    self.reset_unserved(slot, undecided.client, ctx, now);
+                    self.reset_unserved(slot, undecided.client, End::NoServer, ctx, now);
                 }
                 other => self.connections[slot].state = other,
             }

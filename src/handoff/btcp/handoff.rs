@@ -124,7 +124,7 @@ impl Btcp {
         ctx.remark(candidate, |name| format!("{name} does not take it: {}", reason.label()));
         log::debug!("fell back flow={} candidate={} reason={}", self.connections[slot].flow, candidate.0, reason.label());
         if candidate == ctx.node {
-            self.reset_unserved(slot, pending.undecided.client, ctx, now);
+            self.reset_unserved(slot, pending.undecided.client, End::NoServer, ctx, now);
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
             return;
         }
