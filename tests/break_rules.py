@@ -28,7 +28,7 @@ class Rule:
 
 def copy_sources():
     COPY.mkdir(parents=True, exist_ok=True)
-    for name in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "docs", "examples"]:
+    for name in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "benches", "docs", "examples"]:
         source, copy = PROJECT / name, COPY / name
         if source.is_dir():
             shutil.rmtree(copy, ignore_errors=True)

@@ -90,7 +90,7 @@ def write_copy(tool, dropped):
 def copy_rest():
     for name in ["Cargo.toml", "Cargo.lock"]:
         shutil.copy(PROJECT / name, COPY / name)
-    for name in ["tests", "examples", "docs"]:
+    for name in ["tests", "benches", "examples", "docs"]:
         shutil.rmtree(COPY / name, ignore_errors=True)
         shutil.copytree(PROJECT / name, COPY / name)
     shutil.copy(PROJECT / "README.md", COPY)
