@@ -183,7 +183,7 @@ Examples:
   baton explain shop.yaml --node a --service api --http 'POST /v1/chat' --body '{\"model\": \"llama-3-8b\"}'
   baton explain shop.yaml --node a --service https --sni img.example.com --alpn h2
   baton explain shop.yaml --node a --service keys --redis 'GET user:7'
-  baton explain shop.yaml --node a --service mail --raw 'EHLO client.example\\r\\n'
+  baton explain shop.yaml --node a --service lines --raw 'CONNECT client.example\\r\\n'
   baton explain shop.yaml --node a --service layer-4 --client 192.0.2.7     where the SYN decides, nothing is sent
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
 #[command(group(clap::ArgGroup::new("bytes")))]
