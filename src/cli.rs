@@ -99,9 +99,9 @@ fn with_exit_codes(examples: &str) -> String {
 
 /// Route connections on this server, in the foreground
 ///
-/// Needs root (or CAP_NET_ADMIN) and /dev/net/tun. SIGTERM or `baton stop` ends it: new connections then go
-/// straight to the local server, handed-off ones may finish, and the host is put back as it was. A second SIGTERM does not
-/// wait. A cluster file is read again when it changes and on SIGHUP; a wrong one is refused (see `baton reload`). The log
+/// Needs root (or CAP_NET_ADMIN, and CAP_NET_RAW for probes) and /dev/net/tun. SIGTERM or `baton stop` ends it: new
+/// connections then go straight to the local server, handed-off ones may finish, and the host is put back as it was. A
+/// second SIGTERM does not wait. A cluster file is read again when it changes and on SIGHUP; a wrong one is refused (see `baton reload`). The log
 /// goes to standard error; RUST_LOG sets its level (`RUST_LOG=debug`).
 #[derive(Debug, Args)]
 #[command(after_help = with_exit_codes("\
@@ -174,7 +174,7 @@ pub struct Check {
 ///
 /// Which rule decides, which server answers, and for every earlier rule the first condition that does not hold, with what
 /// the request has there. Runs the code that routes, on a cluster file; asks no daemon and touches no host. A request that
-/// servers could read differently is not compared with rules: the default decides, and the answer says why.
+/// servers could read differently is not left to a rule: the default decides, and the answer says why.
 #[derive(Debug, Args)]
 #[command(after_help = with_exit_codes("\
 Examples:

@@ -377,7 +377,7 @@ pub fn text(answer: &Answer) -> String {
         text.push('\n');
     }
     let because = match (answer.outcome, answer.ambiguity) {
-        (Outcome::Ambiguous, Some(kind)) => format!("{}: the request is ambiguous ({kind}), so no rule is asked", answer.rule),
+        (Outcome::Ambiguous, Some(kind)) => format!("{}: the request is ambiguous ({kind}), so no rule decides", answer.rule),
         (Outcome::Incomplete, _) => format!("{}, if no more comes: the request is not complete", answer.rule),
         _ if answer.rules.iter().any(|rule| rule.matched) => answer.rule.clone(),
         _ => format!("{}: no rule matches", answer.rule),
@@ -398,7 +398,9 @@ pub fn text(answer: &Answer) -> String {
     }
     let servers = servers.join("; if it cannot, ");
     let _ = match answer.mode {
-        "observe" => writeln!(text, "server   {} (mode observe); else {servers}", local(node)),
+        "observe" => {
+            writeln!(text, "server   {node} (mode observe: the local server answers)\nwould be {servers}")
+        }
         _ => writeln!(text, "server   {servers}"),
     };
     text
@@ -475,6 +477,25 @@ client   not given (--client): rules that ask for one do not match
 
 rule     by address
 server   b; if it cannot, a (the local server)
+"
+        );
+    }
+
+    #[test]
+    fn where_a_service_only_observes_it_is_said_what_would_be() {
+        let observed = TEXT.replace("    rules:", "    mode: observe\n    rules:");
+        let policy = ClusterFile::parse("test", &observed).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap();
+        let bytes =
+            Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
+        let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+        let answer = answer(&policy, &question).unwrap();
+        assert_eq!(answer.answered_by.as_deref(), Some("a"));
+        assert_eq!(
+            said(&answer),
+            "\
+rule     by address
+server   a (mode observe: the local server answers)
+would be b; if it cannot, a (the local server)
 "
         );
     }

@@ -246,7 +246,7 @@ fn a_body_that_can_be_read_in_two_ways_is_ambiguous() {
     for body in [r#"{"model": "llama3", "model": "x"}"#, r#"{"Model": "llama3"}"#] {
         let explanation = explain(MODEL, &post(body, ""));
         assert_eq!((explanation.ambiguity(), &*explanation.decision.rule), (Some(Ambiguity::JsonName), "default"));
-        assert_eq!(rule(MODEL, &post(body, "").replace("/v1", "/later")), "default", "no rule is asked");
+        assert_eq!(rule(MODEL, &post(body, "").replace("/v1", "/later")), "default", "no rule decides");
         assert_eq!(rule(MODEL, &post(body, "").replace("/v1", "/earlier")), "earlier");
         assert_eq!(rule("{ json: { /other: x } }", &post(body, "").replace("/v1", "/later")), "later", "nobody asks for it");
     }
