@@ -218,6 +218,20 @@ fn the_key_is_the_value_wherever_it_stands_and_else_the_client() {
     assert_ne!(of_client("[2001:db8::1]:1"), of_client("[2001:db8:0:1::1]:1"));
 }
 
+/// Many servers merge slashes: what is put under `/a//b` must not be on a node that nobody asks for `/a/b`.
+#[test]
+fn a_path_that_is_another_key_with_its_slashes_merged_chooses_nobody() {
+    let by_path = policy(&["a", "b", "c"], "{ nodes: [a, b, c], by: hash(path) }");
+    let decided = |policy: &Policy, target: &str| {
+        let decision = decide(policy, &format!("GET {target} HTTP/1.1\nHost: x"), "203.0.113.7:4000");
+        (decision.rule.to_string(), decision.note.map(|note| note.label()))
+    };
+    assert_eq!(decided(&by_path, "/a/b"), ("all".to_owned(), None));
+    assert_eq!(decided(&by_path, "/a//b"), ("default".to_owned(), Some("path_slashes")));
+    let by_host = policy(&["a", "b", "c"], "{ nodes: [a, b, c], by: hash(host) }");
+    assert_eq!(decided(&by_host, "/a//b"), ("all".to_owned(), None), "the same key, whichever way it is read");
+}
+
 #[test]
 fn bounded_load_passes_a_full_node_over_and_moves_only_its_keys() {
     let policy = policy(&["a", "b", "c"], "{ nodes: [a, b, c], by: hash(path), bound: 1.25 }");

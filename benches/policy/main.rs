@@ -10,7 +10,7 @@ mod samples;
 
 use allocations::{Counting, allocations};
 use baton::policy::{Examination, Policy};
-use samples::{browser, flow, hello, model, policy, prefixes, shortest, tenants};
+use samples::{browser, flow, hello, http2, model, policy, prefixes, shortest, tenants};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -49,6 +49,7 @@ fn main() {
         line("shortest, 10 prefixes of one host", policy("http", &prefixes(10)), shortest(), "rule 10"),
         line("shortest, 10,000 prefixes of one host", policy("http", &prefixes(10_000)), shortest(), "rule 10000"),
         line("POST of 1.2 kB, JSON field", policy("http", of_json), model(), "rule 1"),
+        line("HTTP/2 first flight, 10 rules host+prefix", policy("http", &tenants(10)), http2(), "rule 10"),
         line("ClientHello of 1,700 octets, SNI", policy("tls", by_name), hello(), "rule 1"),
     ];
     let start = Instant::now();

@@ -95,6 +95,20 @@ pub fn hello() -> Vec<u8> {
     bytes
 }
 
+/// What curl sends first of HTTP/2 in clear, with a browser's fields: preface, SETTINGS, WINDOW_UPDATE and HEADERS, recorded.
+pub fn http2() -> Vec<u8> {
+    const RECORDED: &str = "\
+     505249202a20485454502f322e300d0a0d0a534d0d0a0d0a0000120400000000000003000000640004020000000002000000000000040800\
+     0000000001ff000100012d0105000000018204a060d48e62a181004e3010b089ce55a81d93157f058ebff3c40e340f892bb2017f86418cf1\
+     e3c2e5f23a6ba0ab90f4ff7ab5d07f66a281b0dae053fafc087ed4ce6aadf2a7979c89c6bed4b3bdc0b225c1fda988a4ea76040080010054\
+     c26b0b29fcb01644b83f53b5352398ac0fb9a5fa352398ac782c75fd1a91cc562baa6fa352398ac23bcdfefcd347d1a91cc563e7efb4005d\
+     efaf963e7efb4005db519390bf45a96e1bbefb4005ddfa2d5f7da002ecff50929bd9abfa5242cb40d25fa523b3e94f684c9f739b9d29aee3\
+     0c78f1e172f91d35d055c87a5844e72a18b2daaa35533160b74150831ea81e8c12b5284809425686ecaf8db08c12b32b31be500c7f6a2672\
+     d258241d9d7ed421ea416a4c01fb5071c049ca4ea7b52b474086aec31ec327d785b606fe9437";
+    let octet = |at: usize| u8::from_str_radix(&RECORDED[at..at + 2], 16).expect("two digits");
+    (0..RECORDED.len()).step_by(2).map(octet).collect()
+}
+
 /// Where a client connects from and to.
 pub fn flow() -> FlowKey {
     FlowKey { client: Endpoint::new([203, 0, 113, 7].into(), 40_000), frontend: Endpoint::new([10, 77, 0, 1].into(), 80) }

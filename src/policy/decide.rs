@@ -105,10 +105,11 @@ impl Service {
         Some(self.by_rules(&Subject::new(&merged, origin, &self.pointers)))
     }
 
-    /// It is known where a connection goes only if both kinds of servers see the same rule decide.
+    /// It is known where a connection goes only if both kinds of servers see the same rule decide, by the same key: what one of
+    /// them was given under `/a//b`, another is asked for as `/a/b`.
     fn reconciled(&self, decided: Examination, other: Examination, origin: Origin) -> Examination {
         match (&decided, &other) {
-            (Examination::Decided(one), Examination::Decided(other)) if one.rule != other.rule => {
+            (Examination::Decided(one), Examination::Decided(other)) if (&one.rule, one.key) != (&other.rule, other.key) => {
                 self.unclear(Ambiguity::PathSlashes, origin)
             }
             (_, Examination::NeedMore) => other,
