@@ -226,6 +226,8 @@ pub const ADMIN_REPLY_BYTES_MAX: u64 = 40 << 20;
 pub const ADMIN_FLOWS_MAX: usize = 100_000;
 /// Scrapers at once: one or two monitors, and a person with curl.
 pub const METRICS_CLIENTS_MAX: usize = 8;
+/// Scrapers taken, or turned away, at one time.
+pub const METRICS_ACCEPTED_PER_WAKE: usize = 64;
 /// Longest head of a scraper's request.
 pub const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
 /// Most of a path or a name that the connection log tells; a path may be as long as a request.

@@ -289,12 +289,12 @@ impl Probes {
         probe.arm(id, ctx);
     }
 
-    /// Says that this side has no more to say, and waits a moment for the other one.
+    /// Says that this side has no more to say, and waits a moment for the other one, however much that still says.
     fn close(&mut self, id: HandoffId, ctx: &mut Context, now: Instant) {
         let Some(probe) = self.running.get_mut(&id) else { return };
-        probe.deadline = now + PROBE_CLOSE_TIMEOUT;
         if !probe.is_ending {
             probe.is_ending = true;
+            probe.deadline = now + PROBE_CLOSE_TIMEOUT;
             probe.send(ctx, now);
         }
         probe.arm(id, ctx);

@@ -50,8 +50,8 @@ enum Stage {
     Waiting { head_only: bool },
     /// Reads the answer.
     Reading { answer: Vec<u8>, sent: usize },
-    /// Has the answer; what it still sends is read, so that no reset overtakes what it has not read yet.
-    Leaving,
+    /// Has the answer; so many octets that it still sends are read, so that no reset overtakes what it has not read yet.
+    Leaving { left: usize },
 }
 
 impl Server {
@@ -122,8 +122,9 @@ impl Server {
     }
 
     fn accept(&mut self, registry: &Registry, now: Instant) {
-        // Edge-triggered: until WouldBlock. Bounded all the same, since every client beyond the table is closed at once.
-        loop {
+        // Edge-triggered: until WouldBlock. Whoever comes while the table is full is closed at once; so many at a time that nobody
+        // can keep the loop here, and the rest when the next one comes.
+        for _ in 0..limits::METRICS_ACCEPTED_PER_WAKE {
             let mut stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -186,17 +187,16 @@ impl Client {
                         *sent += written;
                         if *sent == answer.len() {
                             self.stream.shutdown(std::net::Shutdown::Write).map_err(|_| Over)?;
-                            self.stage = Stage::Leaving;
+                            self.stage = Stage::Leaving { left: limits::METRICS_REQUEST_BYTES_MAX };
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => return Err(Over),
                 },
-                Stage::Leaving => {
-                    if read(&mut self.stream, &mut [0; 1024])?.is_none() {
-                        return Ok(());
-                    }
+                Stage::Leaving { left } => {
+                    let Some(chunk) = read(&mut self.stream, &mut [0; 1024])? else { return Ok(()) };
+                    *left = left.checked_sub(chunk.len()).ok_or(Over)?;
                 }
             }
         }

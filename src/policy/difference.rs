@@ -1,6 +1,7 @@
 //! What is said differently in two cluster files, field by field: for people who want to know before it is in force.
 
 use super::yaml::{self, Value};
+use std::collections::HashMap;
 use std::fmt;
 
 /// A field that two files have different, in the words of the files.
@@ -41,13 +42,11 @@ fn compare(field: &str, before: Option<&Value>, after: Option<&Value>, differenc
     }
     match (before.and_then(|value| entries(field, value)), after.and_then(|value| entries(field, value))) {
         (Some(before), Some(after)) => {
-            let of = |entries: &[(String, Value)], name: &str| {
-                entries.iter().find(|entry| entry.0 == name).map(|entry| entry.1.clone())
-            };
-            let added = after.iter().filter(|(name, _)| of(&before, name).is_none());
+            let (old, new) = (by_name(&before), by_name(&after));
+            let added = after.iter().filter(|(name, _)| !old.contains_key(name.as_str()));
             for (name, _) in before.iter().chain(added) {
                 let below = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
-                compare(&below, of(&before, name).as_ref(), of(&after, name).as_ref(), differences);
+                compare(&below, old.get(name.as_str()).copied(), new.get(name.as_str()).copied(), differences);
             }
             if is_rules(field) {
                 compare_order(field, &before, &after, differences);
@@ -64,8 +63,8 @@ fn compare(field: &str, before: Option<&Value>, after: Option<&Value>, differenc
 /// Rules are tried in order: the same ones in another order are others.
 fn compare_order(field: &str, before: &[(String, Value)], after: &[(String, Value)], differences: &mut Vec<Difference>) {
     let common = |these: &[(String, Value)], those: &[(String, Value)]| -> Vec<String> {
-        let is_there = |name: &String| those.iter().any(|entry| entry.0 == *name);
-        these.iter().map(|entry| entry.0.clone()).filter(is_there).collect()
+        let those = by_name(those);
+        these.iter().map(|entry| entry.0.clone()).filter(|name| those.contains_key(name.as_str())).collect()
     };
     let (before, after) = (common(before, after), common(after, before));
     if before != after {
@@ -73,6 +72,10 @@ fn compare_order(field: &str, before: &[(String, Value)], after: &[(String, Valu
         let field = format!("{field} (their order)");
         differences.push(Difference { field, before: Some(list(&before)), after: Some(list(&after)) });
     }
+}
+
+fn by_name(entries: &[(String, Value)]) -> HashMap<&str, &Value> {
+    entries.iter().map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 fn is_rules(field: &str) -> bool {

@@ -6,6 +6,7 @@ use super::order::{Load, Nodes, Order};
 use super::rendezvous::{self, Score};
 use super::{By, Choice, Member};
 use crate::flow::NodeId;
+use crate::limits::LOCALITY_TARGETS_MAX;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::time::Instant;
@@ -40,7 +41,7 @@ impl Candidate {
 impl Chooser {
     /// One that has not chosen yet. Of two with the same seed, nobody can tell which is which.
     pub fn new(seed: u64) -> Self {
-        Self { turns: HashMap::default(), targets: Targets::default(), random: seed, count: 0 }
+        Self { turns: HashMap::default(), targets: Targets::new(LOCALITY_TARGETS_MAX, seed), random: seed, count: 0 }
     }
 
     /// Forgets what belongs to choices that are no more.

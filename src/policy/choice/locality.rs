@@ -12,7 +12,7 @@ use super::order::{Load, Nodes, Order};
 use super::rendezvous::Score;
 use super::{Choice, Locality, Member};
 use crate::flow::NodeId;
-use crate::limits::{LOCALITY_REPLICAS_MAX, LOCALITY_TARGETS_MAX};
+use crate::limits::LOCALITY_REPLICAS_MAX;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::time::Instant;
@@ -41,15 +41,10 @@ struct Entry {
 
 const NONE: usize = usize::MAX;
 
-impl Default for Targets {
-    fn default() -> Self {
-        Self::new(LOCALITY_TARGETS_MAX)
-    }
-}
-
 impl Targets {
-    pub(super) fn new(most: usize) -> Self {
-        Self { by_key: HashMap::default(), entries: Vec::new(), newest: NONE, oldest: NONE, most }
+    /// Clients choose the keys: the seed keeps them from choosing ones that all lie in one place of the table.
+    pub(super) fn new(most: usize, seed: u64) -> Self {
+        Self { by_key: HashMap::with_hasher(FixedState::with_seed(seed)), entries: Vec::new(), newest: NONE, oldest: NONE, most }
     }
 
     /// How many are remembered.
