@@ -479,6 +479,22 @@ fn an_owner_names_itself_again_in_every_session() {
     assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. }), (A, Message::OwnedEnd)]));
 }
 
+#[test]
+fn a_kernel_that_resets_a_handshake_under_way_owns_nothing() {
+    let mut node = node("b");
+    let alias = answered(&mut node);
+    // A second SYN, in the window of the first one's request, makes Linux reset that.
+    assert_eq!(node.overlay(A, &SegmentSpec { seq: Seq::new(CLIENT_ISN).plus(100), ..syn(PORT) }).0, Verdict::Write);
+    let ack = Seq::new(CLIENT_ISN).plus(101);
+    let reset = SegmentSpec { flags: Flags::RST.with(Flags::ACK), seq: Seq::new(0), ack, ..from_kernel(alias) };
+    let (verdict, packet) = node.read(&reset);
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).source()), (Verdict::Write, frontend()));
+    assert_eq!((messages(&node.take()), node.states()), (vec![], vec![]));
+    assert_eq!(node.counter("handoffs_accepted_total"), 0);
+    // Who meant it begins anew.
+    answered(&mut node);
+}
+
 // ---- Shared addresses ---------------------------------------------------------------------------------------------------
 
 #[test]
