@@ -276,6 +276,44 @@ fn a_flood_of_syns_pushes_out_only_what_nobody_has_answered() {
     assert_eq!(node.states(), [("handed-off", "forward")]);
 }
 
+#[test]
+fn only_a_server_of_the_service_is_believed_and_only_of_what_began_in_its_life_and_finds_room() {
+    let mut node = node("a");
+    let id = opened(&mut node);
+    // A name that is taken is of the connection that has it.
+    node.hear(B, Message::Owned { id, flow: flow(PORT + 1) });
+    assert_eq!((messages(&node.take()), node.states()), (vec![], vec![("handed-off", "forward")]));
+    let foreign = HandoffId { epoch: epoch_of(C), serial: 8 };
+    node.hear(B, Message::Owned { id: foreign, flow: flow(PORT + 1) });
+    assert_eq!(messages(&node.take()), [(B, Message::Disowned { id: foreign })]);
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
+    // Two that are served alike may both say so.
+    node.hear(B, Message::Owned { id: id_of(B, 8), flow: flow(PORT + 1) });
+    assert_eq!(node.states().len(), 2);
+
+    let disowned = |changes: &[(&str, &str)], flows: &[u16], peer: NodeId| {
+        let mut node = Node::of_file("a", &[&ON_SYN[..], changes].concat(), &[]);
+        node.socket = SocketState::Absent;
+        for port in flows {
+            node.hear(peer, Message::Owned { id: id_of(peer, u64::from(*port)), flow: flow(*port) });
+        }
+        let said = messages(&node.take());
+        (said.iter().filter(|(_, message)| matches!(message, Message::Disowned { .. })).count(), node.states().len())
+    };
+    assert_eq!(disowned(&[], &[1, 2], C), (0, 2));
+    assert_eq!(disowned(&[(", c: { port: 80 } }", " }"), ("send_to: [b, c]", "send_to: b")], &[1, 2], C), (2, 0));
+    assert_eq!(disowned(&[("connections: 1000", "connections: 1")], &[1, 2], C), (1, 1));
+}
+
+#[test]
+fn a_node_whose_table_is_full_forwards_no_syn() {
+    let mut node = Node::of_file("a", &[&ON_SYN[..], &[("connections: 1000", "connections: 1")]].concat(), &[]);
+    node.socket = SocketState::Absent;
+    opened(&mut node);
+    assert_eq!(node.verdict(&SegmentSpec { source: client(1), ..syn(PORT) }), Verdict::Write);
+    assert_eq!(node.counter("fallbacks_total{reason=\"full\"}"), 1);
+}
+
 // ---- The owner ----------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -439,6 +477,22 @@ fn an_owner_names_itself_again_in_every_session() {
     node.peer(A, PeerEvent::Down);
     node.peer(A, PeerEvent::Up(epoch_of(A)));
     assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. }), (A, Message::OwnedEnd)]));
+}
+
+#[test]
+fn a_kernel_that_resets_a_handshake_under_way_owns_nothing() {
+    let mut node = node("b");
+    let alias = answered(&mut node);
+    // A second SYN, in the window of the first one's request, makes Linux reset that.
+    assert_eq!(node.overlay(A, &SegmentSpec { seq: Seq::new(CLIENT_ISN).plus(100), ..syn(PORT) }).0, Verdict::Write);
+    let ack = Seq::new(CLIENT_ISN).plus(101);
+    let reset = SegmentSpec { flags: Flags::RST.with(Flags::ACK), seq: Seq::new(0), ack, ..from_kernel(alias) };
+    let (verdict, packet) = node.read(&reset);
+    assert_eq!((verdict, segment::<ToClientWire>(&packet).source()), (Verdict::Write, frontend()));
+    assert_eq!((messages(&node.take()), node.states()), (vec![], vec![]));
+    assert_eq!(node.counter("handoffs_accepted_total"), 0);
+    // Who meant it begins anew.
+    answered(&mut node);
 }
 
 // ---- Shared addresses ---------------------------------------------------------------------------------------------------

@@ -66,7 +66,12 @@ impl Btcp {
         let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return self.keep_local(&flow) };
         let mut next = 0;
         let to = match next_step(&flow, &order, &mut next, finally, ctx, now) {
-            Step::Forward(to) => to,
+            Step::Forward(to) if ctx.has_room() => to,
+            Step::Forward(_) => {
+                // Its owner would name itself in vain.
+                ctx.counters.fall_back(Fallback::Full);
+                return self.keep_local(&flow);
+            }
             Step::Local => {
                 ctx.counters.local_on_syn += 1;
                 return self.keep_local(&flow);
@@ -158,6 +163,9 @@ impl Btcp {
     /// A client has completed the handshake with this peer. It could with one only, so whatever was known here of another
     /// that was given its SYN is out of date.
     pub(super) fn handle_opened(&mut self, from: NodeId, id: HandoffId, flow: FlowKey, ctx: &mut Context, now: Instant) {
+        if !self.may_open(from, id, &flow, ctx) {
+            return ctx.say(from, Message::Disowned { id });
+        }
         if let Some(slot) = self.by_flow.get(&flow).copied() {
             match &self.connections[slot].state {
                 State::Lingering(_) | State::Lost => {}
@@ -177,6 +185,18 @@ impl Btcp {
             return ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
         }
         self.adopt_opened(from, id, flow, ctx, now);
+    }
+
+    /// Whether a peer can own what it says: it was given the SYN or serves there, numbers its connections by its own life, has
+    /// given this number to no other, and there is room for one more.
+    fn may_open(&self, from: NodeId, id: HandoffId, flow: &FlowKey, ctx: &Context) -> bool {
+        let was_given_it = self.openings.get(flow).is_some_and(|opening| opening.to == from);
+        let serves = |service: &Service| service.servers.iter().any(|(node, _)| *node == from);
+        let epoch = if from == ctx.node { Some(ctx.epoch) } else { ctx.peer(from).and_then(|peer| peer.epoch) };
+        (was_given_it || ctx.service_of(flow.frontend).is_some_and(serves))
+            && epoch == Some(id.epoch)
+            && !self.by_handoff.contains_key(&id)
+            && (ctx.has_room() || self.by_flow.contains_key(flow))
     }
 
     /// What the kernel said about a flow that a peer claims.

@@ -33,7 +33,7 @@ impl Btcp {
         }
     }
 
-    /// The peer owns this connection: one we know, or one guarded in an earlier life.
+    /// The peer owns this connection: one we know, one guarded in an earlier life, or one whose SYN it was given.
     pub fn handle_owned(&mut self, from: NodeId, id: HandoffId, flow: FlowKey, ctx: &mut Context, now: Instant) {
         let session = ctx.peer(from).map_or(0, |peer| peer.sessions);
         if let Some(handed_off) = self.handed_off_mut(from, id) {
@@ -45,7 +45,7 @@ impl Btcp {
         if !is_orphan && decides_on_syn && ctx.is_own_frontend(flow.frontend) {
             return self.handle_opened(from, id, flow, ctx, now);
         }
-        if !is_orphan || self.by_flow.contains_key(&flow) {
+        if !is_orphan || self.by_flow.contains_key(&flow) || self.by_handoff.contains_key(&id) {
             // Given up here, its client reset: the owner must not send for it any more.
             return ctx.say(from, Message::Disowned { id });
         }

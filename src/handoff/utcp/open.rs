@@ -181,6 +181,15 @@ impl Utcp {
             }
             return ctx.drop(DropReason::UnexpectedFromKernel);
         }
+        if !opening.is_completed() {
+            // Nothing completes the handshake that did not come this way. A SYN in its window makes Linux reset a request, and
+            // that may be anybody's: nobody owns anything by it.
+            if flags.contains(Flags::RST) {
+                self.forget(slot, ctx);
+            }
+            let _: Segment<_, ToClientWire> = shifts.to_client(segment);
+            return Verdict::Write;
+        }
         // In SYN-RECV a kernel may answer what it cannot take with an ACK of exactly ISN + 1; anything else shows that the
         // handshake is complete.
         if segment.ack() != first || segment.seq_len() > 0 || flags.contains(Flags::RST) {
