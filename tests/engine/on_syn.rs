@@ -314,6 +314,37 @@ fn a_node_whose_table_is_full_forwards_no_syn() {
     assert_eq!(node.counter("fallbacks_total{reason=\"full\"}"), 1);
 }
 
+#[test]
+fn a_handshake_under_way_stays_with_its_candidate_whatever_syn_follows() {
+    let mut node = node("a");
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
+    assert_eq!(forwarded(&node.take())[0].0, B);
+    node.replace_policy("a", &[&ON_SYN[..], &[("send_to: b", "send_to: c")]].concat());
+    // A forged one, with another number; one that is signed; and one after `drain`.
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(77), ..syn(PORT) }), Verdict::Forward(B));
+    let mut signed = with_options(&syn(PORT).build().into_inner(), &[19, 6, 1, 2, 3, 4, 1, 1]);
+    assert_eq!(node.tun(&mut signed), Verdict::Forward(B));
+    node.drain_node();
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Forward(B));
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
+    assert_eq!((node.take(), node.counter("openings_pending")), (vec![], 1));
+    // As long as a kernel repeats its SYN-ACK, however often it is sent again.
+    node.wait(limits::OPENING_LIFETIME + milliseconds(2_000));
+    assert_eq!((node.verdict(&syn(PORT)), node.counter("openings_pending")), (Verdict::Write, 0));
+}
+
+#[test]
+fn who_refuses_a_syn_that_followed_is_not_asked_again() {
+    let mut node = node("a");
+    let next = of_both(SegmentSpec { seq: Seq::new(77), ..syn(PORT) });
+    let flow = baton::flow::FlowKey { client: next.source, frontend: frontend() };
+    assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
+    assert_eq!(node.verdict(&next), Verdict::Forward(B));
+    node.take();
+    node.hear(B, Message::SynRefused { flow, isn: Seq::new(77), reason: Refusal::Full });
+    assert_eq!(forwarded(&node.take()), [(C, next.build().into_inner())]);
+}
+
 // ---- The owner ----------------------------------------------------------------------------------------------------------
 
 #[test]

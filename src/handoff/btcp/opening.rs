@@ -51,17 +51,22 @@ impl Btcp {
             return Verdict::Write;
         }
         ctx.counters.syns += 1;
+        if let Some(opening) = self.openings.get_mut(&flow)
+            && ctx.peer(opening.to).is_some_and(|peer| peer.up)
+        {
+            // Whatever it says, and whatever is said here of new ones: its candidate may be shaking hands with the client, and
+            // that kernel judges it. If it is refused, this one is what others are asked to take.
+            let to = opening.to;
+            make_forwardable(&mut segment);
+            if opening.isn != segment.seq() {
+                opening.isn = segment.seq();
+                opening.syn = syn_alone(&segment);
+            }
+            return Verdict::Forward(to);
+        }
         let is_retired = ctx.retired.contains_key(&flow.frontend);
         if ctx.draining || is_retired || OPTIONS_SIGNED.iter().any(|kind| segment.has_option(*kind)) {
             return self.keep_local(&flow);
-        }
-        if let Some(opening) = self.openings.get(&flow)
-            && opening.isn == segment.seq()
-            && ctx.peer(opening.to).is_some_and(|peer| peer.up)
-        {
-            let to = opening.to;
-            make_forwardable(&mut segment);
-            return Verdict::Forward(to);
         }
         let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return self.keep_local(&flow) };
         let mut next = 0;
@@ -83,8 +88,7 @@ impl Btcp {
             }
         };
         make_forwardable(&mut segment);
-        // A kernel without Fast Open takes no data from a SYN either.
-        let syn = if segment.payload().is_empty() { segment.completed() } else { without_payload(&segment) };
+        let syn = syn_alone(&segment);
         let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
         // A SYN for a connection that the local kernel has is its own to judge (RFC 5961, section 4).
@@ -295,6 +299,11 @@ fn refuse(flow: &FlowKey, isn: Seq<Client>, ctx: &mut Context) {
     ctx.counters.resets += 1;
     let flags = Flags::RST.with(Flags::ACK);
     ctx.write(bare::<ToClientWire>(flow.frontend, flow.client, Seq::new(0), isn.plus(1), flags), Why::Reset);
+}
+
+/// As a kernel without Fast Open takes it: it takes no data from a SYN.
+fn syn_alone(syn: &Segment<&mut [u8], ToServerWire>) -> Vec<u8> {
+    if syn.payload().is_empty() { syn.completed() } else { without_payload(syn) }
 }
 
 /// Takes out what cannot go on under another address: Multipath TCP names addresses (RFC 8684), and Fast Open (RFC 7413, and
