@@ -15,6 +15,7 @@ mod host;
 mod json;
 mod key;
 mod method;
+mod named;
 mod path;
 mod query;
 mod sni;

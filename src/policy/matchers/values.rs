@@ -15,7 +15,7 @@ pub(super) struct Values(pub(super) Vec<Wanted<Pattern>>);
 
 /// Where values stand: how they are read there.
 #[derive(Clone, Copy)]
-pub(super) struct Manner {
+pub(in crate::policy) struct Manner {
     /// What a plain text is.
     pub(super) plain: Form,
     /// Why the matcher of this name cannot have this text, and what to write instead.
@@ -26,7 +26,7 @@ pub(super) struct Manner {
 
 /// How a pattern is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::policy) enum Form {
     Exact,
     Prefix,
     Glob,
