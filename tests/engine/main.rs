@@ -5,6 +5,7 @@ mod choice;
 mod driver;
 mod frontend;
 mod health;
+mod holes;
 mod limits;
 mod noise;
 mod notes;
