@@ -3,11 +3,14 @@
 
 mod choice;
 mod driver;
-mod frontend;
+mod handed_off;
+mod handshake;
 mod health;
 mod limits;
 mod noise;
 mod notes;
+mod offer;
 mod on_syn;
 mod owner;
 mod parked;
+mod release;
