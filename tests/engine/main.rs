@@ -2,6 +2,7 @@
 //! well; here stand the single rules on which that rests, each where it can be seen to be broken (`tests/wrong-rules.sh`).
 
 mod choice;
+mod chronicle;
 mod driver;
 mod handed_off;
 mod handshake;
@@ -11,6 +12,8 @@ mod noise;
 mod notes;
 mod offer;
 mod on_syn;
+mod opening;
 mod owner;
+mod owners;
 mod parked;
 mod release;
