@@ -11,3 +11,4 @@ mod notes;
 mod on_syn;
 mod owner;
 mod parked;
+mod shared;

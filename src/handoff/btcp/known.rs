@@ -13,8 +13,37 @@ pub struct Known {
     pub denied: Recent<()>,
     /// ISNs of the local kernel's latest SYN-ACKs.
     pub answered: Recent<Seq<Wire>>,
-    /// Questions left in this second.
-    pub questions: usize,
+    left: Left,
+}
+
+/// What may still be asked in this second. Whoever floods one kind keeps no other from being asked about.
+#[derive(Clone, Debug)]
+struct Left {
+    /// About connections that nothing is known of.
+    of_nothing: usize,
+    /// About those whose handshake was seen here.
+    of_handshakes: usize,
+    errors: usize,
+    /// By each of the peers.
+    of_peers: BTreeMap<NodeId, usize>,
+}
+
+impl Left {
+    fn all() -> Self {
+        Self {
+            of_nothing: limits::OWNER_QUESTIONS_PER_SECOND,
+            of_handshakes: limits::HANDSHAKE_QUESTIONS_PER_SECOND,
+            errors: limits::ERRORS_TOLD_PER_SECOND,
+            of_peers: BTreeMap::new(),
+        }
+    }
+}
+
+/// Takes one, if there is one left.
+fn take(left: &mut usize) -> bool {
+    let is_one_left = *left > 0;
+    *left = left.saturating_sub(1);
+    is_one_left
 }
 
 impl Known {
@@ -26,7 +55,7 @@ impl Known {
             turned: now,
             denied: Recent::new(seed, limits::KNOWN_OWNERS_MAX / 16, limits::KNOWN_OWNER_LIFETIME),
             answered: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
-            questions: limits::OWNER_QUESTIONS_PER_SECOND,
+            left: Left::all(),
         }
     }
 
@@ -56,8 +85,15 @@ impl Known {
         self.old.remove(flow);
     }
 
+    /// What the local kernel owns may be over with this packet of the client, and the next one another node's.
+    pub fn doubt_after_end(&mut self, flow: &FlowKey, segment: &Segment<&mut [u8], ToServerWire>) {
+        if segment.flags().intersects(Flags::FIN.with(Flags::RST)) {
+            self.remove(flow);
+        }
+    }
+
     pub fn keep_house(&mut self, now: Instant) {
-        self.questions = limits::OWNER_QUESTIONS_PER_SECOND;
+        self.left = Left::all();
         self.denied.expire(now);
         self.answered.expire(now);
         if now.saturating_duration_since(self.turned) >= limits::KNOWN_OWNER_LIFETIME {
@@ -72,6 +108,27 @@ impl Known {
 
     pub fn list(&self) -> impl Iterator<Item = (&FlowKey, &NodeId)> {
         self.young.iter().chain(&self.old)
+    }
+
+    /// Whether a question may be asked about a connection to a shared address.
+    pub fn may_ask(&mut self, is_handshake: bool) -> bool {
+        take(if is_handshake { &mut self.left.of_handshakes } else { &mut self.left.of_nothing })
+    }
+
+    /// Whether a peer may ask one more.
+    pub fn may_be_asked(&mut self, by: NodeId) -> bool {
+        take(self.left.of_peers.entry(by).or_insert(limits::PEER_QUESTIONS_PER_SECOND))
+    }
+
+    /// Whether all peers may be told of an ICMP error.
+    pub fn may_tell_of_error(&mut self) -> bool {
+        take(&mut self.left.errors)
+    }
+
+    /// Whether this is what acknowledges the local kernel's SYN-ACK, and nothing more. Then the client is connected with that
+    /// kernel or with nobody: of an ISN that a stranger does not know, who has one chance in 2^32.
+    pub fn is_answer(&self, flow: &FlowKey, ack: Option<Seq<Wire>>) -> bool {
+        self.answered.get(flow).is_some_and(|isn| Some(isn.plus(1)) == ack)
     }
 
     /// Whether the kernel serves a connection, by what it says of it. One whose handshake is not complete it serves if its
