@@ -137,6 +137,19 @@ wait "$moved" "$moved_c"
 assert_eq "said by a" "a ok ok ok ok ok closed" "$(<"$run_dir/moved")"
 assert_eq "said by c" "c ok ok ok ok ok closed" "$(<"$run_dir/moved-c")"
 
+say "a port is used again, and b still believes that it owns its connection, which is over: a has the new one"
+in_ns client sh -c 'echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse'
+split_anew 'meta mark set 2'
+talk client "${address_of[shared4]}" 25 --from "$third4" --port 6100 NAME CLOSE
+assert_said b b ok
+sleep 1.2
+split_anew "$syns_to_a"
+dropped() { stat_of b 'drops_total{reason="unexpected_from_kernel"}'; }
+before=$(dropped)
+talk client "${address_of[shared4]}" 25 --from "$third4" --port 6100 NAME 'GET 100000' QUIT
+assert_said a a ok closed
+assert_eq "resets of b's kernel that stayed there" $((before + 1)) "$(dropped)"
+
 say "every packet to the other one"
 split_anew 'numgen inc mod 2 0 meta mark set 1 accept; meta mark set 2'
 mark

@@ -393,22 +393,3 @@ fn a_reset_is_not_the_local_kernels_while_another_has_the_syn_or_the_connection(
     assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
     assert_eq!(node.verdict(&reset_of_kernel()), Verdict::Write);
 }
-
-#[test]
-fn after_a_fin_of_the_client_the_kernel_is_asked_whether_it_still_has_the_connection() {
-    for flags in [Flags::FIN.with(Flags::ACK), Flags::RST] {
-        let mut node = shared("a");
-        node.socket = SocketState::Open;
-        assert_eq!(node.verdict(&ack()), Verdict::Consumed);
-        assert_eq!(node.verdict(&SegmentSpec { flags, ..ack() }), Verdict::Write);
-        node.take();
-        // Its last acknowledgement.
-        assert_eq!(node.verdict(&ack()), Verdict::Consumed);
-        assert_eq!(written(&node.take(), Why::OwnerFound).len(), 1);
-        // In TIME-WAIT the kernel would answer what is of another's connection, and b would never hear of it.
-        assert_eq!(node.overlay(B, &SegmentSpec { flags, ..ack() }).0, Verdict::Write);
-        node.socket = SocketState::TimeWait;
-        assert_eq!(node.verdict(&ack()), Verdict::Consumed);
-        assert_eq!(forwarded(&node.take())[0].0, B);
-    }
-}

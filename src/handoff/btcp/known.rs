@@ -85,13 +85,6 @@ impl Known {
         self.old.remove(flow);
     }
 
-    /// What the local kernel owns may be over with this packet of the client, and the next one another node's.
-    pub fn doubt_after_end(&mut self, flow: &FlowKey, segment: &Segment<&mut [u8], ToServerWire>) {
-        if segment.flags().intersects(Flags::FIN.with(Flags::RST)) {
-            self.remove(flow);
-        }
-    }
-
     pub fn keep_house(&mut self, now: Instant) {
         self.left = Left::all();
         self.denied.expire(now);

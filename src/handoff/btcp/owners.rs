@@ -46,10 +46,7 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         match self.known.owner(&flow) {
-            Some(owner) if owner == ctx.node => {
-                self.known.doubt_after_end(&flow, segment);
-                Verdict::Write
-            }
+            Some(owner) if owner == ctx.node => Verdict::Write,
             Some(owner) => Verdict::Forward(owner),
             None if self.known.is_answer(&flow, acknowledged(segment)) => {
                 self.known.insert(flow, ctx.node);
@@ -70,7 +67,6 @@ impl Btcp {
     ) -> Verdict {
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
         if self.known.owner(&flow) == Some(ctx.node) {
-            self.known.doubt_after_end(&flow, segment);
             return Verdict::Write;
         }
         if self.known.is_answer(&flow, acknowledged(segment)) {

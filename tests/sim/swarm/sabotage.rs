@@ -32,6 +32,8 @@ pub enum Sabotage {
     MarksLost,
     /// Routers drop what is too big, and say nothing.
     ErrorsLost,
+    /// What is for another node's connection is given to the kernel where it arrived.
+    AnyKernelAnswers,
     /// The network of the second run is not that of the first.
     OtherNetwork,
 }
