@@ -144,16 +144,20 @@ pub fn endless() -> Vec<(&'static str, Policy, Vec<u8>)> {
     let by_name = "      - { when: { sni: '*.example.com' }, send_to: b }\n";
     let by_key = "      - { when: { key: 'user:*' }, send_to: b }\n";
     let anywhere = "      - { when: { regex: '(?s).*needle' }, send_to: b }\n";
-    let chunks = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3fff\r\n";
-    let mut frames = http2()[..55].to_vec();
-    while frames.len() < OCTETS {
-        frames.extend_from_slice(&[0, 0, 255, 0xfa, 0, 0, 0, 0, 0]);
-        frames.extend_from_slice(&[0; 255]);
-    }
-    frames.truncate(OCTETS);
+    let repeated = |beginning: &[u8], piece: &[u8]| {
+        let mut bytes = beginning.to_vec();
+        while bytes.len() < OCTETS {
+            bytes.extend_from_slice(piece);
+        }
+        bytes.truncate(OCTETS);
+        bytes
+    };
+    let chunks = repeated(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"8\r\n        \r\n");
+    // Behind preface, SETTINGS and WINDOW_UPDATE.
+    let frames = repeated(&http2()[..64], &[&[0, 0, 255, 0xfa, 0, 0, 0, 0, 0][..], &[0; 255]].concat());
     vec![
         ("HTTP/1, a head", policy("http", ""), filled(b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b'x')),
-        ("HTTP/1, a body in chunks", policy("http", of_json), filled(chunks, b' ')),
+        ("HTTP/1, a body in chunks", policy("http", of_json), chunks),
         ("HTTP/2, frames before the request", policy("http", ""), frames),
         ("TLS, a hello", policy("tls", by_name), filled(&[22, 3, 1, 0x3f, 0xf0, 1, 0, 0x3f, 0xec], 0)),
         ("Redis, an argument before the key", policy("redis", by_key), filled(b"*3\r\n$4\r\nEVAL\r\n$16384\r\n", b'x')),
