@@ -10,10 +10,10 @@ use baton::limits;
 use baton::rewrite::{Flags, SegmentSpec, Seq, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 
 const PORT: u16 = 50_000;
-const KERNEL_NEXT: u32 = BACKEND_ISN + 1;
+pub const KERNEL_NEXT: u32 = BACKEND_ISN + 1;
 
 /// The usual file, but that its service decides on the SYN.
-const ON_SYN: [(&str, &str); 3] = [
+pub const ON_SYN: [(&str, &str); 3] = [
     ("    rules:", "    inspect: none\n    rules:"),
     ("path: \"/images/*\"", "client: 192.0.2.0/28"),
     ("path: \"/both/*\"", "client: 192.0.2.16/28"),
@@ -21,34 +21,34 @@ const ON_SYN: [(&str, &str); 3] = [
 /// The same, and node b has the address of node a too.
 const SHARED: (&str, &str) = ("b: \"10.77.0.2:80\" }", "b: \"10.77.0.1:80\" }");
 
-fn node(name: &str) -> Node {
+pub fn node(name: &str) -> Node {
     let mut node = Node::of_file(name, &ON_SYN, &[]);
     node.socket = SocketState::Absent;
     node
 }
 
-fn shared(name: &str) -> Node {
+pub fn shared(name: &str) -> Node {
     let mut node = Node::of_file(name, &[&ON_SYN[..], &[SHARED]].concat(), &[]);
     node.socket = SocketState::Absent;
     node
 }
 
 /// A client that `both` is said of: first b, then c.
-fn of_both(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
+pub fn of_both(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
     SegmentSpec { source: Endpoint::new([192, 0, 2, 17].into(), PORT), ..spec }
 }
 
 /// A client that no rule is about.
-fn of_nobody(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
+pub fn of_nobody(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
     SegmentSpec { source: Endpoint::new([203, 0, 113, 1].into(), PORT), ..spec }
 }
 
 /// The client's acknowledgement of the owner kernel's SYN-ACK.
-fn ack() -> SegmentSpec<'static, ToServerWire> {
+pub fn ack() -> SegmentSpec<'static, ToServerWire> {
     SegmentSpec { ack: Seq::new(KERNEL_NEXT), ..super::driver::ack(PORT) }
 }
 
-fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
+pub fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
     let forward = |output: &Output| match output {
         Output::Forward(to, packet, _) => Some((*to, packet.clone())),
         _ => None,
@@ -56,7 +56,7 @@ fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
     said.iter().filter_map(forward).collect()
 }
 
-fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
+pub fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
     let message = |output: &Output| match output {
         Output::Message(to, message) => Some((*to, message.clone())),
         _ => None,
@@ -64,12 +64,12 @@ fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
     said.iter().filter_map(message).collect()
 }
 
-fn id_of(peer: NodeId, serial: u64) -> HandoffId {
+pub fn id_of(peer: NodeId, serial: u64) -> HandoffId {
     HandoffId { epoch: epoch_of(peer), serial }
 }
 
 /// At front-end a: the SYN was forwarded to b, and b has named itself the owner.
-fn opened(node: &mut Node) -> HandoffId {
+pub fn opened(node: &mut Node) -> HandoffId {
     assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
     assert_eq!(forwarded(&node.take()).len(), 1);
     let id = id_of(B, 7);
@@ -79,7 +79,7 @@ fn opened(node: &mut Node) -> HandoffId {
 }
 
 /// At owner b: the SYN that came from a is with the kernel, which answers; the alias.
-fn answered(node: &mut Node) -> Endpoint {
+pub fn answered(node: &mut Node) -> Endpoint {
     let (verdict, packet) = node.overlay(A, &syn(PORT));
     assert_eq!(verdict, Verdict::Write);
     let alias = segment::<ToServerLocal>(&packet).destination();
@@ -89,7 +89,7 @@ fn answered(node: &mut Node) -> Endpoint {
 }
 
 /// The same, and its client completes the handshake.
-fn owned(node: &mut Node) -> Endpoint {
+pub fn owned(node: &mut Node) -> Endpoint {
     let alias = answered(node);
     assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
     assert!(matches!(node.take()[..], [Output::Message(A, Message::Owned { .. })]));
@@ -265,15 +265,19 @@ fn what_cannot_go_on_under_another_address_is_taken_out_of_a_forwarded_syn() {
 #[test]
 fn a_flood_of_syns_pushes_out_only_what_nobody_has_answered() {
     let mut node = node("a");
-    opened(&mut node);
+    let id = opened(&mut node);
     for index in 0..limits::OPENINGS_MAX as u32 + 10 {
         let source = Endpoint::new([192, 0, 2, 10].into(), (index % 60_000) as u16 + 1);
         let source = if index < 60_000 { source } else { Endpoint::new([192, 0, 2, 11].into(), source.port) };
         assert_eq!(node.verdict(&SegmentSpec { source, ..syn(PORT) }), Verdict::Consumed);
         node.take();
     }
-    assert_eq!(node.counter("openings_pending"), limits::OPENINGS_MAX as u64);
+    assert_eq!((node.counter("openings_pending"), node.counter("syns_evicted_total")), (limits::OPENINGS_MAX as u64, 10));
     assert_eq!(node.states(), [("handed-off", "forward")]);
+    // A connection that goes on with a SYN of its owner's takes a place, too.
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(9_000_000), ..syn(PORT) }), Verdict::Forward(B));
+    node.hear(B, Message::Closed { id });
+    assert_eq!((node.counter("openings_pending"), node.counter("syns_evicted_total")), (limits::OPENINGS_MAX as u64, 11));
 }
 
 #[test]
