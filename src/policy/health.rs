@@ -78,16 +78,15 @@ pub(super) fn health(field: &Field<'_>, problems: &mut Problems) -> Option<Healt
     Some(HealthCheck { question: question?, interval, timeout, rise, fall })
 }
 
+/// Whether it says `off`. What has gone through a tool of YAML 1.1 says `false` there.
+pub(super) fn is_off(field: &Field<'_>) -> bool {
+    matches!(field.value, Value::Bool(false)) || matches!(field.value, Value::Text(text) if text == "off")
+}
+
 /// Reads `probe`; None when it is off.
 pub(super) fn probe(field: &Field<'_>, problems: &mut Problems) -> Option<ProbePlan> {
-    match field.value {
-        Value::Text(text) if text == "off" => return None,
-        Value::Mapping(_) => {}
-        other => {
-            let message = format!("`probe` cannot be {}", other.describe());
-            problems.error(&field.place, message, "write `probe: off`, or fields such as `probe: { interval: 10s }`");
-            return None;
-        }
+    if is_off(field) {
+        return None;
     }
     let fields = field.mapping(&["interval", "timeout", "rise", "fall", "enforce"], problems)?;
     let (interval, timeout) = times(
