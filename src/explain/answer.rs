@@ -29,7 +29,11 @@ pub struct Answer {
     /// The nodes that are asked to answer, in order if nothing but the file and the request decides it. When none of them
     /// can, the local server answers, or the client is reset.
     pub candidates: Vec<String>,
-    /// The first of them; absent when more decides than the file and the request.
+    /// Nodes that are asked in place of the local server while its application is known to be down.
+    pub while_local_is_down: Vec<String>,
+    /// Nodes that were taken to be unable to answer; all others were taken to be well.
+    pub down: Vec<String>,
+    /// The first of the candidates; absent when more decides than the file and the request, and when the client is reset.
     pub answered_by: Option<String>,
     /// Whether the client is reset when none of the candidates can.
     pub or_reset: bool,

@@ -20,7 +20,7 @@ pub use text::text;
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file::TARGETS_MAX;
 use crate::node::{StartError, load};
-use crate::policy::{self, Explanation, Finally, Mode, Origin, Policy, Service, Target};
+use crate::policy::{self, Decision, Explanation, Finally, Mode, Origin, Policy, Service, Target};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -38,6 +38,8 @@ pub struct Question {
     pub client: Option<IpAddr>,
     /// What it sends.
     pub bytes: Bytes,
+    /// Nodes that cannot be asked: they are down, drain, or cannot be reached. All others are taken to be well.
+    pub down: Vec<String>,
 }
 
 /// Why there is no answer.
@@ -47,11 +49,17 @@ pub enum Unanswered {
     File(StartError),
     /// It depends on what the client sends, and that was not said.
     NothingSent(String),
+    /// It does not depend on what the client sends, and that was said.
+    NothingRead(String),
 }
 
 /// Asks a cluster file.
 pub fn ask(cluster: &Path, question: &Question) -> Result<Answer, Unanswered> {
     let (policy, _) = load(cluster, &question.node).map_err(Unanswered::File)?;
+    let on_syn = policy.service_named(&question.service).is_some_and(Service::decides_on_syn);
+    if on_syn && !matches!(question.bytes, Bytes::Nothing) {
+        return Err(Unanswered::NothingRead(format!("service {} has `inspect: none`: the SYN decides", question.service)));
+    }
     let answer = answer(&policy, question)
         .map_err(|wrong| Unanswered::File(StartError::Cluster(format!("{}: {wrong}", cluster.display()))))?;
     if answer.outcome == Outcome::Incomplete && matches!(question.bytes, Bytes::Nothing) {
@@ -74,12 +82,11 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
     let explanation = question.bytes.explain(service, Origin { client: question.client, frontend })?;
     let decision = &explanation.decision;
     let ranking = decision.choice.ranking(decision.key);
-    let targets: Vec<Target> = match &ranking {
-        Some(ranking) => ranking.iter().map(|(member, _)| member.target).collect(),
-        None => decision.choice.members().iter().filter(|member| member.weight > 0).map(|member| member.target).collect(),
-    };
-    let asked = if decision.choice.asks_next() || ranking.is_none() { targets.len() } else { 1 };
-    let candidates = candidates(policy, targets.get(..asked).unwrap_or(&targets), ranking.is_some());
+    let down = down(policy, service, &question.down)?;
+    let course = Course::of(decision, ranking.as_deref(), policy.node, &down);
+    let names = |targets: &[Target]| targets.iter().map(|target| name(policy, *target)).collect::<Vec<_>>();
+    let candidates = names(&course.asked);
+    let or_reset = decision.choice.finally() == Finally::Reset;
     let mode = service.mode();
     Ok(Answer {
         cluster: policy.cluster.clone(),
@@ -97,11 +104,15 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
         choice: chosen(policy, &explanation),
         answered_by: match (mode, &ranking) {
             (Mode::Observe, _) => Some(question.node.clone()),
+            (Mode::Route, _) if candidates.is_empty() => (!or_reset).then(|| question.node.clone()),
             (Mode::Route, Some(_)) => candidates.first().cloned(),
             (Mode::Route, None) => None,
         },
         candidates,
-        or_reset: decision.choice.finally() == Finally::Reset,
+        // Nobody is known to be down where nobody is checked.
+        while_local_is_down: if service.health.is_some() { names(&course.instead) } else { Vec::new() },
+        down: down.iter().map(|node| name(policy, Target::Node(*node))).collect(),
+        or_reset,
         mode: mode.word(),
         rules: rules(&explanation),
         request: (!explanation.request.is_empty()).then(|| explanation.request.into_iter().collect()),
@@ -132,11 +143,58 @@ fn name(policy: &Policy, target: Target) -> String {
     policy.nodes.get(usize::from(index)).map_or_else(String::new, |node| node.name.clone())
 }
 
-/// Names instead of numbers; what follows the local server in order is never asked.
-fn candidates(policy: &Policy, targets: &[Target], in_order: bool) -> Vec<String> {
-    let local = targets.iter().position(|target| in_order && *target == Target::Local);
-    let asked = targets.iter().take(local.map_or(TARGETS_MAX, |local| (local + 1).min(TARGETS_MAX)));
-    asked.map(|target| name(policy, *target)).collect()
+/// The nodes of these names.
+fn down(policy: &Policy, service: &Service, names: &[String]) -> Result<Vec<NodeId>, String> {
+    let mut down = Vec::new();
+    for name in names {
+        let node = policy.node_named(name).ok_or_else(|| {
+            let nodes: Vec<&str> = policy.nodes.iter().map(|node| &*node.name).collect();
+            format!("there is no node `{name}` to be down; the nodes are {}", nodes.join(", "))
+        })?;
+        if node == policy.node && service.health.is_none() {
+            return Err(format!(
+                "service {} has no `health`: node {name} does not know whether its own application is down, and asks it all the same",
+                service.name
+            ));
+        }
+        down.push(node);
+    }
+    down.sort_unstable();
+    down.dedup();
+    Ok(down)
+}
+
+/// Who is asked.
+#[derive(Debug, Default)]
+struct Course {
+    /// In order if there is one, else any of them.
+    asked: Vec<Target>,
+    /// Those asked after the local server, which answers unless its application is known to be down.
+    instead: Vec<Target>,
+}
+
+impl Course {
+    fn of(decision: &Decision, ranking: Option<&[(policy::Member, Option<f64>)]>, own: NodeId, down: &[NodeId]) -> Self {
+        let is_down = |target: &Target| down.contains(&target.node().unwrap_or(own));
+        let Some(ranking) = ranking else {
+            let able = decision.choice.members().iter().filter(|member| member.weight > 0).map(|member| member.target);
+            return Self { asked: able.filter(|target| !is_down(target)).take(TARGETS_MAX).collect(), instead: Vec::new() };
+        };
+        let asked = if decision.choice.asks_next() { TARGETS_MAX } else { 1 };
+        let order: Vec<Target> = ranking.iter().map(|(member, _)| member.target).take(asked).collect();
+        // Down as it is the local server answers when nobody else does.
+        let is_last_resort = |target: &Target| *target == Target::Local && order.last() == Some(target);
+        let able = order.iter().filter(|target| !is_down(target) || is_last_resort(target)).copied();
+        let mut course = Self::default();
+        for target in able {
+            if course.asked.last() == Some(&Target::Local) {
+                course.instead.push(target);
+            } else {
+                course.asked.push(target);
+            }
+        }
+        course
+    }
 }
 
 fn chosen(policy: &Policy, explanation: &Explanation) -> Option<Chosen> {

@@ -19,7 +19,7 @@ services:
 fn explain(node: &str, change: impl FnOnce(&mut Question)) -> Result<Answer, String> {
     let file = ClusterFile::parse("test", TEXT).unwrap_or_else(|report| panic!("{report}"));
     let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
-    let mut question = Question { node: node.into(), service: "web".into(), frontend: None, client: None, bytes };
+    let mut question = Question { node: node.into(), service: "web".into(), frontend: None, client: None, bytes, down: vec![] };
     change(&mut question);
     answer(&file.compile(node).unwrap(), &question)
 }
@@ -40,6 +40,7 @@ client   not given (--client): rules that ask for one do not match
 
 rule     by address
 server   b; if it cannot, a (the local server)
+assumes  that every node is up and well (--down NODE asks what if not)
 "
     );
 }
@@ -49,7 +50,7 @@ fn where_a_service_only_observes_it_is_said_what_would_be() {
     let observed = TEXT.replace("    rules:", "    mode: observe\n    rules:");
     let policy = ClusterFile::parse("test", &observed).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap();
     let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
-    let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+    let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes, down: vec![] };
     let answer = answer(&policy, &question).unwrap();
     assert_eq!(answer.answered_by.as_deref(), Some("a"));
     assert_eq!(
@@ -58,6 +59,7 @@ fn where_a_service_only_observes_it_is_said_what_would_be() {
 rule     by address
 server   a (mode observe: the local server answers)
 would be b; if it cannot, a (the local server)
+assumes  that every node is up and well (--down NODE asks what if not)
 "
     );
 }
@@ -74,7 +76,7 @@ fn a_body_is_sent_with_its_length() {
             headers,
             body: Some(body.into()),
         };
-        let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+        let question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes, down: vec![] };
         answer(&policy, &question).unwrap()
     };
     assert_eq!(ask("{\"model\": \"llama3\"}", vec![]).rule, "by address");
@@ -101,7 +103,7 @@ fn a_client_that_is_not_given_is_in_no_network_and_one_of_the_other_family_canno
     let file = ClusterFile::parse("test", &everybody).unwrap_or_else(|report| panic!("{report}"));
     let policy = file.compile("a").unwrap();
     let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
-    let mut question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes };
+    let mut question = Question { node: "a".into(), service: "web".into(), frontend: None, client: None, bytes, down: vec![] };
     assert_eq!(answer(&policy, &question).unwrap().rule, "by address");
     question.client = "203.0.113.7".parse().ok();
     assert_eq!(answer(&policy, &question).unwrap().rule, "near");
@@ -126,7 +128,7 @@ fn choice(send_to: &str, headers: &[&str], client: Option<&str>) -> Answer {
     let headers = headers.iter().map(|header| (*header).to_owned()).collect();
     let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers, body: None };
     let client = client.and_then(|client| client.parse().ok());
-    let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes };
+    let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes, down: vec![] };
     answer(&file.compile("a").unwrap(), &question).unwrap()
 }
 
@@ -148,11 +150,12 @@ key      cookie:s 1, hash 895a0ba97ae31bf5
          b  weight 2  score 0.0901
          a  weight 1  score 0.9151
 server   b; if it cannot, a (the local server)
+assumes  that every node is up and well (--down NODE asks what if not)
 "
     );
     assert_eq!((sticky.answered_by.as_deref(), sticky.or_reset), (Some("b"), true));
     let only_b = choice("{ nodes: [b, a], by: 'hash(cookie:s)', otherwise: reset }", &["Cookie: s=1"], None);
-    assert!(said(&only_b).ends_with("server   b; if it cannot, the client is reset\n"), "{}", said(&only_b));
+    assert!(said(&only_b).contains("server   b; if it cannot, the client is reset\n"), "{}", said(&only_b));
     let without = said(&choice(send_to, &[], Some("203.0.113.9")));
     assert!(without.contains("key      cookie:s not there: the client's address instead, hash "), "{without}");
     let unknown = choice(send_to, &[], None);
@@ -173,6 +176,59 @@ choice   by round_robin, otherwise next
          b  weight 1
 depends  on whose turn it is at this node
 server   one of a (the local server), b; if it cannot, a (the local server)
+assumes  that every node is up and well (--down NODE asks what if not)
 "
     );
+}
+
+/// Who answers a request that node a sends there while these nodes cannot: the line of people, and that of programs.
+fn without(send_to: &str, health: &str, down: &[&str]) -> Result<(String, Option<String>), String> {
+    let text = TEXT
+        .replace("    rules:", &format!("{health}    rules:"))
+        .replace("{ host: 10.77.0.1 }, send_to: b", &format!("{{ path: / }}, send_to: {send_to}"));
+    let file = ClusterFile::parse("test", &text).unwrap_or_else(|report| panic!("{report}"));
+    let bytes = Bytes::Http { method: "GET".into(), target: "/".into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
+    let down = down.iter().map(|name| (*name).to_owned()).collect();
+    let client = "203.0.113.9".parse().ok();
+    let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes, down };
+    let answer = answer(&file.compile("a").unwrap(), &question)?;
+    let said = said(&answer);
+    let line = said.lines().find_map(|line| line.strip_prefix("server   ")).unwrap().to_owned();
+    Ok((line, answer.answered_by))
+}
+
+#[test]
+fn nodes_that_are_down_are_passed_over_as_the_rule_says() {
+    const CHECKED: &str = "    health: { tcp: true }\n";
+    let local = "a (the local server)";
+    let as_it_is = "a (the local server, down as it is)";
+    for (send_to, down, line, answered_by) in [
+        ("b", vec!["b"], local, Some("a")),
+        ("[b, local]", vec!["b"], local, Some("a")),
+        ("[b, local]", vec!["a", "b"], as_it_is, Some("a")),
+        ("[local, b]", vec![], "a (the local server); while its application is down, b", Some("a")),
+        ("[local, b]", vec!["a"], "b; if it cannot, a (the local server, down as it is)", Some("b")),
+        ("[local, b]", vec!["b"], local, Some("a")),
+        ("{ nodes: [b], otherwise: reset }", vec!["b"], "the client is reset: nobody is left to ask", None),
+        (
+            "{ nodes: [b, a], by: hash(path), otherwise: reset }",
+            vec!["a", "b"],
+            "the client is reset: nobody is left to ask",
+            None,
+        ),
+        ("{ nodes: [b, a], by: hash(client), otherwise: local }", vec!["b"], local, Some("a")),
+        ("{ nodes: [b, a], by: round_robin }", vec!["a"], "b; if it cannot, a (the local server, down as it is)", None),
+        (
+            "{ nodes: [b, a], by: round_robin, otherwise: reset }",
+            vec!["a", "b"],
+            "the client is reset: nobody is left to ask",
+            None,
+        ),
+    ] {
+        let expected = (line.to_owned(), answered_by.map(str::to_owned));
+        assert_eq!(without(send_to, CHECKED, &down).unwrap(), expected, "{send_to} without {down:?}");
+    }
+    assert_eq!(without("[local, b]", "", &[]).unwrap().0, local, "nobody knows whether it is down");
+    assert!(without("b", "", &["a"]).unwrap_err().contains("has no `health`"));
+    assert!(without("b", "", &["z"]).unwrap_err().contains("there is no node `z`"));
 }

@@ -47,23 +47,35 @@ pub fn text(answer: &Answer) -> String {
     if let Some(choice) = &answer.choice {
         write_choice(choice, &mut text);
     }
-    let local = |name: &String| if name == node { format!("{name} (the local server)") } else { name.clone() };
+    let is_down = answer.down.contains(node);
+    let as_it_is = || format!("{node} (the local server{})", if is_down { ", down as it is" } else { "" });
+    let local = |name: &String| if name == node { as_it_is() } else { name.clone() };
     let mut servers: Vec<String> = answer.candidates.iter().map(local).collect();
     let is_in_order = answer.choice.as_ref().is_none_or(|choice| choice.members.iter().any(|member| member.score.is_some()));
     if !is_in_order {
-        servers = vec![format!("one of {}", servers.join(", "))];
+        servers = if servers.len() > 1 { vec![format!("one of {}", servers.join(", "))] } else { servers };
     }
-    // Where the local server is asked, it answers.
-    if !is_in_order || answer.candidates.last() != Some(node) {
-        servers.push(if answer.or_reset { "the client is reset".to_owned() } else { local(node) });
+    if servers.is_empty() {
+        servers.push(if answer.or_reset { "the client is reset: nobody is left to ask".to_owned() } else { as_it_is() });
+    } else if !is_in_order || answer.candidates.last() != Some(node) {
+        // Where the local server is asked, it answers.
+        servers.push(if answer.or_reset { "the client is reset".to_owned() } else { as_it_is() });
     }
-    let servers = servers.join("; if it cannot, ");
+    let mut servers = servers.join("; if it cannot, ");
+    if !answer.while_local_is_down.is_empty() {
+        let _ = write!(servers, "; while its application is down, {}", answer.while_local_is_down.join("; if it cannot, "));
+    }
     let _ = match answer.mode {
         "observe" => {
             writeln!(text, "server   {node} (mode observe: the local server answers)\nwould be {servers}")
         }
         _ => writeln!(text, "server   {servers}"),
     };
+    if !answer.down.is_empty() {
+        let _ = writeln!(text, "assumes  that {} cannot be asked, and every other node can", answer.down.join(", "));
+    } else if answer.candidates.iter().any(|name| name != node) || !answer.while_local_is_down.is_empty() {
+        text.push_str("assumes  that every node is up and well (--down NODE asks what if not)\n");
+    }
     text
 }
 

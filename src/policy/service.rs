@@ -102,6 +102,10 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         .and_then(|bytes| usize::try_from(bytes).ok());
     let proxies = fields.optional("proxy_protocol").and_then(|field| proxies(&field, problems));
     let health = health_field.as_ref().and_then(|field| health::health(field, problems));
+    if let (Some(field), Some(health)) = (&health_field, &health) {
+        let is_behind_proxies = proxies.as_ref().is_some_and(|networks| !networks.is_empty());
+        health::warn_of_another_protocol(field, health, inspect, is_behind_proxies, problems);
+    }
     let probe = match fields.optional("probe") {
         Some(field) if health_field.is_none() && !health::is_off(&field) => {
             let remedy = "add `health: { tcp: true }` or `health: { http: /healthz }`, or leave `probe` out: without `health` \
