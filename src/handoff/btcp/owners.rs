@@ -116,7 +116,7 @@ impl Known {
 impl Btcp {
     /// Whether anything is known here of a connection to a shared address.
     pub fn knows(&self, flow: &FlowKey) -> bool {
-        let has_begun = self.by_flow.contains_key(flow) || self.openings.get(flow).is_some();
+        let has_begun = self.slot_of(flow).is_some() || self.openings.get(flow).is_some();
         has_begun || self.known.peek(flow).is_some() || self.known.answered.get(flow).is_some()
     }
 
@@ -148,7 +148,7 @@ impl Btcp {
         if self.known.owner(&flow) == Some(ctx.node) {
             return Verdict::Write;
         }
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             if matches!(self.connections[slot].state, State::Asking(_)) {
                 return self.keep_while_asking(slot, segment, ctx);
             }
@@ -224,7 +224,7 @@ impl Btcp {
 
     /// A peer owns a connection, or does not.
     pub fn handle_owner(&mut self, from: NodeId, flow: FlowKey, owns: bool, ctx: &mut Context, now: Instant) {
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             let connection = &mut self.connections[slot];
             match connection.state.take() {
                 State::Asking(Asking { stage: Stage::Peers(mut waiting), packets, bytes, ack }) if waiting.contains(&from) => {
