@@ -240,7 +240,16 @@ for place in s h n; do
     plug "$place"
     mkdir "$run_dir/$place"
 done
+# Where a container runtime has loaded br_netfilter, each frame in a bridge would pass a packet filter that does nothing.
+for setting in ip ip6 arp; do
+    in_ns switch sh -c "echo 0 >/proc/sys/net/bridge/bridge-nf-call-${setting}tables" 2>/dev/null || true
+done
 for size in 1024 65536 1048576 "$large"; do "$LOAD" file "$run_dir/www/$size" "$size"; done
+# For the controls: one octet is wrong, in the middle.
+cp "$run_dir/www/1024" "$run_dir/www/wrong"
+printf '\0' | dd of="$run_dir/www/wrong" bs=1 seek=512 conv=notrunc status=none
+# Nothing shall be written to the disk while others are measured.
+sync "$run_dir/www"/*
 forwards=()
 find_forwards
 known="direct local overlay ${forwards[*]} haproxy nginx"
@@ -301,6 +310,6 @@ trap 'status=$?; kill "$measuring" 2>/dev/null || true; topology_down $status' E
 # What is wrong it has said itself; what it asked is not a failure of this script.
 status=0
 wait "$measuring" || status=$?
-[[ $status -eq 0 ]] || fail "errors, or connections that went another way; see above"
+[[ $status -eq 0 ]] || fail "errors, or connections that went another way; see the lines with WRONG"
 assert_logs_clean
 ended_well=yes

@@ -1,12 +1,13 @@
 """The chart: for each workload what was reached, and the processor time of the whole machine, by who used it."""
 
+import textwrap
 from xml.sax.saxutils import escape
 
 from figures import figure_name
 from show import number
 from workloads import MIDDLES, WORKLOADS
 
-ROW, BAR, LABEL, PANEL, GAP, TOP = 20, 13, 190, 250, 110, 46
+ROW, BAR, LABEL, PANEL, GAP, TOP = 20, 13, 190, 250, 100, 46
 COLOURS = {"direct": "#8a8f98", "local": "#2a9d8f", "overlay": "#1d6fb8", "link": "#12467a", "auto": "#5aa0dc", "haproxy": "#d97706", "nginx": "#b45309"}
 PARTS = {"front-end": "#c2410c", "back-end": "#1d6fb8", "server": "#6b7280", "client": "#aab0b8", "the rest": "#dfe3e8"}
 
@@ -23,7 +24,8 @@ def reached(line, workload, middle, most, x, y):
     """The median as a bar, least and most as a line across its end."""
     name, divisor, unit = figure_name(workload)
     spread = line[name]
-    scale = PANEL / most
+    # Latency has more to say at its end.
+    scale = PANEL / most * (0.75 if WORKLOADS[workload].figure == "latency" else 1)
     yield bar(x, y, spread["median"] * scale, COLOURS[middle])
     middle_of_bar = y + BAR / 2
     yield f'<path d="M{x + spread["least"] * scale:.1f} {middle_of_bar}H{x + spread["most"] * scale:.1f}" stroke="#1f2328"/>'
@@ -72,7 +74,9 @@ def svg(lines, conditions):
             parts += reached(line, workload, middle, most, LABEL, y)
             parts += used(line, most_used, second, y)
             y += ROW
-    y += 20
-    parts.append(text(10, y, conditions, 10, colour="#57606a"))
+    y += 6
+    for line in textwrap.wrap(conditions, 150):
+        y += 14
+        parts.append(text(10, y, line, 10, colour="#57606a"))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 14}" width="{width}" font-family="sans-serif">'
     return "\n".join([head, f'<rect width="{width}" height="{y + 14}" fill="#ffffff"/>', *parts, "</svg>", ""])

@@ -105,7 +105,7 @@ def write_docs(lines, conditions):
     before, rest = content.split(MARKS[0])
     _, after = rest.split(MARKS[1])
     measured = "\n".join(show.markdown(lines, words))
-    document.write_text(f"{before}{MARKS[0]}\n\n{measured}\n\n{MARKS[1]}{after}", encoding="utf-8")
+    document.write_text(f"{before}{MARKS[0]}\n\n![What was reached, and the processor time it took](performance.svg)\n\n{measured}\n\n{MARKS[1]}{after}", encoding="utf-8")
     print(f"written: {document}, {DOCS / 'performance.svg'}")
 
 
@@ -120,6 +120,11 @@ def main():
         measured = {"conditions": take_conditions(options), "runs": []}
         clients = measured["conditions"]["pins"]["clients"]
         stage = measure.Stage(options.stage, options.client, options.load, options.baton, clients, options.seconds, options.gigabyte)
+        unnoticed, controls = measure.controls(stage)
+        if unnoticed:
+            print("what is wrong is not noticed:", "; ".join(unnoticed), file=sys.stderr)
+            return 1
+        print(f"controls: {controls} runs that were wrong on purpose were noticed", flush=True)
         measured["runs"] = list(measure.all_rounds(stage, options.workloads, options.rounds, tell))
     runs, conditions = measured["runs"], measured["conditions"]
     lines = figures.lines(runs)

@@ -31,12 +31,11 @@ class Stage:
         with open(f"{directory}/stage.json", encoding="utf-8") as file:
             self.middles = json.load(file)
 
-    def command(self, workload, middle, seconds):
-        place = self.middles[middle]
+    def command(self, workload, place, seconds):
         size = workload.size or self.gigabyte
         command = [*self.client, workload.kind, place["web" if workload.kind == "get" else "upload"]]
         command += ["--size", str(size), "--server", place["server"], "--concurrency", str(workload.concurrency)]
-        command += ["--path", place["prefix"] + (str(size) if workload.kind == "get" else "upload")]
+        command += ["--path", place["prefix"] + (place.get("file", str(size)) if workload.kind == "get" else "upload")]
         command += ["--seconds", str(seconds)] if workload.timed else ["--count", "1"]
         if workload.keep:
             command.append("--keep")
@@ -50,8 +49,8 @@ class Stage:
         roles = self.middles[middle]["processes"]
         return {("server" if role == server else role): pid for role, pid in roles.items() if role not in {"server", "sink"} - {server}}
 
-    def run(self, workload, middle, seconds):
-        """One run, as a flat dictionary. What went wrong is under `wrong`."""
+    def run(self, workload, middle, seconds, place=None):
+        """One run, as a dictionary. What went wrong is under `wrong`. `place`: other than the stage says."""
         processes = self.processes(workload, middle)
         is_baton = middle in ("local", *HANDED_OFF)
         counted = accounts.baton_counts(self.baton, self.directory) if is_baton else None
@@ -60,7 +59,7 @@ class Stage:
             accounts.forget_peak(pid)
         before = {role: accounts.cpu_of(pid) for role, pid in processes.items()}
         machine, children, began = accounts.machine(), of_children(), time.monotonic()
-        client = subprocess.Popen(self.command(workload, middle, seconds), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        client = subprocess.Popen(self.command(workload, place or self.middles[middle], seconds), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             output, complaint = client.communicate(timeout=RUN_SECONDS_MAX)
         except subprocess.TimeoutExpired:
@@ -131,10 +130,27 @@ def busy_share(seconds=1.0):
     return (accounts.machine()["machine"] - before["machine"]) / (time.monotonic() - began) / os.cpu_count()
 
 
+def controls(stage):
+    """Runs that are wrong on purpose: each must be noticed. Says those that were not."""
+    places = stage.middles
+    workload = WORKLOADS["new-1k"]
+    wrong = [
+        (middle, what, place | change)
+        for middle, place in places.items()
+        for what, change in (("another server answers", {"server": "nobody"}), ("no such file", {"prefix": place["prefix"] + "x"}))
+    ]
+    wrong += [(middle, "one octet is wrong", place | {"file": "wrong"}) for middle, place in places.items()]
+    if "local" in places:
+        # The client gets what it wants, only not by the way that is measured.
+        wrong += [(middle, "nothing is handed off", places["local"]) for middle in places if middle in HANDED_OFF]
+        wrong += [("local", "all is handed off", places[middle]) for middle in places if middle in HANDED_OFF]
+    return [f"{middle}: {what}" for middle, what, place in wrong if not stage.run(workload, middle, 0.02, place)["wrong"]], len(wrong)
+
+
 def all_rounds(stage, workloads, rounds, tell):
-    """Runs everything `rounds` times, after one short run of each that only warms up. Yields runs."""
+    """Runs everything `rounds` times, after a short run of each that only warms up. Yields runs."""
     middles = list(stage.middles)
-    for workload in workloads:
+    for workload in filter(lambda name: WORKLOADS[name].timed, workloads):
         for middle in middles:
             stage.run(WORKLOADS[workload], middle, min(0.2, stage.seconds))
     for number in range(rounds):
