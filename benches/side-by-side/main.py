@@ -22,7 +22,7 @@ QUIET = 0.05
 
 
 def parse():
-    parser = argparse.ArgumentParser(prog="benches/side-by-side.sh")
+    parser = argparse.ArgumentParser(prog="benches/side-by-side.sh", usage="%(prog)s [OPTION...]; --help tells which", add_help=False)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
@@ -32,7 +32,7 @@ def parse():
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--write-docs", action="store_true")
     parser.add_argument("--from", dest="source", type=Path)
-    parser.add_argument("--check", action="store_true", help="only the arguments; prints the size of the large file")
+    parser.add_argument("--check", action="store_true")  # only the arguments; prints the size of the large file
     parser.add_argument("--stage")
     parser.add_argument("--client")
     parser.add_argument("--load")

@@ -84,7 +84,11 @@ class Stage:
         if counted:
             self.check_counts(run, counted, accounts.baton_counts(self.baton, self.directory))
         if proxied:
-            run["counts"] = {"spliced": accounts.haproxy_counts(self.directory)["spliced"] - proxied["spliced"]}
+            spliced = accounts.haproxy_counts(self.directory)["spliced"] - proxied["spliced"]
+            run["counts"] = {"spliced": spliced}
+            # Nobody shall be measured below his best.
+            if workload.by_octets() and spliced < 0.9 * run["octets_checked"]:
+                run["wrong"].append(f"spliced: {spliced} of {run['octets_checked']} octets")
         return run
 
     @staticmethod
