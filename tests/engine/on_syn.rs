@@ -265,15 +265,19 @@ fn what_cannot_go_on_under_another_address_is_taken_out_of_a_forwarded_syn() {
 #[test]
 fn a_flood_of_syns_pushes_out_only_what_nobody_has_answered() {
     let mut node = node("a");
-    opened(&mut node);
+    let id = opened(&mut node);
     for index in 0..limits::OPENINGS_MAX as u32 + 10 {
         let source = Endpoint::new([192, 0, 2, 10].into(), (index % 60_000) as u16 + 1);
         let source = if index < 60_000 { source } else { Endpoint::new([192, 0, 2, 11].into(), source.port) };
         assert_eq!(node.verdict(&SegmentSpec { source, ..syn(PORT) }), Verdict::Consumed);
         node.take();
     }
-    assert_eq!(node.counter("openings_pending"), limits::OPENINGS_MAX as u64);
+    assert_eq!((node.counter("openings_pending"), node.counter("syns_evicted_total")), (limits::OPENINGS_MAX as u64, 10));
     assert_eq!(node.states(), [("handed-off", "forward")]);
+    // A connection that goes on with a SYN of its owner's takes a place, too.
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(9_000_000), ..syn(PORT) }), Verdict::Forward(B));
+    node.hear(B, Message::Closed { id });
+    assert_eq!((node.counter("openings_pending"), node.counter("syns_evicted_total")), (limits::OPENINGS_MAX as u64, 11));
 }
 
 #[test]
