@@ -122,14 +122,14 @@ fn what_the_local_server_got_is_told_without_octets() {
 }
 
 #[test]
-fn of_a_connection_that_its_owner_opened_only_the_end_is_known() {
+fn of_a_connection_that_its_owner_opened_no_octets_are_known_before_the_client_goes_on() {
     let mut node = on_syn::node("a");
     node.engine.want_records();
     let id = on_syn::opened(&mut node);
     node.hear(B, Message::Closed { id });
     let record = record(&mut node);
     assert_eq!((record.server, record.outcome, record.rule.as_deref()), (Some(B), Outcome::HandedOff, Some("images")));
-    assert_eq!((record.duration(node.instant()), record.octets()), (None, None));
+    assert_eq!((record.duration(node.instant()), record.octets()), (Some(milliseconds(0)), None));
 }
 
 #[test]
