@@ -181,6 +181,8 @@ struct Undecided {
     client: ClientView,
     kernel: KernelHalf,
     flight: FirstFlight,
+    /// TS.Recent (RFC 7323, section 4.3): what an acknowledgement echoes.
+    ts_recent: Timestamp<Client>,
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
@@ -449,10 +451,19 @@ impl Undecided {
         }
     }
 
+    /// A segment beyond a hole does not change what is echoed, and neither does one behind what is not acknowledged yet.
+    fn note_timestamp<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>) {
+        let Some((tsval, _)) = segment.timestamps() else { return };
+        if tsval.since(&self.ts_recent) > 0 && !self.flight.acknowledged().is_before(&segment.seq()) {
+            self.ts_recent = tsval;
+        }
+    }
+
     /// An acknowledgement on the kernel's behalf, of what BTCP has taken responsibility for. It carries the SYN-ACK's own TSval: a newer one
     /// would make the client discard an owner's answer that started its clock earlier (PAWS, RFC 7323, section 5).
     fn acknowledgement(&self, flow: &FlowKey) -> Vec<u8> {
-        let timestamps = self.initial.timestamps.map(|(syn, syn_ack)| (syn_ack, self.client.tsval.unwrap_or(syn)));
+        let sack = if self.initial.sack { self.flight.sack_blocks() } else { Vec::new() };
+        let timestamps = self.initial.timestamps.map(|(_, syn_ack)| (syn_ack, self.ts_recent));
         SegmentSpec::<ToClientWire> {
             source: flow.frontend,
             destination: flow.client,
@@ -467,7 +478,7 @@ impl Undecided {
             traffic_class: 0,
             payload: &[],
         }
-        .build()
+        .build_with_sack(&sack)
         .into_inner()
     }
 }

@@ -7,6 +7,7 @@ mod driver;
 mod handed_off;
 mod handshake;
 mod health;
+mod holes;
 mod limits;
 mod noise;
 mod notes;
