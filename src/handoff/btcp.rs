@@ -26,6 +26,7 @@ mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
+mod known;
 mod opening;
 mod owners;
 mod packets;
@@ -36,8 +37,9 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
+use known::Known;
 use opening::Opening;
-use owners::{Asking, Known};
+use owners::Asking;
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
@@ -56,7 +58,7 @@ use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payl
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Finally, Mode, Order};
+use crate::policy::{Decision, Examination, Finally, Looks, Mode, Order};
 use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -186,6 +188,7 @@ struct Undecided {
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
+    looks: Looks,
     /// Since when all that came is whole, and not enough to decide by: the client may be waiting for the server.
     awaits_server: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.

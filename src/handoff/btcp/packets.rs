@@ -177,6 +177,7 @@ impl Btcp {
             round_trip: initial.syn_acks.round_trip(segment.timestamps().map(|(_, tsecr)| tsecr), now),
             entered: now,
             first_byte: None,
+            looks: Looks::default(),
             awaits_server: None,
             acknowledge_when_parked: false,
             challenged: None,
