@@ -175,7 +175,7 @@ impl Btcp {
         if !self.may_open(from, id, &flow, ctx) {
             return ctx.say(from, Message::Disowned { id });
         }
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             match &self.connections[slot].state {
                 State::Lingering(_) | State::Lost => {}
                 State::Asking(_) => self.end_asking(slot, from, ctx),
@@ -185,7 +185,7 @@ impl Btcp {
                 }
                 _ => return ctx.say(from, Message::Disowned { id }),
             }
-            if let Some(slot) = self.by_flow.get(&flow).copied() {
+            if let Some(slot) = self.slot_of(&flow) {
                 self.forget(slot, ctx);
             }
         } else if self.openings.get(&flow).is_none() {
@@ -205,7 +205,7 @@ impl Btcp {
         (was_given_it || ctx.service_of(flow.frontend).is_some_and(serves))
             && epoch == Some(id.epoch)
             && !self.by_handoff.contains_key(&id)
-            && (ctx.has_room() || self.by_flow.contains_key(flow))
+            && (ctx.has_room() || self.slot_of(flow).is_some())
     }
 
     /// What the kernel said about a flow that a peer claims.
