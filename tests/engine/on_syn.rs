@@ -316,6 +316,7 @@ fn a_node_whose_table_is_full_forwards_no_syn() {
     opened(&mut node);
     assert_eq!(node.verdict(&SegmentSpec { source: client(1), ..syn(PORT) }), Verdict::Write);
     assert_eq!(node.counter("fallbacks_total{reason=\"full\"}"), 1);
+    assert!(node.engine.is_full() && !self::node("a").engine.is_full());
 }
 
 #[test]
