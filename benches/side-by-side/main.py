@@ -120,6 +120,9 @@ def main():
         measured = {"conditions": take_conditions(options), "runs": []}
         clients = measured["conditions"]["pins"]["clients"]
         stage = measure.Stage(options.stage, options.client, options.load, options.baton, clients, options.seconds, options.gigabyte)
+        if wrong := measure.wait_until_right(stage):
+            print(f"WRONG from the beginning: {wrong}", file=sys.stderr)
+            return 1
         unnoticed, controls = measure.controls(stage)
         if unnoticed:
             print("what is wrong is not noticed:", "; ".join(unnoticed), file=sys.stderr)
