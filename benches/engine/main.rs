@@ -4,8 +4,11 @@
 //! Every number is the median of rounds that are interleaved with those of all others, so that whatever else the machine does
 //! meets all of them. Quick, with a tenth of the connections, with `-- --quick`. A table for people, then one line of JSON.
 
+#[allow(dead_code)]
 #[path = "../policy/allocations.rs"]
 mod allocations;
+// Tests use more of it.
+#[allow(dead_code)]
 mod cluster;
 mod tun;
 

@@ -54,7 +54,7 @@ use crate::rewrite::{
 };
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,8 @@ pub struct Utcp {
     aliases: Map<Endpoint, Vec<IpAddr>>,
     /// Commits ever applied whose front-end may repeat them, by front-end: a commit is applied once.
     applied: BTreeSet<(NodeId, HandoffId)>,
+    /// Connections whose client has not completed the handshake, the oldest first, by slot and serial; and others that were such.
+    unfinished: VecDeque<(usize, u64)>,
     /// What was said about peers with another cluster file.
     complaints: BTreeSet<(NodeId, Refusal)>,
 }
@@ -88,6 +90,8 @@ struct Connection {
     serial: u64,
     since: Instant,
     alarm: Alarm,
+    /// Whether it takes room from others: not what is known by a SYN alone.
+    is_counted: bool,
     state: State,
 }
 
@@ -234,6 +238,7 @@ impl Utcp {
             by_handoff: Index::new(hasher.clone()),
             aliases: HashMap::with_hasher(hasher),
             applied: BTreeSet::new(),
+            unfinished: VecDeque::new(),
             complaints: BTreeSet::new(),
         }
     }
@@ -276,10 +281,11 @@ impl Utcp {
     ) -> usize {
         let serial = ctx.serial();
         let alarm = Alarm::default();
-        let connection = Connection { id, flow, ingress, alias, client_isn, serial, since: now, alarm, state };
+        let is_counted = !matches!(state, State::Opening(_));
+        let connection = Connection { id, flow, ingress, alias, client_isn, serial, since: now, alarm, is_counted, state };
         make_room(&mut self.connections);
         let slot = self.connections.insert(connection);
-        ctx.connections += 1;
+        ctx.connections += usize::from(is_counted);
         self.by_flow.insert(slot, |slot| self.connections[slot].flow);
         self.by_socket.insert(slot, |slot| self.connections[slot].socket());
         self.by_handoff.insert(slot, |slot| self.connections[slot].id);
@@ -289,7 +295,7 @@ impl Utcp {
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Utcp, slot, connection.serial, &mut ctx.timers);
-        ctx.connections -= 1;
+        ctx.connections -= usize::from(connection.is_counted);
         self.by_flow.remove(&connection.flow, slot);
         self.by_socket.remove(&connection.socket(), slot);
         self.by_handoff.remove(&connection.id, slot);
@@ -352,7 +358,11 @@ impl Utcp {
         for (_, connection) in &self.connections {
             match &connection.state {
                 State::Opening(opening) if opening.is_completed() => counts.serving += 1,
-                State::Replaying(_) | State::Prepared(_) | State::Opening(_) => counts.prepared += 1,
+                State::Opening(_) => {
+                    counts.prepared += 1;
+                    counts.unfinished += 1;
+                }
+                State::Replaying(_) | State::Prepared(_) => counts.prepared += 1,
                 State::Delivering(_) | State::Returning(_) | State::Established(_) => counts.serving += 1,
                 State::Over(_) | State::Abandoned | State::Moving => counts.lingering += 1,
             }
@@ -408,6 +418,7 @@ impl Utcp {
 #[allow(missing_docs)] // The names say it.
 pub struct Counts {
     pub prepared: usize,
+    pub unfinished: usize,
     pub serving: usize,
     pub lingering: usize,
     pub applied: usize,
