@@ -405,7 +405,7 @@ pub mod cluster_file {
     pub const PROBE_RISE_DEFAULT: u32 = 1;
     /// Probes in a row until a way that was whole counts as broken.
     pub const PROBE_FALL_DEFAULT: u32 = 2;
-    /// `limits.connections`: about 300 octets each, so that the largest table takes some 5 GB.
+    /// `limits.connections`: some 450 octets each (`tests/memory.rs`), so that the largest table takes some 7 GB.
     pub const CONNECTIONS: RangeInclusive<u64> = 1..=16_000_000;
     /// `limits.first_flight_bytes`: one largest request at least.
     pub const FIRST_FLIGHT_BYTES: RangeInclusive<u64> = 256 << 10..=64 << 30;
