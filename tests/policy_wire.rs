@@ -3,7 +3,7 @@
 mod common;
 
 use baton::flow::Endpoint;
-use baton::policy::{Ambiguity, ClusterFile, Decision, Examination, Looks, Policy, Service, key_hash};
+use baton::policy::{Ambiguity, Decision, Examination, Looks, Policy, Service, key_hash};
 use common::policy_with;
 use proptest::prelude::*;
 use std::net::SocketAddr;

@@ -151,7 +151,7 @@ main([
           "            State::HandedOff(handed_off) => {\n                if is_syn {")),
     rule("syn-starts-anew", "a SYN on a live connection begins a new one",
          ENGINE + "handed_off::a_syn_on_a_live_connection",
-         (BTCP + "/packets.rs", "                    handed_off.kept_syn = Some((now, segment.completed()));\n",
+         (BTCP + "/packets.rs", "                    handed_off.kept_syn = Some(Box::new((now, segment.completed())));\n",
           "                    let syn = segment.completed();\n                    self.begin_anew(slot, syn, ctx, now);\n"
           "                    return Verdict::Consumed;\n")),
     rule("owner-syn-unasked", "the owner gives a SYN to a kernel whose connection may be over",
