@@ -26,6 +26,7 @@ mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
+mod known;
 mod opening;
 mod owners;
 mod packets;
@@ -36,8 +37,9 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
+use known::Known;
 use opening::Opening;
-use owners::{Asking, Known};
+use owners::Asking;
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};

@@ -6,7 +6,8 @@
 //! | module | knows |
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
-//! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
+//! | `reader`, `units`, `examples` | shapes and sizes of fields, and how each is written; bounds are in [`crate::limits::cluster_file`] |
+//! | `syntax` | what is wrong with a text that is no YAML |
 //! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `health`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
@@ -34,6 +35,7 @@ mod compile;
 mod condition;
 mod decide;
 mod difference;
+mod examples;
 mod explain;
 mod expression;
 mod file;
@@ -62,6 +64,7 @@ mod rule;
 mod service;
 mod subject;
 mod summary;
+mod syntax;
 #[cfg(test)]
 mod testing;
 mod tls;

@@ -127,7 +127,7 @@ fn covering<'r>(rule: &Rule, earlier: &'r [Rule], index: &Index, comparisons_lef
 
 fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<(Rule, Place)> {
     let generated = format!("rule {number}");
-    let item = &Field { value: item.value, place: item.place.clone(), name: &generated };
+    let item = &item.named(&generated).like("`- { when: { path: \"/images/*\" }, send_to: NODE }`");
     let fields = item.mapping(&["name", "when", "canary", "send_to"], problems)?;
     let name_field = fields.optional("name");
     let name_place = name_field.as_ref().map_or(item.place.clone(), |field| field.place.clone());

@@ -18,3 +18,4 @@ mod owner;
 mod owners;
 mod parked;
 mod release;
+mod shared;
