@@ -137,7 +137,9 @@ mod tests {
     fn the_largest_report_fits_a_frame() {
         let services = |count: usize| (0..count).map(|number| service(&format!("{number:0255}"), Told::Up, 0)).collect();
         let report = |count| Report { policy: [0; 32], full: false, services: services(count) };
-        assert!(written(&report(SERVICES_MAX)).len() < crate::limits::MESSAGE_BYTES_MAX);
+        let largest = written(&report(SERVICES_MAX));
+        assert!(largest.len() < crate::limits::MESSAGE_BYTES_MAX);
+        assert_eq!(Report::decode(&largest), Ok(report(SERVICES_MAX)));
         assert_eq!(report(SERVICES_MAX + 1).encode(&mut Vec::new()), Err(EncodeError::TooManyServices(SERVICES_MAX + 1)));
     }
 

@@ -138,6 +138,10 @@ fn nothing_is_kept_for_records_that_nobody_wants() {
     let id = node.handed_off(PORT);
     node.hear(B, Message::Closed { id });
     assert!(node.engine.poll_record().is_none());
+    let mut node = on_syn::node("a");
+    let id = on_syn::opened(&mut node);
+    node.hear(B, Message::Closed { id });
+    assert!(node.engine.poll_record().is_none());
 }
 
 #[test]

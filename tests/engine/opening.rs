@@ -327,3 +327,64 @@ fn where_the_request_decides_nobody_opens_anything() {
     node.hear(B, Message::Owned { id: id_of(B, 7), flow: flow(PORT) });
     assert_eq!((messages(&node.take()), node.states()), (vec![(B, Message::Disowned { id: id_of(B, 7) })], vec![]));
 }
+
+#[test]
+fn what_begins_nothing_opens_nothing() {
+    let mut node = node("b");
+    for flags in [Flags(0), Flags::PSH, Flags::SYN.with(Flags::RST), Flags::SYN.with(Flags::FIN)] {
+        let (verdict, _) = node.overlay(A, &SegmentSpec { flags, ..syn(PORT) });
+        assert_eq!((verdict, node.states()), (Verdict::Drop(DropReason::NoConnection), vec![]), "{flags:?}");
+    }
+}
+
+#[test]
+fn only_nodes_that_have_the_address_pass_on_what_is_for_its_owner() {
+    for (mut node, from, takes) in [(shared("c"), B, true), (shared("b"), C, false), (node("b"), C, false)] {
+        owned(&mut node);
+        assert_eq!(node.overlay(from, &ack()).0 == Verdict::Write, takes, "{from:?}");
+    }
+}
+
+#[test]
+fn who_has_only_answered_does_not_name_itself_the_owner_in_a_new_session() {
+    let mut node = node("b");
+    answered(&mut node);
+    node.peer(A, PeerEvent::Down);
+    node.take();
+    node.peer(A, PeerEvent::Up(epoch_of(A)));
+    assert_eq!(messages(&node.take()), [(A, Message::OwnedEnd)]);
+}
+
+#[test]
+fn an_offer_takes_the_place_of_what_a_syn_began_and_not_of_what_is_open() {
+    // Its front-end has read another file: the request decides now.
+    let mut node = self::node("b");
+    let before = answered(&mut node);
+    node.hear(A, Message::Offer(Box::new(offer(PORT))));
+    let said = node.take();
+    let purged =
+        written(&said, Why::Purge).iter().map(|packet| segment::<ToServerLocal>(packet).destination()).collect::<Vec<_>>();
+    assert_eq!((purged, written(&said, Why::Replay).len()), (vec![before], 1));
+
+    let mut node = self::node("b");
+    owned(&mut node);
+    node.socket = SocketState::Open;
+    node.hear(A, Message::Offer(Box::new(offer(PORT))));
+    let said = node.take();
+    assert_eq!(asks(&said), 1, "whether it is still there");
+    assert_eq!(messages(&said), [(A, Message::Refuse { id: offer(PORT).id, reason: Refusal::InUse })]);
+}
+
+#[test]
+fn whoever_finds_no_room_when_its_handshake_ends_is_reset_and_that_is_counted() {
+    let mut node = Node::of_file("b", &[&ON_SYN[..], &[("connections: 1000", "connections: 1")]].concat(), &[]);
+    node.socket = SocketState::Absent;
+    answered(&mut node);
+    let other = SegmentSpec { source: client(1), ..syn(1) };
+    let (_, packet) = node.overlay(A, &other);
+    let alias = segment::<ToServerLocal>(&packet).destination();
+    assert_eq!(node.verdict(&SegmentSpec { destination: client(1), ..kernel_syn_ack(alias) }), Verdict::Write);
+    assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
+    assert_eq!(node.overlay(A, &SegmentSpec { source: client(1), ..ack() }).0, Verdict::Consumed);
+    assert_eq!((node.counter("resets_total"), fallbacks(&node, "full")), (1, 1));
+}

@@ -264,3 +264,32 @@ fn an_error_that_a_peer_passes_on_reaches_the_kernel_only_where_that_may_serve_t
         assert_eq!(node.engine.handle_overlay(B, &mut error, node.instant()), expected);
     }
 }
+
+#[test]
+fn what_a_peer_asks_beyond_its_share_is_not_answered_and_counted() {
+    let mut node = shared("a");
+    let question = Message::WhoOwns { flow: flow(PORT), ack: None };
+    for _ in 0..limits::PEER_QUESTIONS_PER_SECOND + 2 {
+        node.hear(B, question.clone());
+    }
+    assert_eq!(messages(&node.take()).len(), limits::PEER_QUESTIONS_PER_SECOND);
+    assert_eq!(node.counter("owner_questions_unanswered_total"), 2);
+}
+
+#[test]
+fn in_a_full_table_nobody_is_asked_about_a_reset_of_the_local_kernel() {
+    let mut node = Node::of_file(
+        "a",
+        &[&ON_SYN[..], &[("b: \"10.77.0.2:80\" }", "b: \"10.77.0.1:80\" }"), ("connections: 1000", "connections: 1")]].concat(),
+        &[],
+    );
+    node.socket = SocketState::Open;
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    node.socket = SocketState::Absent;
+    node.hear(B, Message::Owned { id: id_of(B, 1), flow: flow(1) });
+    node.take();
+    assert!(node.engine.is_full());
+    let reset = SegmentSpec { flags: Flags::RST, seq: Seq::new(77), ..syn_ack(PORT) };
+    assert_eq!(node.verdict(&reset), Verdict::Drop(DropReason::OwnerNotAsked));
+    assert_eq!(messages(&node.take()), []);
+}

@@ -137,6 +137,8 @@ const SCRIPTS: [(&str, &str); 3] = [
          +0 < P. 10:20(10) ack 1 win 20000\n\
          +0 < P. 1:15(14) ack 1 win 20000\n\
          +0 < P. 5:27(22) ack 1 win 20000\n\
+         // Of the hole tells who holds the request, and its kernel once more when it is given it.\n\
+         +0 >? . 1:1(0) ack 1\n\
          +0 >? . 1:1(0) ack 1\n\
          +0 >? . 1:1(0) ack 20\n\
          +0 >? . 1:1(0) ack 27\n\
