@@ -103,7 +103,7 @@ main([
          (BTCP + "/packets.rs", "                if !segment.checksums_are_right() =>\n", "                if false =>\n")),
     rule("early-ack-newer-tsval", "an early acknowledgement carries a TSval newer than the SYN-ACK's",
          ENGINE + "offer::an_early_acknowledgement_carries_the_syn_acks_own_timestamp",
-         (BTCP + ".rs", "(syn_ack, self.client.tsval.unwrap_or(syn))", "(syn_ack.plus(50), self.client.tsval.unwrap_or(syn))")),
+         (BTCP + ".rs", "|(_, syn_ack)| (syn_ack, self.ts_recent)", "|(_, syn_ack)| (syn_ack.plus(50), self.ts_recent)")),
     rule("acknowledged-before-parked", "octets are acknowledged early while the kernel still has the request",
          ENGINE + "offer::an_early_acknowledgement_carries_the_syn_acks_own_timestamp",
          (BTCP + "/secure.rs", "                undecided.acknowledge_when_parked = true;\n",

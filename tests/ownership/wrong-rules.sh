@@ -28,7 +28,7 @@ main([
     rule("takes-back", "after the commit, the front-end takes the connection back when the session breaks", "any_one_fault",
      [(BTCP + "peers.rs", "State::HandedOff(handed_off) => {\n",
        "State::HandedOff(HandedOff { pending: Some(pending), id, .. }) => {\n"
-     "self.by_handoff.remove(&id); self.passed_over(slot, peer, pending, Fallback::PeerDown, ctx, now); }\n"
+     "self.by_handoff.remove(&id); self.passed_over(slot, peer, *pending, Fallback::PeerDown, ctx, now); }\n"
      "State::HandedOff(handed_off) => {\n")]),
     rule("applies-twice", "a repeated commit is applied again", "any_one_fault",
      [(UTCP + "deliver.rs", "            other => connection.state = other,\n        }\n    }\n\n    /// Writes what",
