@@ -93,6 +93,7 @@ fn run(arguments: cli::Run) -> Result<(), Failure> {
             cli::Offload::Auto => Offloading::Auto,
             cli::Offload::Off => Offloading::Off,
         },
+        bypass: arguments.bypass == cli::Bypass::Auto,
         pcap: arguments.pcap,
         metrics: arguments.metrics,
         connection_log: arguments.connection_log,

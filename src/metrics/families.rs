@@ -92,6 +92,7 @@ pub const FAMILIES: &[Family] = &[
     counter("probes_accepted_total", "Probes of peers taken."),
     counter("syns_forwarded_total", "SYNs given to peers, in services of `inspect: none`."),
     counter("local_on_syn_total", "SYNs left to the local server, in services of `inspect: none`."),
+    counter("local_packets_total", "Packets that clients sent to the local server and that came through baton."),
     counter("owner_questions_total", "Questions to peers about who owns a connection to a shared address."),
     counter("owners_found_total", "Owners of connections to shared addresses that were found, this node included."),
     counter("redeliveries_total", "First flights delivered again because the kernel had not acknowledged them."),

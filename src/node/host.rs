@@ -1,6 +1,7 @@
 //! What this process has changed on the host, in one value that undoes it when it is dropped.
 
-use crate::tun::capture::Capture;
+use crate::rewrite::set_hop_limit;
+use crate::tun::capture::{Capture, HOP_LIMIT_TEACHES};
 use crate::tun::device::{Device, SuperSegments};
 use crate::tun::offload::{Frame, HEADER_BYTES};
 use crate::tun::sock_diag::SockDiag;
@@ -86,6 +87,12 @@ impl Host {
     pub fn send_frame(&mut self, frame: &mut Frame<'_>) {
         let result = self.device.send_frame(frame);
         self.count_written(frame.packet().len(), result);
+    }
+
+    /// The same, of a connection that the local server serves and the kernel may learn.
+    pub fn teach_frame(&mut self, frame: &mut Frame<'_>) {
+        set_hop_limit(frame.packet_mut(), HOP_LIMIT_TEACHES);
+        self.send_frame(frame);
     }
 
     /// What the kernel does not take is counted; TCP sends it again.

@@ -3,6 +3,11 @@
 //! Everything lies in one table, replaced in one transaction. Only the guard sets outlive a transaction: a connection
 //! that was handed away before a crash must not be answered by this host's kernel after it.
 
+mod bypass;
+
+pub(super) use bypass::Bypass;
+pub use bypass::HOP_LIMIT_TEACHES;
+
 use super::family::Family;
 use super::heartbeat::{ADDRESS_V4, ADDRESS_V6, SOURCE_PORT};
 use crate::doctor::refusal;
@@ -60,6 +65,7 @@ pub(super) struct Ruleset<'a> {
     pub(super) not_a_router: &'a [Family],
     pub(super) guards_max: usize,
     pub(super) tracking: Tracking,
+    pub(super) bypass: Bypass,
 }
 
 /// What to do with the host's connection tracking: it sees only halves of our connections.
@@ -239,12 +245,14 @@ impl Ruleset<'_> {
                 elements(prefixes.map(|prefix| prefix.to_string()))
             );
         }
+        self.write_bypass_sets(text);
     }
 
     fn write_chains(&self, text: &mut String) {
         let device = self.device;
         let notrack = self.tracking.statement();
 
+        self.write_bypass_chains(text);
         text.push_str("  chain from_tun {\n");
         for (ip, address) in [("ip", IpAddr::from(ADDRESS_V4)), ("ip6", ADDRESS_V6.into())] {
             // Three rules: a set that cannot be updated ends its rule, and must not end more.
@@ -255,20 +263,24 @@ impl Ruleset<'_> {
         if self.tracking == Tracking::Bypassed {
             text.push_str("    notrack\n");
         }
+        self.write_lessons(text);
         text.push_str("  }\n  chain capture {\n");
         for family in self.families() {
             let Words { digit, ip, unfragmented, routable, .. } = words(family);
             for whole in unfragmented {
-                let _ = writeln!(
-                    text,
-                    "    iifname @ingress{digit} {whole} {routable}{ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
-                     {notrack}meta mark set {MARK_CAPTURED:#x}"
+                let captured = format!(
+                    "iifname @ingress{digit} {whole} {routable}{ip} daddr . tcp dport @frontends{digit} tcp dport @alive"
                 );
+                let _ = match self.bypass {
+                    Bypass::Learned => writeln!(text, "    {captured} goto bypass{digit}"),
+                    Bypass::Never => writeln!(text, "    {captured} {notrack}meta mark set {MARK_CAPTURED:#x}"),
+                };
             }
         }
         text.push_str("  }\n  chain answers {\n");
         for family in self.families() {
             let Words { digit, ip, .. } = words(family);
+            self.write_oblivion(family, text);
             let _ = writeln!(
                 text,
                 "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (syn | ack) == (syn | ack) \
@@ -505,6 +517,7 @@ mod tests {
             not_a_router,
             guards_max: 1000,
             tracking: Tracking::Bypassed,
+            bypass: Bypass::Learned,
         };
         ruleset.install(left_over)
     }
@@ -550,6 +563,7 @@ mod tests {
             not_a_router: &[],
             guards_max: 1000,
             tracking: Tracking::Bypassed,
+            bypass: Bypass::Learned,
         };
         let known = [Endpoint::new(before.into(), 80), frontends[0]].into();
         assert_eq!(

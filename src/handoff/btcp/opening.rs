@@ -44,7 +44,7 @@ impl Btcp {
             return match self.openings.get(&flow) {
                 Some(opening) => Verdict::Forward(opening.to),
                 None if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
-                None => Verdict::Write,
+                None => self.pass_to_local(&flow, &segment, ctx),
             };
         }
         if !segment.checksums_are_right() {

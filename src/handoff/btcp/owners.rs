@@ -129,7 +129,7 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         match self.known.owner(&flow) {
-            Some(owner) if owner == ctx.node => Verdict::Write,
+            Some(owner) if owner == ctx.node => self.pass_to_local(&flow, segment, ctx),
             Some(owner) => Verdict::Forward(owner),
             None if segment.is_super_segment() => Verdict::Cut,
             None => self.ask_kernel(flow, segment, None, ctx, now),
