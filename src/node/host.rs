@@ -3,6 +3,7 @@
 use crate::rewrite::set_hop_limit;
 use crate::tun::capture::{Capture, HOP_LIMIT_TEACHES};
 use crate::tun::device::{Device, SuperSegments};
+use crate::tun::learned::Learned;
 use crate::tun::offload::{Frame, HEADER_BYTES};
 use crate::tun::sock_diag::SockDiag;
 use std::io;
@@ -43,6 +44,14 @@ impl Host {
 
     pub fn capture(&mut self) -> &mut Capture {
         self.capture.as_mut().expect("capture ends with the loop")
+    }
+
+    /// What the kernel has learned; zeros where somebody has removed our rules, None where it does not learn.
+    pub fn learned(&self) -> Option<Learned> {
+        self.capture.as_ref()?.learned().unwrap_or_else(|error| {
+            log::debug!("the counters of inet baton cannot be read: {error}");
+            Some(Learned::default())
+        })
     }
 
     /// Whether the TUN has offload now.

@@ -13,6 +13,7 @@ use super::first_values::FirstValues;
 use super::forwarding::Means;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
+use super::learned::{self, Learned};
 pub use super::nft::HOP_LIMIT_TEACHES;
 use super::nft::{Bypass, Forwarding, Ingress, Ruleset, Tracking};
 use super::routing::{Route, RouteKind, Routing, TABLE_DEFAULT};
@@ -268,6 +269,14 @@ impl Capture {
     /// nothing was changed. More than a hundred changes are several transactions.
     pub fn change_guards(&mut self, add: &[FlowKey], remove: &[FlowKey]) -> io::Result<()> {
         self.guards.change(add, remove)
+    }
+
+    /// What the kernel has learned of connections that the local server serves; None where it cannot.
+    pub fn learned(&self) -> io::Result<Option<Learned>> {
+        match self.bypass {
+            Bypass::Never => Ok(None),
+            Bypass::Learned => learned::ask(&self.means.keys().copied().collect::<Vec<_>>()).map(Some),
+        }
     }
 
     /// The packets that show the kernel this process is alive, one per service port; write them to the TUN every

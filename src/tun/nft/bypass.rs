@@ -20,6 +20,18 @@ use std::fmt::Write as _;
 /// the process makes itself has another.
 pub const HOP_LIMIT_TEACHES: u8 = 255;
 
+/// Packets that taught.
+pub(in crate::tun) const LOCAL_TAUGHT: &str = "local_taught";
+/// Packets that should have taught, but the set was full.
+pub(in crate::tun) const LOCAL_FULL: &str = "local_full";
+/// Packets that did not go through the TUN.
+pub(in crate::tun) const LOCAL_PASSED: &str = "local_passed";
+
+/// The name of the set of one family.
+pub(in crate::tun) fn local_set(family: Family) -> String {
+    format!("local{}", words(family).digit)
+}
+
 /// Whether connections of the local server leave the TUN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::tun) enum Bypass {
@@ -57,7 +69,9 @@ impl Ruleset<'_> {
         if self.bypass == Bypass::Never {
             return;
         }
-        text.push_str("  counter local_taught { }\n  counter local_full { }\n  counter local_passed { }\n");
+        for counter in [LOCAL_TAUGHT, LOCAL_FULL, LOCAL_PASSED] {
+            let _ = writeln!(text, "  counter {counter} {{ }}");
+        }
         for family in self.families() {
             let Words { digit, address, .. } = words(family);
             let _ = writeln!(
@@ -90,13 +104,13 @@ impl Ruleset<'_> {
             let _ = write!(
                 text,
                 "  chain learn{digit} {{\n    \
-                     update @local{digit} {{ {ends} }} counter name local_taught return\n    \
-                     counter name local_full\n  \
+                     update @local{digit} {{ {ends} }} counter name {LOCAL_TAUGHT} return\n    \
+                     counter name {LOCAL_FULL}\n  \
                    }}\n  \
                    chain bypass{digit} {{\n    \
                      tcp flags & (syn | ack) == syn delete @local{digit} {{ {ends} }} {captured} return\n    \
-                     {ends} @local{digit} {WAY} @direct counter name local_passed {notrack}accept\n    \
-                     {ends} @local{digit} limit rate 1/second burst 1 packets counter name local_passed {notrack}accept\n    \
+                     {ends} @local{digit} {WAY} @direct counter name {LOCAL_PASSED} {notrack}accept\n    \
+                     {ends} @local{digit} limit rate 1/second burst 1 packets counter name {LOCAL_PASSED} {notrack}accept\n    \
                      {captured}\n  \
                    }}\n"
             );
