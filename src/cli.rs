@@ -196,6 +196,7 @@ Examples:
   baton explain shop.yaml --node a --service keys --redis 'GET user:7'
   baton explain shop.yaml --node a --service lines --raw 'CONNECT client.example\\r\\n'
   baton explain shop.yaml --node a --service layer-4 --client 192.0.2.7     where the SYN decides, nothing is sent
+  baton explain shop.yaml --node a --service web --http 'GET /cart' --down b     who answers while b is down
   baton explain shop.yaml --node a --service web --request request.txt --json | jq -r .answered_by"))]
 #[command(group(clap::ArgGroup::new("bytes")))]
 pub struct Explain {
@@ -240,6 +241,9 @@ pub struct Explain {
     /// The first bytes as text, in which \r, \n, \t, \0, \xHH and \\ stand for one each
     #[arg(long, value_name = "TEXT", group = "bytes", value_parser = escaped)]
     pub raw: Option<Sent>,
+    /// A node that cannot be asked: down, draining, not to be reached; may be repeated. All others are taken to be well
+    #[arg(long, value_name = "NODE")]
+    pub down: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -257,6 +261,11 @@ fn request_line(text: &str) -> Result<RequestLine, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (method, target, version) = match words[..] {
         [method, target] => (method, target, "HTTP/1.1"),
+        [_, _, version] if version.starts_with("HTTP/2") || version.starts_with("HTTP/3") => {
+            return Err("only HTTP/1 is written as a line: leave the version out, since rules see the same method, path and \
+                        fields; or give the bytes of a connection with --request FILE"
+                .to_owned());
+        }
         [method, target, version] if version.starts_with("HTTP/") => (method, target, version),
         _ => return Err("write a method and a path, like 'GET /x'; a version may follow".to_owned()),
     };

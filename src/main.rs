@@ -161,9 +161,14 @@ fn explain(arguments: cli::Explain) -> Result<(), Failure> {
         frontend: arguments.frontend.map(Into::into),
         client: arguments.client,
         bytes,
+        down: arguments.down,
     };
     let answer = explain::ask(&arguments.cluster, &question).map_err(|error| match error {
         Unanswered::File(error) => Failure::from(error),
+        Unanswered::NothingRead(why) => Failure::CommandLine(format!(
+            "{why}, before the client has sent anything: leave out {}; what counts is --client ADDRESS and --frontend ADDRESS:PORT",
+            cli::WAYS_TO_SAY_IT
+        )),
         Unanswered::NothingSent(why) => Failure::CommandLine(format!("{why}: add {}", cli::WAYS_TO_SAY_IT)),
     })?;
     print(&show(arguments.json, &answer, explain::text))

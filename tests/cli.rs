@@ -104,6 +104,8 @@ fn a_wrong_command_line_is_code_2_and_says_what_is_missing() {
         ("explain shop.yaml --node a --service web --body x", "--http"),
         ("explain shop.yaml --node a --service web --raw \\q", "backslash"),
         ("explain shop.yaml --node a --http GET", "GET"),
+        ("explain examples/layer-4.yaml --node main --service mail --raw x", "leave out --http"),
+        ("explain examples/layer-4.yaml --node main --service mail --sni x", "--client ADDRESS"),
         ("explain shop.yaml --node a --service web --request f --header x:y", "--header"),
         ("explain shop.yaml --service web --request f", "--node"),
         ("explain shop.yaml --node a --service web --alpn h2", "--sni"),
@@ -392,6 +394,8 @@ fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
         "ambiguity": null,
         "rule": "near",
         "candidates": ["b"],
+        "while_local_is_down": [],
+        "down": [],
         "choice": null,
         "or_reset": false,
         "mode": "route",
@@ -422,6 +426,7 @@ fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
 fn explain_needs_no_request_where_the_syn_decides_and_asks_for_one_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
     assert_fails(&explain(directory.path(), &["--node", "a"]), 2, "--http");
+    assert_fails(&explain(directory.path(), &["--node", "a", "--http", "GET / HTTP/2"]), 2, "leave the version out");
     let path = directory.path().join("mail.yaml");
     let text = EXPLAINED_ON_SYN;
     std::fs::write(&path, text).unwrap();

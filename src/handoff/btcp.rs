@@ -26,6 +26,7 @@ mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
+mod known;
 mod opening;
 mod owners;
 mod packets;
@@ -36,8 +37,9 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
+use known::Known;
 use opening::Opening;
-use owners::{Asking, Known};
+use owners::Asking;
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
@@ -48,6 +50,7 @@ use crate::handoff::counters::{DropReason, Fallback};
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
 use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
+use crate::handoff::index::{Index, make_room};
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
 use crate::handoff::recent::Recent;
@@ -56,11 +59,11 @@ use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payl
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Finally, Mode, Order};
+use crate::policy::{Decision, Examination, Finally, Looks, Mode, Order};
 use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -80,9 +83,11 @@ pub struct Btcp {
     known: Known,
     late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
-    by_flow: Map<FlowKey, usize>,
+    by_flow: Index,
     by_handoff: Map<HandoffId, usize>,
     holds: Holds,
+    /// Offers made to each peer, in their order, since the first that its commit may yet be repeated of.
+    offered_to: BTreeMap<NodeId, VecDeque<u64>>,
     /// Guarded in an earlier life; waiting for the owner to claim them.
     orphans: BTreeMap<FlowKey, Instant>,
     /// Peers that have named what they own, in this life of ours.
@@ -122,14 +127,15 @@ enum Guard {
     Written,
 }
 
+/// What is large and does not last has a box of its own: most connections there are have been handed off.
 #[derive(Clone, Debug)]
 enum State {
     /// The kernel has answered the SYN; the client has not acknowledged that yet.
-    Handshake(InitialState),
+    Handshake(Box<InitialState>),
     /// The client believes it is connected; nobody is decided to serve it.
-    Undecided(Undecided),
+    Undecided(Box<Undecided>),
     /// A candidate was asked.
-    Offered(Offered),
+    Offered(Box<Offered>),
     /// The kernel's half is about to be purged: the guard is being written, then the kernel is asked whether its half is
     /// still what we think. Nothing is given away before both have answered.
     Securing(Securing),
@@ -148,11 +154,13 @@ enum State {
 }
 
 impl State {
-    const fn label(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Self::Handshake(_) => "handshake",
-            Self::Undecided(Undecided { kernel: KernelHalf::SynReceived, .. }) => "undecided",
-            Self::Undecided(Undecided { kernel: KernelHalf::Purged, .. }) => "parked",
+            Self::Undecided(undecided) => match undecided.kernel {
+                KernelHalf::SynReceived => "undecided",
+                KernelHalf::Purged => "parked",
+            },
             Self::Offered(_) => "offered",
             Self::Securing(_) => "securing",
             Self::Releasing(_) => "releasing",
@@ -181,9 +189,12 @@ struct Undecided {
     client: ClientView,
     kernel: KernelHalf,
     flight: FirstFlight,
+    /// TS.Recent (RFC 7323, section 4.3): what an acknowledgement echoes.
+    ts_recent: Timestamp<Client>,
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
+    looks: Looks,
     /// Since when all that came is whole, and not enough to decide by: the client may be waiting for the server.
     awaits_server: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.
@@ -195,7 +206,7 @@ struct Undecided {
 /// Who may still be asked.
 #[derive(Clone, Debug)]
 struct Pending {
-    undecided: Undecided,
+    undecided: Box<Undecided>,
     order: Order,
     next: usize,
     finally: Finally,
@@ -207,10 +218,10 @@ struct Pending {
 /// What follows once the guard is written and the kernel's half is known to be what we think.
 #[derive(Clone, Debug)]
 enum Securing {
-    Park(Undecided),
-    Commit(Offered),
+    Park(Box<Undecided>),
+    Commit(Box<Offered>),
     /// Nobody may serve it: the kernel's half goes without a guard, since the client is told that it is over.
-    Reset(Undecided),
+    Reset(Box<Undecided>),
 }
 
 #[derive(Clone, Debug)]
@@ -228,13 +239,13 @@ struct HandedOff {
     id: HandoffId,
     client: Option<ClientView>,
     /// What is needed should the owner return the connection; gone once it has delivered.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// How much of the first flight the offer carried.
     offered_bytes: usize,
     /// The session in which the owner was last heard to own it.
     confirmed_in: u64,
     /// A SYN that came while the connection was not known to be over, and when.
-    kept_syn: Option<(Instant, Vec<u8>)>,
+    kept_syn: Option<Box<(Instant, Vec<u8>)>>,
 }
 
 impl Btcp {
@@ -248,9 +259,10 @@ impl Btcp {
             known: Known::new(seed, now),
             late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
-            by_flow: HashMap::with_hasher(hasher.clone()),
-            by_handoff: HashMap::with_hasher(hasher.clone()),
+            by_flow: Index::new(hasher.clone()),
+            by_handoff: HashMap::with_hasher(hasher),
             holds: Holds::default(),
+            offered_to: BTreeMap::new(),
             orphans: orphans.iter().map(|flow| (*flow, now + limits::ORPHAN_LIFETIME)).collect(),
             heard_from: BTreeSet::new(),
         }
@@ -259,6 +271,7 @@ impl Btcp {
     fn insert(&mut self, flow: FlowKey, state: State, guard: Guard, ctx: &mut Context, now: Instant) -> usize {
         let serial = ctx.serial();
         ctx.connections += 1;
+        make_room(&mut self.connections);
         let slot = self.connections.insert(Connection {
             flow,
             serial,
@@ -270,8 +283,12 @@ impl Btcp {
             alarm: Alarm::default(),
             state,
         });
-        self.by_flow.insert(flow, slot);
+        self.by_flow.insert(slot, |slot| self.connections[slot].flow);
         slot
+    }
+
+    fn slot_of(&self, flow: &FlowKey) -> Option<usize> {
+        self.by_flow.get(flow, |slot| self.connections[slot].flow)
     }
 
     /// Notes who was asked to serve a connection, or that nobody is: nodes are compared by how many they have.
@@ -305,7 +322,7 @@ impl Btcp {
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
-        self.by_flow.remove(&connection.flow);
+        self.by_flow.remove(&connection.flow, slot);
         if connection.guard != Guard::None {
             ctx.outputs.push_back(Output::Unguard(connection.flow));
         }
@@ -344,8 +361,8 @@ impl Btcp {
 
     /// The state of a connection.
     pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
-        match self.by_flow.get(flow) {
-            Some(slot) => Some(self.connections[*slot].state.label()),
+        match self.slot_of(flow) {
+            Some(slot) => Some(self.connections[slot].state.label()),
             None => self.openings.get(flow).map(|_| "opening"),
         }
     }
@@ -449,10 +466,19 @@ impl Undecided {
         }
     }
 
+    /// A segment beyond a hole does not change what is echoed, and neither does one behind what is not acknowledged yet.
+    fn note_timestamp<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>) {
+        let Some((tsval, _)) = segment.timestamps() else { return };
+        if tsval.since(&self.ts_recent) > 0 && !self.flight.acknowledged().is_before(&segment.seq()) {
+            self.ts_recent = tsval;
+        }
+    }
+
     /// An acknowledgement on the kernel's behalf, of what BTCP has taken responsibility for. It carries the SYN-ACK's own TSval: a newer one
     /// would make the client discard an owner's answer that started its clock earlier (PAWS, RFC 7323, section 5).
     fn acknowledgement(&self, flow: &FlowKey) -> Vec<u8> {
-        let timestamps = self.initial.timestamps.map(|(syn, syn_ack)| (syn_ack, self.client.tsval.unwrap_or(syn)));
+        let sack = if self.initial.sack { self.flight.sack_blocks() } else { Vec::new() };
+        let timestamps = self.initial.timestamps.map(|(_, syn_ack)| (syn_ack, self.ts_recent));
         SegmentSpec::<ToClientWire> {
             source: flow.frontend,
             destination: flow.client,
@@ -467,7 +493,7 @@ impl Undecided {
             traffic_class: 0,
             payload: &[],
         }
-        .build()
+        .build_with_sack(&sack)
         .into_inner()
     }
 }

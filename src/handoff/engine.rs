@@ -140,9 +140,14 @@ impl Engine {
         verdict
     }
 
-    /// A packet that came from a peer through the overlay.
+    /// A plain packet that came from a peer through the overlay.
     pub fn handle_overlay(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
-        let verdict = self.deliver_to_owner(from, packet, Offload::NONE, now);
+        self.handle_overlay_offloaded(from, packet, Offload::NONE, now)
+    }
+
+    /// The same of one that was joined of several on its arrival.
+    pub fn handle_overlay_offloaded(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+        let verdict = self.deliver_to_owner(from, packet, offload, now);
         self.settle(now);
         verdict
     }
@@ -166,6 +171,10 @@ impl Engine {
         if self.is_own_frontend(source) {
             if segment.flags().contains(Flags::SYN.with(Flags::ACK)) {
                 return self.btcp.handle_syn_ack(segment.reinterpret(), &mut self.ctx, now);
+            }
+            let is_reset = segment.flags().contains(Flags::RST) && !segment.flags().contains(Flags::ACK);
+            if is_reset && self.ctx.policy.is_shared_frontend(source) {
+                return self.btcp.handle_kernel_reset(&segment.reinterpret(), &mut self.ctx, now);
             }
             return Verdict::Write;
         }
@@ -230,6 +239,10 @@ impl Engine {
                 && self.ctx.policy.is_own_frontend(segment.destination())
                 && !self.takes_itself(&segment)
             {
+                if segment.is_super_segment() {
+                    // It may be kept, or counted.
+                    return Verdict::Cut;
+                }
                 return self.btcp.handle_relayed(from, &segment, &mut self.ctx, now);
             }
             return self.utcp.handle_client(from, segment, &mut self.ctx, now);
@@ -560,6 +573,7 @@ impl Engine {
             ("connections_lingering", front.lingering + back.lingering),
             ("syns_pending", front.syns),
             ("openings_pending", front.openings),
+            ("openings_unfinished", back.unfinished),
             ("owners_known", front.known),
             ("owners_asked_for", front.asking),
             ("orphans", front.orphans),

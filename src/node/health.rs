@@ -69,7 +69,7 @@ impl Applications {
             let port = service.server_port(policy.node)?;
             let check = service.health.as_ref().map(|plan| Check {
                 plan: plan.clone(),
-                at: SocketAddr::new(local_address(service), port),
+                at: SocketAddr::new(local_address(service), plan.port.unwrap_or(port)),
                 judge: Judge::new(plan.rise, plan.fall),
                 due: now,
                 running: None,

@@ -166,11 +166,13 @@ fn ways(policy: &Policy, service: &Service, now: Instant) -> Vec<Way> {
         if address.is_ipv4() == frontend.address.is_ipv4() { address } else { frontend.address }
     };
     let peers = || service.servers.iter().map(|(peer, _)| *peer).filter(|peer| policy.hands_off(own, *peer));
+    // What answers on another port is not at the end of the way.
+    let question = if health.port.is_some() { Question::Tcp } else { health.question.clone() };
     let way = |peer, frontend| Way {
         service: service.name.clone(),
         peer,
         plan: plan.clone(),
-        question: health.question.clone(),
+        question: question.clone(),
         frontend,
         client: client_of(frontend),
         judge: Judge::new(plan.rise, plan.fall),

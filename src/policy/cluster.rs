@@ -1,6 +1,6 @@
 //! The parts of the file that are about the cluster as a whole: name, nodes, overlay, limits.
 
-use super::reader::Field;
+use super::reader::{Field, unglued};
 use super::report::Problems;
 use super::rule::LOCAL;
 use super::yaml::Place;
@@ -29,10 +29,20 @@ impl<'a> NodeNames<'a> {
     pub(super) fn resolve(&self, name: &str, place: &Place, problems: &mut Problems) -> Option<NodeId> {
         let found = self.id(name);
         if found.is_none() && !self.sorted.is_empty() {
-            let remedy = format!("the nodes are {}", self.sorted.join(", "));
+            let remedy = unglued(name).unwrap_or_else(|| format!("the nodes are {}", self.listed()));
             problems.error(place, format!("there is no node `{name}`"), remedy);
         }
         found
+    }
+
+    /// All of them, for a message.
+    pub(super) fn listed(&self) -> String {
+        self.sorted.join(", ")
+    }
+
+    /// Whether there is one of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.id(name).is_some()
     }
 
     /// What a node is called.
@@ -80,6 +90,7 @@ pub(super) fn nodes<'a>(field: &Field<'a>, problems: &mut Problems) -> (NodeName
             let message = format!("no node can be named `{LOCAL}`: in `send_to` it is the node a connection arrived at");
             problems.error(&entry.place.key(), message, "choose another name");
         }
+        let entry = entry.clone().like(format!("`{}: {{ address: 10.77.0.1, public_key: \"...\" }}`", entry.name));
         let Some(fields) = entry.mapping(&["address", "public_key"], problems) else {
             continue;
         };
@@ -108,9 +119,9 @@ pub(super) fn nodes<'a>(field: &Field<'a>, problems: &mut Problems) -> (NodeName
 }
 
 fn node_address(field: &Field<'_>, problems: &mut Problems) -> Option<IpAddr> {
-    let text = field.text(problems)?;
+    let remedy = "write an IPv4 or IPv6 address (names are not looked up) without port, such as `10.77.0.1` or `\"fd77::1\"`";
+    let text = field.text_or(|| remedy.to_owned(), problems)?;
     let Ok(address) = text.parse::<IpAddr>() else {
-        let remedy = "write an IPv4 or IPv6 address without port, such as `10.77.0.1` or `fd77::1`";
         problems.error(&field.place, format!("\"{text}\" is not an address"), remedy);
         return None;
     };
@@ -127,7 +138,11 @@ pub(super) fn check_unicast(address: IpAddr, field: &Field<'_>, problems: &mut P
         _ => None,
     };
     if let Some(what) = unusable {
-        problems.error(&field.place, format!("{address} is {what}"), "write the address that this server has");
+        let remedy = match address {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => format!("write `{}`", address.to_canonical()),
+            _ => "write the address that this server has (`ip address` shows it)".to_owned(),
+        };
+        problems.error(&field.place, format!("{address} is {what}"), remedy);
         return false;
     }
     let only_here = match address {
@@ -143,8 +158,8 @@ pub(super) fn check_unicast(address: IpAddr, field: &Field<'_>, problems: &mut P
 }
 
 fn public_key(field: &Field<'_>, problems: &mut Problems) -> Option<[u8; 32]> {
-    let text = field.text(problems)?;
-    let remedy = "copy the line that `baton keygen` printed on this node";
+    let remedy = "write in quotes the line that `baton keygen` printed on this node (`baton keygen --out FILE` for a new key)";
+    let text = field.text_or(|| remedy.to_owned(), problems)?;
     let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(text) else {
         problems.error(&field.place, "the public key is not valid base64", remedy);
         return None;
@@ -194,9 +209,9 @@ pub(super) fn overlay(field: &Field<'_>, problems: &mut Problems) -> Option<Over
 
 /// Reads `address/length`, whose bits behind the length must be zero.
 pub(super) fn network(item: &Field<'_>, problems: &mut Problems) -> Option<IpNet> {
-    let text = item.text(problems)?;
+    let remedy = "write an address and a prefix length, such as `10.0.0.0/8` or `\"fd00::/8\"`";
+    let text = item.text_or(|| remedy.to_owned(), problems)?;
     let Ok(network) = text.parse::<IpNet>() else {
-        let remedy = "write an address and a prefix length, such as `10.0.0.0/8` or `fd00::/8`";
         problems.error(&item.place, format!("\"{text}\" is not a network"), remedy);
         return None;
     };

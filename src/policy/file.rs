@@ -3,11 +3,11 @@
 use super::reader::Field;
 use super::report::{self, Problems, Report, Severity};
 use super::service::ReadService;
-use super::yaml::{self, Position};
-use super::{Limits, Node, PolicyHash, Service, check, cluster, hash, service, units};
+use super::yaml::{self, SyntaxError};
+use super::{Limits, Node, PolicyHash, Service, check, cluster, hash, service, syntax, units};
 use crate::limits::cluster_file as bounds;
 use ipnet::IpNet;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 /// What a cluster file says: the same on every node. [`ClusterFile::compile`] makes a [`super::Policy`] of it.
@@ -41,11 +41,14 @@ impl ClusterFile {
         match read_bytes(path) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(text),
-                Err(_) => Err(Report::unreadable(&name, "the file is not UTF-8 text".to_owned(), "save it as UTF-8")),
+                Err(_) => {
+                    let remedy = "is this the cluster file? If it is, save it as UTF-8";
+                    Err(Report::unreadable(&name, "the file is not UTF-8 text".to_owned(), remedy))
+                }
             },
             Err(error) => {
                 let message = format!("the file cannot be read: {error}");
-                Err(Report::unreadable(&name, message, "check the path and the file's permissions"))
+                Err(Report::unreadable(&name, message, unreadable_remedy(error.kind())))
             }
         }
     }
@@ -57,7 +60,9 @@ impl ClusterFile {
             let message = format!("the file has more than {}", units::format_bytes(bounds::FILE_BYTES_MAX as u64));
             return Err(Report::unreadable(file_name, message, "is this the cluster file?"));
         }
-        let tree = yaml::parse(text).map_err(|error| syntax_report(file_name, text, error.position, error.message))?;
+        // A byte order mark says nothing in UTF-8, and YAML allows it (YAML 1.2, section 5.2).
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let tree = yaml::parse(text).map_err(|error| syntax_report(file_name, text, &error))?;
         let mut problems = Problems::default();
         let file = read_root(&Field::root(&tree), &mut problems);
         let report = problems.into_report(file_name, text);
@@ -82,6 +87,15 @@ impl ClusterFile {
     }
 }
 
+fn unreadable_remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "check the path: no such file is there",
+        ErrorKind::PermissionDenied => "let this user read it (`ls -l` shows who may), or become one who may",
+        ErrorKind::IsADirectory => "give the path of the file in it, such as `/etc/baton/cluster.yaml`",
+        _ => "check the path and the file's permissions",
+    }
+}
+
 /// The file's bytes, one more than may be read at most: a wrong path may lead to anything.
 fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -90,16 +104,9 @@ fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn syntax_report(file_name: &str, text: &str, position: Position, message: String) -> Report {
-    let line = text.lines().nth(position.line.saturating_sub(1)).unwrap_or_default();
-    let begins_with_a_tab = line.trim_start_matches(' ').starts_with('\t');
-    let remedy = if begins_with_a_tab {
-        "YAML lines cannot begin with a tab; use spaces"
-    } else {
-        "the file cannot be read as YAML; look at this line and at the one before it"
-    };
-    let remedy = remedy.to_owned();
-    let problem = report::problem_at(file_name, text, Severity::Error, position, message, remedy);
+fn syntax_report(file_name: &str, text: &str, error: &SyntaxError) -> Report {
+    let (message, remedy) = syntax::explain(error, text);
+    let problem = report::problem_at(file_name, text, Severity::Error, error.position, message, remedy);
     Report { problems: vec![problem] }
 }
 
@@ -184,6 +191,41 @@ mod tests {
         let report = ClusterFile::read(Path::new("/nonexistent/shop.yaml")).unwrap_err();
         let first = report.to_string();
         assert!(first.starts_with("/nonexistent/shop.yaml: the file cannot be read: "), "{first}");
+    }
+
+    #[test]
+    fn what_editors_add_to_a_text_changes_nothing() {
+        let hash = file(SHOP).hash();
+        for text in
+            [format!("\u{feff}{SHOP}"), SHOP.replace('\n', "\r\n"), format!("---\n{SHOP}...\n"), format!("{SHOP}\n\n# end")]
+        {
+            assert_eq!(file(&text).hash(), hash, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_readable_text_says_what_to_do() {
+        let directory = std::env::temp_dir();
+        let said = |path: &Path| ClusterFile::read(path).unwrap_err().to_string();
+        assert!(said(&directory).contains("= give the path of the file in it"), "{}", said(&directory));
+        let binary = directory.join(format!("baton-{}-binary", std::process::id()));
+        for (bytes, remedy) in [
+            (b"\x7fELF\xff\xfe\0\0".as_slice(), "= is this the cluster file?"),
+            (b"c\0l\0u\0s\0", "not as UTF-16"),
+            (b"", "= begin with `cluster: NAME`"),
+        ] {
+            std::fs::write(&binary, bytes).unwrap();
+            assert!(said(&binary).contains(remedy), "{}", said(&binary));
+        }
+        std::fs::remove_file(binary).unwrap();
+    }
+
+    #[test]
+    fn off_and_what_tools_make_of_it_are_the_same() {
+        let plain = file(SHOP).hash();
+        for off in ["probe: off", "probe: false", "proxy_protocol: off", "proxy_protocol: false"] {
+            assert_eq!(file(&SHOP.replace("    servers:", &format!("    {off}\n    servers:"))).hash(), plain, "{off}");
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn write_health(service: &Service, text: &mut String) -> fmt::Result {
         writeln!(text, "slow start {}", service.slow_start.as_nanos())?;
     }
     if let Some(health) = &service.health {
-        let HealthCheck { question, interval, timeout, rise, fall } = health;
+        let HealthCheck { question, port, interval, timeout, rise, fall } = health;
         match question {
             Question::Tcp => writeln!(text, "health tcp")?,
             Question::Http(HttpQuestion { path, host, status, body }) => {
@@ -106,6 +106,9 @@ fn write_health(service: &Service, text: &mut String) -> fmt::Result {
             }
         }
         writeln!(text, "health {} {} {rise} {fall}", interval.as_nanos(), timeout.as_nanos())?;
+        if let Some(port) = port {
+            writeln!(text, "health port {port}")?;
+        }
     }
     if let Some(ProbePlan { interval, timeout, rise, fall, enforce }) = &service.probe {
         writeln!(text, "probe {} {} {rise} {fall} {enforce}", interval.as_nanos(), timeout.as_nanos())?;
@@ -231,6 +234,7 @@ mod tests {
         for fields in [
             "slow_start: 1s",
             "health: { tcp: true }",
+            "health: { tcp: true, port: 81 }",
             "health: { http: / }",
             "health: { http: /a }",
             "health: { http: /, host: a }",

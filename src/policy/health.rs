@@ -1,5 +1,6 @@
 //! How a service's applications are checked, as the file writes it.
 
+use super::Protocol;
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::yaml::Value;
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub struct HealthCheck {
     /// What is asked.
     pub question: Question,
+    /// The port that is asked; that of the application if there is none.
+    pub port: Option<u16>,
     /// From the beginning of one check to that of the next.
     pub interval: Duration,
     /// How long one may take.
@@ -59,13 +62,13 @@ pub struct ProbePlan {
     pub enforce: bool,
 }
 
+const KNOWN: [&str; 10] = ["tcp", "http", "port", "host", "status", "body", "interval", "timeout", "rise", "fall"];
 const STATUS: RangeInclusive<u16> = 100..=599;
 const STATUS_DEFAULT: RangeInclusive<u16> = 200..=299;
 
 /// Reads `health`.
 pub(super) fn health(field: &Field<'_>, problems: &mut Problems) -> Option<HealthCheck> {
-    let known = ["tcp", "http", "host", "status", "body", "interval", "timeout", "rise", "fall"];
-    let fields = field.mapping(&known, problems)?;
+    let fields = field.mapping(&KNOWN, problems)?;
     let question = question(field, &fields, problems);
     let (interval, timeout) = times(
         &fields,
@@ -75,19 +78,47 @@ pub(super) fn health(field: &Field<'_>, problems: &mut Problems) -> Option<Healt
     );
     let rise = in_a_row(&fields, "rise", bounds::HEALTH_RISE_DEFAULT, problems);
     let fall = in_a_row(&fields, "fall", bounds::HEALTH_FALL_DEFAULT, problems);
-    Some(HealthCheck { question: question?, interval, timeout, rise, fall })
+    let port = match fields.optional("port") {
+        Some(field) => Some(field.port(problems)?),
+        None => None,
+    };
+    Some(HealthCheck { question: question?, port, interval, timeout, rise, fall })
+}
+
+/// Whether it says `off`. What has gone through a tool of YAML 1.1 says `false` there.
+pub(super) fn is_off(field: &Field<'_>) -> bool {
+    matches!(field.value, Value::Bool(false)) || matches!(field.value, Value::Text(text) if text == "off")
+}
+
+/// Warns of a question that the application would not understand: a check speaks HTTP/1 in clear, and says no PROXY header.
+pub(super) fn warn_of_another_protocol(
+    field: &Field<'_>,
+    health: &HealthCheck,
+    inspect: Option<Protocol>,
+    is_behind_proxies: bool,
+    problems: &mut Problems,
+) {
+    // What listens on a port of its own may speak what it likes.
+    if health.port.is_some() || health.question == Question::Tcp {
+        return;
+    }
+    let http = || field.mapping(&KNOWN, &mut Problems::default()).and_then(|fields| fields.optional("http"));
+    let place = http().map_or_else(|| field.place.key(), |http| http.place.key());
+    let remedy = "write `tcp: true`, or the `port` on which the application answers plain HTTP";
+    let not_http = inspect.filter(|inspect| !inspect.knows(Protocol::Http) && *inspect != Protocol::None);
+    if let Some(inspect) = not_http {
+        let message = format!("the check asks in plain HTTP/1, and clients of this service speak `{}`", inspect.word());
+        problems.warning(&place, message, remedy);
+    } else if is_behind_proxies {
+        let message = "the check says no PROXY header: an application that demands one refuses it";
+        problems.warning(&place, message, remedy);
+    }
 }
 
 /// Reads `probe`; None when it is off.
 pub(super) fn probe(field: &Field<'_>, problems: &mut Problems) -> Option<ProbePlan> {
-    match field.value {
-        Value::Text(text) if text == "off" => return None,
-        Value::Mapping(_) => {}
-        other => {
-            let message = format!("`probe` cannot be {}", other.describe());
-            problems.error(&field.place, message, "write `probe: off`, or fields such as `probe: { interval: 10s }`");
-            return None;
-        }
+    if is_off(field) {
+        return None;
     }
     let fields = field.mapping(&["interval", "timeout", "rise", "fall", "enforce"], problems)?;
     let (interval, timeout) = times(

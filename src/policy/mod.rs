@@ -6,7 +6,8 @@
 //! | module | knows |
 //! |---|---|
 //! | `yaml` | serde_yaml, and where in the text a value is |
-//! | `reader`, `units` | shapes and sizes of fields; their bounds are in [`crate::limits::cluster_file`] |
+//! | `reader`, `units`, `examples` | shapes and sizes of fields, and how each is written; bounds are in [`crate::limits::cluster_file`] |
+//! | `syntax` | what is wrong with a text that is no YAML |
 //! | `choice` | which of several nodes, and what is remembered from one choice to the next |
 //! | `cluster`, `service`, `health`, `rule`, `condition`, `check` | the format of the cluster file, part by part |
 //! | `report` | how a problem is shown |
@@ -17,6 +18,7 @@
 //! | `auto`, `proxy` | which of them, where any may come; who the client is, where a proxy says so |
 //! | `http2`, `hpack`, `huffman`, `redis`, `prefix` | what is read of HTTP/2, Redis, and anything else |
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
+//! | `looks` | what one look at growing bytes tells the next |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
 //! | `subject`, `index`, `decide` | what rules are compared with; which may match, and which one does |
@@ -33,6 +35,7 @@ mod compile;
 mod condition;
 mod decide;
 mod difference;
+mod examples;
 mod explain;
 mod expression;
 mod file;
@@ -47,6 +50,7 @@ mod index;
 mod index_tests;
 mod inspect;
 mod json;
+mod looks;
 mod matchers;
 mod name;
 mod pattern;
@@ -60,6 +64,7 @@ mod rule;
 mod service;
 mod subject;
 mod summary;
+mod syntax;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -78,6 +83,7 @@ pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use health::{HealthCheck, HttpQuestion, ProbePlan, Question};
 pub use inspect::Protocol;
+pub use looks::Looks;
 pub use report::{Problem, Report, Severity};
 pub use subject::Origin;
 pub use summary::Summary;

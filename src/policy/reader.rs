@@ -3,9 +3,12 @@
 //! Every function that returns an `Option` has reported the problem when it returns `None`, so that one pass over the
 //! file finds everything that can be found.
 
-use super::report::Problems;
+use super::examples;
+use super::report::{Problems, TOKEN};
 use super::units;
 use super::yaml::{Place, Value};
+use std::borrow::Cow;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ pub(super) struct Field<'a> {
     pub(super) value: &'a Value,
     pub(super) place: Place,
     pub(super) name: &'a str,
+    /// How it is written, to stand behind "write"; none if there is nothing to say but its shape.
+    pub(super) example: Option<Cow<'static, str>>,
 }
 
 /// The entries of a mapping whose keys are fixed by the format.
@@ -31,7 +36,20 @@ pub(super) struct Mapping<'a> {
 impl<'a> Field<'a> {
     /// The whole file.
     pub(super) fn root(value: &'a Value) -> Self {
-        Self { value, place: Place::root(), name: "the cluster file" }
+        Self { value, place: Place::root(), name: "the cluster file", example: None }
+    }
+
+    /// The same, to be written like this.
+    pub(super) fn like(self, example: impl Into<Cow<'static, str>>) -> Self {
+        Self { example: Some(example.into()), ..self }
+    }
+
+    /// The same under a name of its own.
+    pub(super) fn named<'b>(&self, name: &'b str) -> Field<'b>
+    where
+        'a: 'b,
+    {
+        Field { value: self.value, place: self.place.clone(), name, example: self.example.clone() }
     }
 
     /// The entries under their keys, each key once and at least one.
@@ -53,7 +71,7 @@ impl<'a> Field<'a> {
         let mut fields: Vec<Field<'a>> = Vec::with_capacity(entries.len());
         let mut keys = std::collections::HashSet::new();
         for (index, (key, value)) in entries.iter().enumerate() {
-            let field = Field { value, place: self.place.child(index), name: key };
+            let field = Field { value, place: self.place.child(index), name: key, example: None };
             if keys.insert(key.as_str()) {
                 fields.push(field);
             } else {
@@ -71,7 +89,8 @@ impl<'a> Field<'a> {
     /// The same of a format that will have more fields: those of `later` are not offered, and refused as not supported yet.
     pub(super) fn mapping_without(&self, later: &[&str], known: &[&str], problems: &mut Problems) -> Option<Mapping<'a>> {
         if matches!(self.value, Value::Mapping(entries) if entries.is_empty()) {
-            problems.error(&self.place, format!("{} is empty", self.title()), offer(known));
+            let remedy = self.example.as_ref().map_or_else(|| offer(known), |example| format!("write {example}"));
+            problems.error(&self.place, format!("{} is empty", self.title()), remedy);
             return None;
         }
         let mut entries = self.entries(problems)?;
@@ -85,6 +104,10 @@ impl<'a> Field<'a> {
             }
             is_known
         });
+        let is_of_the_file = self.place.steps.is_empty();
+        for entry in &mut entries {
+            entry.example = examples::of(entry.name, is_of_the_file).map(Cow::Borrowed);
+        }
         let is_complete = matches!(self.value, Value::Mapping(all) if all.len() == entries.len());
         Some(Mapping { entries, is_complete, place: self.place.clone(), name: self.name })
     }
@@ -107,19 +130,17 @@ impl<'a> Field<'a> {
             self.empty(problems);
             return None;
         }
-        let item = |(index, value)| Field { value, place: self.place.child(index), name: self.name };
+        let item = |(index, value)| Field { value, place: self.place.child(index), ..self.clone() };
         Some(items.iter().enumerate().map(item).collect())
     }
 
     /// A text. A number is not one: how it was spelled matters and is not known any more.
     pub(super) fn text(&self, problems: &mut Problems) -> Option<&'a str> {
         match self.value {
-            Value::Text(text) => Some(text),
             Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
-                let message = format!("{} must be a text, here is {}", self.title(), self.value.describe());
-                problems.error(&self.place, message, "put it in quotes");
-                None
+                self.text_or(|| format!("put it in quotes: `\"{TOKEN}\"`"), problems)
             }
+            Value::Text(text) => Some(text),
             Value::Null | Value::List(_) | Value::Mapping(_) => {
                 self.expected("a text", problems);
                 None
@@ -127,15 +148,37 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A text where hardly any number or truth would be right in quotes: what to write instead.
+    pub(super) fn text_or(&self, remedy: impl FnOnce() -> String, problems: &mut Problems) -> Option<&'a str> {
+        if let Value::Text(text) = self.value {
+            return Some(text);
+        }
+        let message = format!("{} must be a text, here is {}", self.title(), self.value.describe());
+        problems.error(&self.place, message, remedy());
+        None
+    }
+
     /// A whole number within bounds.
     pub(super) fn integer(&self, bounds: RangeInclusive<u64>, problems: &mut Problems) -> Option<u64> {
         let Value::Integer(value) = *self.value else {
-            self.expected("a whole number", problems);
+            let message = format!("{} must be a whole number, here is {}", self.title(), self.value.describe());
+            let range = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+            let remedy = match self.value {
+                // In quotes, with a zero in front (which once meant octal), or grouped: 07400, 1_000.
+                Value::Text(text) => match text.replace(['_', ',', ' '], "").parse::<u64>() {
+                    Ok(meant) if bounds.contains(&meant) => format!("write `{}: {meant}`", self.name),
+                    _ => format!("write {range}"),
+                },
+                Value::Null => format!("write {range}, or remove the line"),
+                _ => format!("write {range}"),
+            };
+            problems.error(&self.place, message, remedy);
             return None;
         };
         let within = u64::try_from(value).ok().filter(|value| bounds.contains(value));
         if within.is_none() {
-            self.out_of_bounds(&value.to_string(), &bounds.start().to_string(), &bounds.end().to_string(), problems);
+            let is_less = i128::from(*bounds.start()) > value;
+            self.out_of_bounds(&value.to_string(), (bounds.start(), bounds.end()), is_less, problems);
         }
         within
     }
@@ -158,7 +201,8 @@ impl<'a> Field<'a> {
         };
         if !bounds.contains(&duration) {
             let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
-            self.out_of_bounds(&show(&duration), &show(bounds.start()), &show(bounds.end()), problems);
+            let is_less = duration < *bounds.start();
+            self.out_of_bounds(&show(&duration), (&show(bounds.start()), &show(bounds.end())), is_less, problems);
             return None;
         }
         Some(duration)
@@ -181,7 +225,7 @@ impl<'a> Field<'a> {
         let within = u64::try_from(bytes).ok().filter(|bytes| bounds.contains(bytes));
         if within.is_none() {
             let shown = u64::try_from(bytes).map_or_else(|_| bytes.to_string(), units::format_bytes);
-            self.out_of_bounds(&shown, &least, &most, problems);
+            self.out_of_bounds(&shown, (&least, &most), bytes < i128::from(*bounds.start()), problems);
         }
         within
     }
@@ -213,19 +257,24 @@ impl<'a> Field<'a> {
             _ if self.place.steps.is_empty() => {
                 "begin with `cluster: NAME`, then say `overlay`, `nodes` and `services`".to_owned()
             }
-            Value::Null => "write a value, or remove the line".to_owned(),
-            _ => format!("write {what}"),
+            Value::Null => match &self.example {
+                Some(example) => format!("write {example}, or remove the line"),
+                None => "write a value, or remove the line".to_owned(),
+            },
+            _ => self.example.as_ref().map_or_else(|| format!("write {what}"), |example| format!("write {example}")),
         };
         problems.error(&self.place, message, remedy);
     }
 
     fn empty(&self, problems: &mut Problems) {
-        problems.error(&self.place, format!("{} is empty", self.title()), "name at least one, or remove the field");
+        let remedy = self.example.as_ref().map_or("name at least one".to_owned(), |example| format!("write {example}"));
+        problems.error(&self.place, format!("{} is empty", self.title()), format!("{remedy}, or remove the field"));
     }
 
-    fn out_of_bounds(&self, value: &str, least: &str, most: &str, problems: &mut Problems) {
+    fn out_of_bounds(&self, value: &str, (least, most): (&dyn Display, &dyn Display), is_less: bool, problems: &mut Problems) {
         let message = format!("{} must be from {least} to {most}, here is {value}", self.title());
-        problems.error(&self.place, message, format!("write a value from {least} to {most}"));
+        let remedy = if is_less { format!("write {least} or more") } else { format!("write {most} or less") };
+        problems.error(&self.place, message, remedy);
     }
 
     /// The field's name as a message begins with it.
@@ -250,15 +299,30 @@ impl<'a> Mapping<'a> {
         let field = self.optional(name);
         if field.is_none() {
             let owner = if self.place.steps.is_empty() { self.name.to_owned() } else { format!("`{}`", self.name) };
-            problems.error(&self.place.key(), format!("{owner} has no `{name}`"), format!("add `{name}:`"));
+            let example = examples::of(name, self.place.steps.is_empty());
+            let remedy = example.map_or_else(|| format!("add `{name}:`"), |example| format!("add {example}"));
+            problems.error(&self.place.key(), format!("{owner} has no `{name}`"), remedy);
         }
         field
     }
 }
 
-/// What to say about an unknown field: the one probably meant, else all there are.
+/// What to say about an unknown field: the one probably meant, where it belongs, else all there are.
 fn suggestion(unknown: &str, known: &[&str]) -> String {
-    nearest(unknown, known).map_or_else(|| offer(known), |name| format!("did you mean `{name}`?"))
+    if let Some(remedy) = unglued(unknown) {
+        return remedy;
+    }
+    match (nearest(unknown, known), examples::belongs(unknown)) {
+        (_, Some(owner)) => format!("it belongs in {owner}"),
+        (Some(name), None) => format!("did you mean `{name}`?"),
+        (None, None) => offer(known),
+    }
+}
+
+/// What to say about `{ a:1 }`, which YAML takes for one name.
+pub(super) fn unglued(name: &str) -> Option<String> {
+    let (key, value) = name.split_once(':')?;
+    Some(format!("put a space behind the colon: `{key}: {value}`"))
 }
 
 /// The word that was probably meant, if any is near.

@@ -13,6 +13,9 @@ const LOCATED_BYTES_MAX: usize = 8 << 20;
 /// Characters printed of a line, a message or a remedy.
 const LINE_PRINTED_MAX: usize = 400;
 
+/// Stands in a remedy for what the file has at the place of the problem, as it is spelled there.
+pub(super) const TOKEN: char = '\u{1a}';
+
 /// How bad a problem is; the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -235,6 +238,8 @@ pub(super) fn problem_at(
     let behind_last = text.lines().last().map_or(1, |line| line.chars().count() + 1);
     let (line, column) = if position.line > last { (last, behind_last) } else { (position.line.max(1), position.column.max(1)) };
     let line_text = text.lines().nth(line - 1).unwrap_or_default().to_owned();
+    let token: String = line_text.chars().skip(column - 1).take(token_width(&line_text, column)).collect();
+    let remedy = remedy.replace(TOKEN, token.trim_end());
     // A message may repeat what the file says, escapes included.
     let (message, remedy) = (printable(&message), printable(&remedy));
     Problem { severity, file: file.to_owned(), position: Some((line, column)), message, remedy, line_text }

@@ -10,7 +10,6 @@ use super::matchers::{self, Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
-use super::when::When;
 use super::yaml::{Place, Value};
 use super::{Mode, ProbePlan, Protocol, Service, health};
 use crate::flow::{Endpoint, NodeId};
@@ -53,6 +52,7 @@ const KNOWN: [&str; 17] = [
 /// Reads one service; what could be read of it even if something is wrong.
 pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) -> Option<ReadService> {
     check_name(entry.name, &entry.place.key(), problems);
+    let entry = &entry.clone().like(format!("`{}: {{ frontends: {{ NODE: \"10.77.0.1:80\" }} }}`", entry.name));
     let fields = entry.mapping(&KNOWN, problems)?;
     refuse_what_comes_later(&fields, problems);
     let frontend_places =
@@ -89,7 +89,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     };
     let default = Rule {
         name: Rc::from(DEFAULT_RULE),
-        when: When::default(),
+        when: Rc::default(),
         canary: None,
         choice: Rc::new(default.unwrap_or_else(Choice::local)),
     };
@@ -101,9 +101,14 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         .and_then(|bytes| usize::try_from(bytes).ok());
     let proxies = fields.optional("proxy_protocol").and_then(|field| proxies(&field, problems));
     let health = health_field.as_ref().and_then(|field| health::health(field, problems));
+    if let (Some(field), Some(health)) = (&health_field, &health) {
+        let is_behind_proxies = proxies.as_ref().is_some_and(|networks| !networks.is_empty());
+        health::warn_of_another_protocol(field, health, inspect, is_behind_proxies, problems);
+    }
     let probe = match fields.optional("probe") {
-        Some(field) if health_field.is_none() => {
-            let remedy = "add `health:`, or leave `probe` out: without `health` nothing is probed";
+        Some(field) if health_field.is_none() && !health::is_off(&field) => {
+            let remedy = "add `health: { tcp: true }` or `health: { http: /healthz }`, or leave `probe` out: without `health` \
+                          nothing is probed";
             problems.error(&field.place.key(), "a probe asks what `health` says, and there is no `health`", remedy);
             None
         }
@@ -178,7 +183,7 @@ fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
 /// Reads `proxy_protocol`: the networks whose connections begin with a PROXY header.
 fn proxies(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<IpNet>> {
     match field.value {
-        Value::Text(text) if text == "off" => Some(Vec::new()),
+        _ if health::is_off(field) => Some(Vec::new()),
         Value::Text(text) if text == "accept" => Some(
             [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]
                 .iter()
@@ -230,6 +235,10 @@ fn frontends(field: &Field<'_>, names: &NodeNames<'_>, problems: &mut Problems) 
     let mut frontends = Vec::new();
     for entry in field.entries(problems).unwrap_or_default() {
         let node = names.resolve(entry.name, &entry.place.key(), problems);
+        let entry = entry.clone().like(format!("`{}: \"10.77.0.1:80\"`, the address that clients connect to", entry.name));
+        if node.is_none() && matches!(entry.value, Value::Null) {
+            continue;
+        }
         for item in entry.one_or_more(problems).unwrap_or_default() {
             if let (Some(endpoint), Some(node)) = (endpoint(&item, problems), node) {
                 frontends.push((node, endpoint, item.place));
@@ -249,12 +258,15 @@ fn port_is_too_large(text: &str) -> bool {
 }
 
 fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
-    let text = item.text(problems)?;
+    let remedy = || match item.value {
+        Value::Integer(port @ 1..=65535) => format!("write the address that clients connect to as well: `\"10.77.0.1:{port}\"`"),
+        _ => "write the address that clients connect to, with its port: `\"10.77.0.1:80\"` or `\"[fd77::1]:80\"`".to_owned(),
+    };
+    let text = item.text_or(remedy, problems)?;
     let parsed = text.parse::<SocketAddr>().ok();
     let Some(address) = parsed.filter(|address| address.port() != 0) else {
-        let remedy = "write address and port, such as `10.77.0.1:80` or `\"[fd77::1]:80\"`";
         let why = if port_is_too_large(text) { ": ports end at 65535" } else { "" };
-        problems.error(&item.place, format!("\"{text}\" is not an address with a port{why}"), remedy);
+        problems.error(&item.place, format!("\"{text}\" is not an address with a port{why}"), endpoint_remedy(text));
         return None;
     };
     if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
@@ -262,6 +274,20 @@ fn endpoint(item: &Field<'_>, problems: &mut Problems) -> Option<Endpoint> {
         return None;
     }
     check_unicast(address.ip(), item, problems).then(|| address.into())
+}
+
+/// What to write instead of something that is no address with a port.
+fn endpoint_remedy(text: &str) -> String {
+    let (address, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    match (text.parse::<IpAddr>(), address.parse::<IpAddr>()) {
+        (Ok(IpAddr::V4(_)), _) => format!("add the port: `\"{text}:80\"`"),
+        // The last group may be meant as a port, and often is.
+        (Ok(IpAddr::V6(_)), Ok(IpAddr::V6(_))) => {
+            format!("put the address in brackets: `\"[{address}]:{port}\"` or `\"[{text}]:80\"`")
+        }
+        (Ok(IpAddr::V6(_)), _) => format!("put the address in brackets, and add the port: `\"[{text}]:80\"`"),
+        _ => "write an address (names are not looked up) and a port, such as `\"10.77.0.1:80\"` or `\"[fd77::1]:80\"`".to_owned(),
+    }
 }
 
 /// Reads `servers`; `None` if any of it is wrong, so that nobody is told that a node cannot serve.
@@ -275,6 +301,11 @@ fn servers(
     let entries = field.entries(problems)?;
     for entry in &entries {
         let node = names.resolve(entry.name, &entry.place.key(), problems);
+        let port = match entry.value {
+            Value::Integer(port @ 1..=65535) => *port,
+            _ => 80,
+        };
+        let entry = entry.clone().like(format!("`{}: {{ port: {port} }}`", entry.name));
         let Some(fields) = entry.mapping(&["port", "weight"], problems) else {
             continue;
         };
@@ -298,7 +329,8 @@ fn servers_of_frontends(frontends: &[(NodeId, Endpoint, Place)], problems: &mut 
             Some((_, port)) if *port == endpoint.port => {}
             Some((_, port)) => {
                 let message = format!("this node has the front-end ports {port} and {}", endpoint.port);
-                let remedy = "say in `servers` on which port each node's application takes handed-off connections";
+                let remedy = "add `servers: { NODE: { port: 80 } }` with every node: on that port its application takes handed-off \
+                              connections";
                 problems.error(place, message, remedy);
                 return None;
             }
@@ -321,8 +353,11 @@ fn check_local_servers(
         let name = names.name(*node);
         let Some((_, port)) = servers.iter().find(|server| server.0 == *node) else {
             let message = format!("node `{name}` has the front-end address {endpoint}, but is not among the servers");
-            let remedy = "add it: it answers when a rule says `local` and when no other server can; a node that only hands \
-                          connections on is not supported yet";
+            let remedy = format!(
+                "add `{name}: {{ port: {} }}`: it answers when a rule says `local` and when no other server can; a node that \
+                 only hands connections on is not supported yet",
+                endpoint.port
+            );
             problems.error(&field.place.key(), message, remedy);
             continue;
         };

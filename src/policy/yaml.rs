@@ -66,7 +66,8 @@ impl Place {
 
     /// The value of entry or item `index` of the container here.
     pub(super) fn child(&self, index: usize) -> Self {
-        let mut steps = self.steps.clone();
+        let mut steps = Vec::with_capacity(self.steps.len() + 1);
+        steps.extend_from_slice(&self.steps);
         steps.push(index);
         Self { steps, part: Part::Value }
     }
@@ -115,21 +116,32 @@ impl Position {
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) position: Position,
+    /// As the parser says it.
     pub(super) message: String,
+    /// What it was reading, and the line on which that began: `a quoted scalar`.
+    pub(super) within: Option<(String, usize)>,
 }
 
 /// Reads the text of one YAML document.
 pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
     Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| match error.location() {
-        Some(at) => SyntaxError { position: Position::of(text, &at), message: without_position(&error.to_string()) },
-        None => match later_document(text) {
-            Some(line) => {
-                let message = "a second YAML document begins here; a cluster file is one".to_owned();
-                SyntaxError { position: Position { line, column: 1 }, message }
-            }
-            None => SyntaxError { position: Position { line: 1, column: 1 }, message: error.to_string() },
-        },
+        Some(at) => {
+            let said = error.to_string();
+            SyntaxError { position: Position::of(text, &at), within: within(&said), message: without_position(&said) }
+        }
+        None => {
+            let line = later_document(text).unwrap_or(1);
+            SyntaxError { position: Position { line, column: 1 }, message: without_position(&error.to_string()), within: None }
+        }
     })
+}
+
+/// What the parser says it was reading: `.., while scanning a quoted scalar at line 9 column 14`.
+fn within(message: &str) -> Option<(String, usize)> {
+    let (what, at) =
+        message.split_once("while scanning ").or_else(|| message.split_once("while parsing "))?.1.split_once(" at line ")?;
+    let line = at.split(' ').next()?.parse().ok()?;
+    Some((what.to_owned(), line))
 }
 
 /// The line on which another document begins, for the one error of many documents that has no position.

@@ -20,7 +20,7 @@ use std::path::Path;
 /// Looks at the host, with the eyes of this configuration when there is one. Gives what the baton says of itself that
 /// runs in this network namespace, if one does.
 pub fn examine(name: &str, state_directory: &Path, config: Option<&CaptureConfig>, findings: &mut Findings) -> Option<String> {
-    findings.check("privilege", requirements::check_privilege(), |()| "CAP_NET_ADMIN".to_owned());
+    findings.check("privilege", requirements::check_privilege(), |()| requirements::privileges());
     findings.check("TUN driver", requirements::check_tun_driver(), |()| "/dev/net/tun can be opened".to_owned());
     findings.check("settings", requirements::check_settings(), |()| "kernel settings can be changed".to_owned());
     let checked = requirements::check_state_directory(state_directory);

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// capabilities(7): addresses, rules, routes, nftables, the TUN, settings, and destroying sockets.
 const CAP_NET_ADMIN: u32 = 12;
+/// Likewise: the packet sockets on which a node hears the answers to its probes.
+const CAP_NET_RAW: u32 = 13;
 /// Where TUN devices are made.
 const TUN_DRIVER: &str = "/dev/net/tun";
 /// Its device number, the same in every Linux (linux/miscdevice.h: MISC_MAJOR, TUN_MINOR).
@@ -40,9 +42,19 @@ pub(super) fn check_privilege() -> anyhow::Result<()> {
     }
     Err(refusal(
         "no privilege to change this host's network (CAP_NET_ADMIN)",
-        "run as root, or let the service manager grant it (systemd: AmbientCapabilities=CAP_NET_ADMIN, docker: \
-         --cap-add NET_ADMIN)",
+        "run as root, or let the service manager grant it, and CAP_NET_RAW for probes (systemd: \
+         `AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW`, docker: `--cap-add NET_ADMIN --cap-add NET_RAW`)",
     ))
+}
+
+/// What a process with the privilege to start may do, and what not.
+pub(super) fn privileges() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if has_capability(&status, CAP_NET_RAW) {
+        "CAP_NET_ADMIN, CAP_NET_RAW".to_owned()
+    } else {
+        "CAP_NET_ADMIN; no CAP_NET_RAW, so probes will fail (`probe` of services with `health`)".to_owned()
+    }
 }
 
 fn has_capability(status: &str, capability: u32) -> bool {

@@ -23,6 +23,9 @@ pub(super) struct Opening {
     syn: Vec<u8>,
     /// The kernel is being asked whether it has this connection.
     asks_kernel: bool,
+    /// Its candidate was given something that acknowledges another kernel's SYN-ACK, or nobody's: the owner is asked for until a SYN
+    /// follows.
+    pub(super) is_denied: bool,
 }
 
 /// Whether a segment begins a connection. With RST or FIN as well it begins none.
@@ -42,9 +45,10 @@ impl Btcp {
     ) -> Verdict {
         if !begins(&segment) {
             return match self.openings.get(&flow) {
-                Some(opening) => Verdict::Forward(opening.to),
-                None if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
+                Some(opening) if !opening.is_denied => Verdict::Forward(opening.to),
+                _ if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
                 None => self.pass_to_local(&flow, &segment, ctx),
+                Some(_) => Verdict::Write,
             };
         }
         if !segment.checksums_are_right() {
@@ -61,6 +65,7 @@ impl Btcp {
             if opening.isn != segment.seq() {
                 opening.isn = segment.seq();
                 opening.syn = syn_alone(&segment);
+                opening.is_denied = false;
             }
             return Verdict::Forward(to);
         }
@@ -89,7 +94,7 @@ impl Btcp {
         };
         make_forwardable(&mut segment);
         let syn = syn_alone(&segment);
-        let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true };
+        let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true, is_denied: false };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
         // A SYN for a connection that the local kernel has is its own to judge (RFC 5961, section 4).
         ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
@@ -143,6 +148,7 @@ impl Btcp {
         match next_step(&flow, &opening.order, &mut opening.next, opening.finally, ctx, now) {
             Step::Forward(to) => {
                 opening.to = to;
+                opening.is_denied = false;
                 ctx.counters.syns_forwarded += 1;
                 ctx.forward(to, opening.syn.clone(), Why::ForwardedSyn);
             }
@@ -160,7 +166,7 @@ impl Btcp {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(syn.as_slice()) else { return };
         let isn = segment.seq();
         let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return };
-        let opening = Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false };
+        let opening = Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false, is_denied: false };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
     }
 
@@ -170,7 +176,7 @@ impl Btcp {
         if !self.may_open(from, id, &flow, ctx) {
             return ctx.say(from, Message::Disowned { id });
         }
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             match &self.connections[slot].state {
                 State::Lingering(_) | State::Lost => {}
                 State::Asking(_) => self.end_asking(slot, from, ctx),
@@ -180,7 +186,7 @@ impl Btcp {
                 }
                 _ => return ctx.say(from, Message::Disowned { id }),
             }
-            if let Some(slot) = self.by_flow.get(&flow).copied() {
+            if let Some(slot) = self.slot_of(&flow) {
                 self.forget(slot, ctx);
             }
         } else if self.openings.get(&flow).is_none() {
@@ -200,7 +206,7 @@ impl Btcp {
         (was_given_it || ctx.service_of(flow.frontend).is_some_and(serves))
             && epoch == Some(id.epoch)
             && !self.by_handoff.contains_key(&id)
-            && (ctx.has_room() || self.by_flow.contains_key(flow))
+            && (ctx.has_room() || self.slot_of(flow).is_some())
     }
 
     /// What the kernel said about a flow that a peer claims.

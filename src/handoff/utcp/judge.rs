@@ -10,7 +10,7 @@ impl Utcp {
 
     /// What the kernel said about a socket.
     pub fn handle_socket(&mut self, local: Endpoint, remote: Endpoint, socket: SocketState, ctx: &mut Context, now: Instant) {
-        let Some(slot) = self.by_socket.get(&(local, remote)).copied() else { return };
+        let Some(slot) = self.slot_of_socket((local, remote)) else { return };
         let connection = &mut self.connections[slot];
         match connection.state.take() {
             State::Established(established) => self.judge(slot, established, socket, ctx, now),

@@ -122,8 +122,17 @@ fn members(field: &Field<'_>, is_pool: bool, recipients: &Recipients<'_>, proble
     let mut members: Vec<Member> = Vec::with_capacity(items.len());
     let mut is_complete = true;
     for item in &items {
-        let (name, place) =
-            if weighted { (Some(item.name), item.place.key()) } else { (item.text(problems), item.place.clone()) };
+        let (name, place) = if weighted {
+            (Some(item.name), item.place.key())
+        } else {
+            (item.text_or(|| name_remedy(item, recipients), problems), item.place.clone())
+        };
+        if let Some(word) = name.filter(|name| (*name == "reset" || *name == "next") && !recipients.names.has(name)) {
+            let message = format!("`{word}` is no node: it says what comes after one that cannot");
+            problems.error(&place, message, otherwise_remedy(word, &items, field.name == "nodes"));
+            is_complete = false;
+            continue;
+        }
         let target = name.and_then(|name| target(name, &place, recipients, problems));
         let own_weight = if weighted { weight(item, problems) } else { Some(1) };
         let (Some(name), Some(target), Some(own_weight)) = (name, target, own_weight) else {
@@ -146,6 +155,35 @@ fn members(field: &Field<'_>, is_pool: bool, recipients: &Recipients<'_>, proble
     is_complete.then_some(members)
 }
 
+/// What to write instead of something that is no name.
+fn name_remedy(item: &Field<'_>, recipients: &Recipients<'_>) -> String {
+    match item.value {
+        Value::Integer(number) if recipients.names.has(&number.to_string()) => format!("put it in quotes: `\"{number}\"`"),
+        _ if recipients.names.listed().is_empty() => format!("write `{LOCAL}` or the name of a node"),
+        _ => format!("write `{LOCAL}` or the name of a node; the nodes are {}", recipients.names.listed()),
+    }
+}
+
+/// How `next` and `reset` are written that stand among nodes.
+fn otherwise_remedy(word: &str, items: &[Field<'_>], is_beside: bool) -> String {
+    if word == "next" {
+        return "leave it out: the nodes of a list are tried in turn".to_owned();
+    }
+    let names: Vec<&str> = items
+        .iter()
+        .filter_map(|item| match item.value {
+            Value::Text(name) if name != "reset" && name != "next" => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let otherwise = if names.len() > 1 { "[next, reset]" } else { "reset" };
+    if is_beside {
+        return format!("write it beside `nodes`: `otherwise: {otherwise}`");
+    }
+    let names = if names.is_empty() { "NODE".to_owned() } else { names.join(", ") };
+    format!("say who answers, and that clients are reset when nobody can: `{{ nodes: [{names}], otherwise: {otherwise} }}`")
+}
+
 fn target(
     name: &str,
     place: &crate::policy::yaml::Place,
@@ -159,7 +197,8 @@ fn target(
     let serves = recipients.servers.is_none_or(|servers| servers.iter().any(|server| server.0 == node));
     if !serves {
         let message = format!("node `{name}` does not serve `{}`", recipients.service);
-        problems.error(place, message, format!("add `{name}` to `servers` of `{}`", recipients.service));
+        let remedy = format!("add `{name}: {{ port: 80 }}` to `servers` of `{}`", recipients.service);
+        problems.error(place, message, remedy);
         return None;
     }
     Some(Target::Node(node))
@@ -167,7 +206,7 @@ fn target(
 
 /// Reads `by` with the fields beside it that belong to it.
 fn by(field: &Field<'_>, fields: &Mapping<'_>, recipients: &Recipients<'_>, problems: &mut Problems) -> Option<By> {
-    let text = field.text(problems)?;
+    let text = field.text_or(|| format!("write one of {}", WAYS.join(", ")), problems)?;
     let (word, argument) = match text.strip_suffix(')').and_then(|text| text.split_once('(')) {
         Some((word, argument)) => (word.trim(), Some(argument.trim())),
         None => (text.trim(), None),
