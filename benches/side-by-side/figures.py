@@ -10,8 +10,6 @@ ROLES = ("front-end", "back-end", "server", "client", "machine")
 def values_of(run):
     """The values of one run that are summed up: names to numbers."""
     workload = WORKLOADS[run["workload"]]
-    if run["wrong"]:
-        return {}
     units = run["octets_checked"] / 1e9 if workload.by_octets() else run["answered"] / 1e4
     values = {name: run[name] for name in ("rate", "throughput", "first_octet_p50", "first_octet_p99")}
     values |= {f"cpu {role}": seconds / units for role, seconds in run["cpu"].items() if role != "stolen"}
@@ -25,7 +23,7 @@ def lines(runs):
     for workload in WORKLOADS:
         for middle in MIDDLES:
             mine = [run for run in runs if (run["workload"], run["middle"]) == (workload, middle)]
-            right = {run["round"]: values_of(run) for run in mine if not run["wrong"]}
+            right = {run["round"]: values_of(run) for run in mine if not run["wrong"] and not run["mixed"]}
             if not right:
                 continue
             names = next(iter(right.values()))

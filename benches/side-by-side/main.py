@@ -93,6 +93,8 @@ def tell(run):
     else:
         name, divisor, unit = figures.figure_name(run["workload"])
         words = f"{show.number(run[name] / divisor)} {unit}, {run['connections']} connections, {run['octets_checked']} octets right"
+    if run["mixed"]:
+        words = f"not counted: {'; '.join(run['mixed'])}; {words}"
     counts = " ".join(f"{name}={value}" for name, value in run.get("counts", {}).items() if value)
     print(f"  {run['round']} {workload.name:<12} {run['middle']:<8} {words}  {counts}", flush=True)
 
@@ -120,6 +122,9 @@ def main():
         measured = {"conditions": take_conditions(options), "runs": []}
         clients = measured["conditions"]["pins"]["clients"]
         stage = measure.Stage(options.stage, options.client, options.load, options.baton, clients, options.seconds, options.gigabyte)
+        if wrong := measure.wait_until_right(stage):
+            print(f"WRONG from the beginning: {wrong}", file=sys.stderr)
+            return 1
         unnoticed, controls = measure.controls(stage)
         if unnoticed:
             print("what is wrong is not noticed:", "; ".join(unnoticed), file=sys.stderr)
@@ -145,6 +150,9 @@ def main():
         return 1
     if options.write_docs:
         write_docs(lines, conditions)
+    mixed = sum(1 for run in runs if run["mixed"])
+    if mixed:
+        print(f"{mixed} runs are not counted: a link did not answer in time, and the overlay took its place.")
     octets = sum(run["octets_checked"] for run in runs)
     connections = sum(run["connections"] for run in runs)
     print(f"{len(runs)} runs, {connections:,} connections, {octets:,} octets, each one right; no error.")

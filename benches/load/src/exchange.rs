@@ -14,6 +14,8 @@ pub struct Question {
     pub request: Vec<u8>,
     /// Octets of the pattern that follow it.
     pub upload: u64,
+    /// One of them that is wrong on purpose.
+    pub spoiled: Option<u64>,
     /// The length of the answer's body, which is the pattern's beginning; or, for an upload, any.
     pub answer: Option<u64>,
     /// `X-Server` of the answer.
@@ -107,9 +109,15 @@ impl Exchange {
         let Stage::Asking(mut position) = self.stage else { return Ok(()) };
         let head = question.request.len() as u64;
         while position < head + question.upload {
-            let piece = match position.checked_sub(head) {
-                None => &question.request[position as usize..],
-                Some(sent) => pattern.piece(sent, question.upload),
+            let wrong;
+            let piece = match (position.checked_sub(head), question.spoiled) {
+                (None, _) => &question.request[position as usize..],
+                (Some(sent), Some(spoiled)) if sent == spoiled => {
+                    wrong = [!pattern.piece(sent, question.upload)[0]];
+                    &wrong[..]
+                }
+                (Some(sent), Some(spoiled)) if sent < spoiled => pattern.piece(sent, spoiled.min(question.upload)),
+                (Some(sent), _) => pattern.piece(sent, question.upload),
             };
             match self.stream.write(piece) {
                 Ok(length) => position += length as u64,

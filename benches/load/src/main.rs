@@ -63,6 +63,9 @@ enum Task {
         /// The upload's length
         #[arg(long)]
         size: u64,
+        /// Send this octet wrong, to see that it is noticed
+        #[arg(long)]
+        spoil: Option<u64>,
     },
 }
 
@@ -121,12 +124,14 @@ fn run(task: &Task) -> std::io::Result<bool> {
         Task::Get { course: way, size, keep } => {
             let persistence = if *keep { "" } else { "Connection: close\r\n" };
             let request = format!("GET {} HTTP/1.1\r\nHost: stage\r\n{persistence}\r\n", way.path).into_bytes();
-            let question = Question { request, upload: 0, answer: Some(*size), server: way.server.clone(), close: !keep };
+            let question =
+                Question { request, upload: 0, spoiled: None, answer: Some(*size), server: way.server.clone(), close: !keep };
             Ok(report(client::run(&way.course(), &question)?, *size))
         }
-        Task::Put { course: way, size } => {
+        Task::Put { course: way, size, spoil } => {
             let request = format!("POST {} HTTP/1.1\r\nHost: stage\r\nContent-Length: {size}\r\n\r\n", way.path).into_bytes();
-            let question = Question { request, upload: *size, answer: None, server: way.server.clone(), close: false };
+            let question =
+                Question { request, upload: *size, spoiled: *spoil, answer: None, server: way.server.clone(), close: false };
             Ok(report(client::run(&way.course(), &question)?, *size))
         }
     }

@@ -46,7 +46,8 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         match self.known.owner(&flow) {
-            Some(owner) if owner == ctx.node => self.pass_to_local(&flow, segment, ctx),
+            // Not for the kernel to keep: when this connection is over, one with the same ends may be another node's.
+            Some(owner) if owner == ctx.node => Verdict::Write,
             Some(owner) => Verdict::Forward(owner),
             None if self.known.is_answer(&flow, acknowledged(segment)) => {
                 self.known.insert(flow, ctx.node);

@@ -75,7 +75,12 @@ impl Utcp {
         let looks_over = established.course.looks_over();
         established.course.go_on();
         established.asked = if looks_over { (established.asked + 1).min(12) } else { 0 };
-        let again = now + if looks_over { Duration::from_millis(1 << established.asked) } else { limits::IDLE_CHECK_INTERVAL };
+        let age = now.saturating_duration_since(connection.since);
+        let idle = match established.course.server_has_finished() {
+            true => limits::IDLE_CHECK_INTERVAL,
+            false => age.clamp(limits::IDLE_CHECK_INTERVAL, limits::IDLE_CHECK_INTERVAL_MAX),
+        };
+        let again = now + if looks_over { Duration::from_millis(1 << established.asked) } else { idle };
         // A question because of a RST may be due before that.
         let again = if established.asked_at > now { again.min(established.asked_at) } else { again };
         connection.state = State::Established(established);
