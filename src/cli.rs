@@ -41,7 +41,7 @@ pub struct Cli {
 pub enum Command {
     Run(Run),
     Check(Check),
-    Explain(Explain),
+    Explain(Box<Explain>),
     Keygen(Keygen),
     Doctor(Doctor),
     Cleanup(Cleanup),

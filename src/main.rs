@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Command::Cleanup(arguments) => cleanup(arguments.socket.as_deref()),
         Command::Run(arguments) => run(arguments),
         Command::Check(arguments) => check(&arguments),
-        Command::Explain(arguments) => explain(arguments),
+        Command::Explain(arguments) => explain(*arguments),
         Command::Keygen(arguments) => keygen(arguments.out.as_deref()),
         Command::Status(query) => ask(query.daemon, query.json, &Request::Status),
         Command::Peers(query) => ask(query.daemon, query.json, &Request::Peers),
