@@ -254,6 +254,17 @@ pub const SUMMARY_VALUE_BYTES_MAX: usize = 512;
 /// Lines that the connection log keeps while its file takes none (a pipe that nobody reads, a full disk), in octets. What
 /// comes then is counted and not written.
 pub const CONNECTION_LOG_BYTES_MAX: usize = 4 << 20;
+/// Connections of the local server, of each family, whose packets leave the TUN: 26,000 new ones a second for
+/// [`LOCAL_FLOW_LIFETIME`]. The kernel takes some 150 octets for each, when it is used; those beyond go through the TUN.
+pub const LOCAL_FLOWS_MAX: usize = 262_144;
+/// The kernel forgets one that was silent for this long. A connection that is over takes its room meanwhile; one that goes on
+/// costs one packet through the process.
+pub const LOCAL_FLOW_LIFETIME: Duration = Duration::from_secs(10);
+/// How long one packet that came past the host's firewall proves that others will, with the same port and device: if the
+/// firewall changes, connections wait this long at most.
+pub const DIRECT_WAY_LIFETIME: Duration = Duration::from_secs(30);
+/// Ports and devices of both families of which that is known: 65,536 ports of one device.
+pub const DIRECT_WAYS_MAX: usize = 65_536;
 /// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
 /// of a missing element is one), and a transaction must not hold up the loop.
 pub const GUARDS_PER_TRANSACTION_MAX: usize = 128;

@@ -49,6 +49,7 @@ scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
 scenario              60  netns-scripts/chooses-servers.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
+scenario             120  netns-scripts/local-bypass.sh
 scenario             150  netns-scripts/killed-under-a-local-download.sh
 scenario             150  netns-scripts/restarted-under-local-requests.sh
 scenario             150  netns-scripts/stop-drains.sh
@@ -132,6 +133,7 @@ scenario             120  env FAMILY=6 netns-scripts/probes.sh
 scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
 scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
+bypass-for-longer    150  env LONG=yes FAMILY=6 netns-scripts/local-bypass.sh
 every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh

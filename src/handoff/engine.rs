@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 pub enum Verdict {
     /// Write it to the TUN.
     Write,
+    /// Write it to the TUN. The local kernel serves its connection, of which nothing is kept here: what follows need not come
+    /// here at all.
+    Local,
     /// Send it to this peer through the overlay.
     Forward(NodeId),
     /// A super-segment that the engine may have to keep: it was not touched. Cut it, and hand in the pieces instead, as

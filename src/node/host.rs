@@ -1,7 +1,9 @@
 //! What this process has changed on the host, in one value that undoes it when it is dropped.
 
-use crate::tun::capture::Capture;
+use crate::rewrite::set_hop_limit;
+use crate::tun::capture::{Capture, HOP_LIMIT_TEACHES};
 use crate::tun::device::{Device, SuperSegments};
+use crate::tun::learned::Learned;
 use crate::tun::offload::{Frame, HEADER_BYTES};
 use crate::tun::sock_diag::SockDiag;
 use std::io;
@@ -70,6 +72,14 @@ impl Host {
         self.capture.as_mut().expect("capture ends with the loop")
     }
 
+    /// What the kernel has learned; zeros where somebody has removed our rules, None where it does not learn.
+    pub fn learned(&self) -> Option<Learned> {
+        self.capture.as_ref()?.learned().unwrap_or_else(|error| {
+            log::debug!("the counters of inet baton cannot be read: {error}");
+            Some(Learned::default())
+        })
+    }
+
     /// Whether the TUN has offload now.
     pub fn offloads(&self) -> bool {
         self.device.offloads()
@@ -112,6 +122,12 @@ impl Host {
     pub fn send_frame(&mut self, frame: &mut Frame<'_>) {
         let result = self.device.send_frame(frame);
         self.count_written(frame.packet().len(), result);
+    }
+
+    /// The same, of a connection that the local server serves and the kernel may learn.
+    pub fn teach_frame(&mut self, frame: &mut Frame<'_>) {
+        set_hop_limit(frame.packet_mut(), HOP_LIMIT_TEACHES);
+        self.send_frame(frame);
     }
 
     fn count_written(&mut self, bytes: usize, result: io::Result<()>) {

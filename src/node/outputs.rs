@@ -62,6 +62,7 @@ impl Node {
                 }
                 self.host.send_frame(frame);
             }
+            Verdict::Local => self.host.teach_frame(frame),
             Verdict::Forward(peer) => self.overlay.send_offloaded(peer, frame.packet(), &frame.offload()),
             // A piece is not cut again: it is plain.
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}

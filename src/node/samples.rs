@@ -36,6 +36,14 @@ impl Node {
         count("tun_super_segments_read_total", super_segments.read);
         count("tun_super_segments_written_total", super_segments.written);
         count("tun_super_segments_cut_total", super_segments.cut);
+        if let Some(learned) = self.host.learned() {
+            count("local_taught_total", learned.taught);
+            count("local_not_taught_total", learned.full);
+            count("local_bypassed_packets_total", learned.passed);
+            if let Some(held) = learned.held {
+                count("local_flows", held);
+            }
+        }
         let overlay = self.overlay.counters();
         count("overlay_super_segments_cut_total", overlay.cut);
         count("overlay_udp_gso", u64::from(self.overlay.offload().sends));

@@ -56,6 +56,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Whether the kernel may leave checksums and segmentation to the TUN.
     pub offload: Offloading,
+    /// Whether packets of connections that the local server serves may stay out of the TUN.
+    pub bypass: bool,
     /// Where to record every packet.
     pub pcap: Option<PathBuf>,
     /// Where Prometheus may scrape.
@@ -134,7 +136,7 @@ fn start_host(
     let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
-    let mut capture = Capture::install(capture_config(&policy, device.name()))?;
+    let mut capture = Capture::install(CaptureConfig { bypass: options.bypass, ..capture_config(&policy, device.name()) })?;
     capture.probe(&device)?;
     let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
@@ -255,6 +257,7 @@ pub(super) fn capture_config(policy: &Policy, device: &str) -> CaptureConfig {
         server_ports: listeners::server_ports(policy),
         state_directory: STATE_DIRECTORY.into(),
         guards_max: policy.limits.connections,
+        bypass: true,
     }
 }
 

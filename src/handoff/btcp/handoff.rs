@@ -48,7 +48,7 @@ impl Btcp {
             State::Offered(offered) if offered.to == from => {
                 connection.alarm.clear();
                 match offered.pending.undecided.kernel {
-                    KernelHalf::Purged => self.commit(slot, offered, ctx, now),
+                    KernelHalf::Purged => self.commit(slot, *offered, ctx, now),
                     KernelHalf::SynReceived => connection.secure(Securing::Commit(offered), ctx),
                 }
             }
@@ -57,7 +57,7 @@ impl Btcp {
     }
 
     /// The point of no return: from here on only the owner can give the connection back.
-    pub(super) fn commit(&mut self, slot: usize, mut offered: Box<Offered>, ctx: &mut Context, now: Instant) {
+    pub(super) fn commit(&mut self, slot: usize, mut offered: Offered, ctx: &mut Context, now: Instant) {
         let connection = &mut self.connections[slot];
         let (to, id) = (offered.to, offered.id);
         let undecided = &mut offered.pending.undecided;

@@ -49,7 +49,8 @@ impl Btcp {
             return match self.openings.get(&flow) {
                 Some(opening) if !opening.is_denied => Verdict::Forward(opening.to),
                 _ if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
-                _ => Verdict::Write,
+                None => self.pass_to_local(&flow, &segment, ctx),
+                Some(_) => Verdict::Write,
             };
         }
         if !segment.checksums_are_right() {

@@ -46,6 +46,7 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         match self.known.owner(&flow) {
+            // Not for the kernel to keep: when this connection is over, one with the same ends may be another node's.
             Some(owner) if owner == ctx.node => Verdict::Write,
             Some(owner) => Verdict::Forward(owner),
             None if self.known.is_answer(&flow, acknowledged(segment)) => {

@@ -92,7 +92,7 @@ impl Btcp {
         self.forget(slot, ctx);
         let Ok(segment) = Segment::parse(syn.as_mut_slice()) else { return };
         match self.handle_unknown(flow, segment, ctx, now) {
-            Verdict::Write => ctx.write(syn, Why::KeptSyn),
+            Verdict::Write | Verdict::Local => ctx.write(syn, Why::KeptSyn),
             Verdict::Forward(to) => ctx.forward(to, syn, Why::KeptSyn),
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
@@ -109,7 +109,10 @@ impl Btcp {
         if ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn()) {
             return self.handle_unopened(flow, syn, ctx, now);
         }
-        if !opening::begins(&syn) || !syn.checksums_are_right() {
+        if !opening::begins(&syn) {
+            return self.pass_to_local(&flow, &syn, ctx);
+        }
+        if !syn.checksums_are_right() {
             return Verdict::Write;
         }
         ctx.counters.syns += 1;
@@ -133,6 +136,20 @@ impl Btcp {
         // Data on a SYN (RFC 7413) cannot be handed off; unacknowledged, the client sends it again.
         ctx.write(without_payload(&syn), Why::WithoutData);
         Verdict::Consumed
+    }
+
+    /// A packet of a connection that nothing is known of here. It is for the local kernel to judge, and so is all that follows,
+    /// unless the client is opening a connection with the same ends just now: then the next thing that comes may be the new one's.
+    pub(super) fn pass_to_local(
+        &mut self,
+        flow: &FlowKey,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+    ) -> Verdict {
+        ctx.counters.local_packets += 1;
+        let flags = segment.flags();
+        let goes_on = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST));
+        if goes_on && !self.syns.contains(flow) { Verdict::Local } else { Verdict::Write }
     }
 
     pub(super) fn in_handshake(

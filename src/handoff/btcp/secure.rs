@@ -96,7 +96,7 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         match connection.state.take() {
             State::Releasing(releasing) => self.judge_release(slot, releasing, socket, ctx, now),
-            State::Securing(Securing::Commit(offered)) => self.commit(slot, offered, ctx, now),
+            State::Securing(Securing::Commit(offered)) => self.commit(slot, *offered, ctx, now),
             State::Securing(Securing::Reset(mut undecided)) => {
                 purge(&flow, &mut undecided, &mut self.holds, ctx);
                 self.refuse_purged(slot, &undecided, ctx, now);
