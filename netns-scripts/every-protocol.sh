@@ -62,7 +62,8 @@ service() {
 SERVICES=$(
     service h2c 81 '
       - { name: pictures, when: { path: /picture, host: b.test }, send_to: b }
-      - { name: cookies, when: { cookie: { shard: c } }, send_to: c }' 'inspect_bytes_max: 64KiB'
+      - { name: cookies, when: { cookie: { shard: c } }, send_to: c }
+      - { name: models, when: { path: /picture, json: { /model: "llama*" } }, send_to: b }' 'inspect_bytes_max: 64KiB'
     service behind-proxies 82 '
       - { name: near, when: { client: 192.0.2.0/24 }, send_to: b }
       - { name: pictures, when: { path: /picture, host: c.test }, send_to: c }' "proxy_protocol: { from: ${address_of[client4]} }"
@@ -98,6 +99,18 @@ get 81 /picture --http2-prior-knowledge -H 'Cookie: shard=c' -H "X-1: $padding" 
 assert_answered c
 assert_counts a.handed_off=2 b.accepted=1 c.accepted=1
 must_fail "c answered" assert_answered a
+
+say "a field of a JSON body, over HTTP/2; curl sends it unasked"
+mark
+get 81 /picture --http2-prior-knowledge -d '{"stream": true, "model": "llama3"}'
+assert_eq "status and answered by" "405 b" "$status $answered_by"
+get 81 /picture --http2-prior-knowledge -d '{"stream": true, "model": "mistral"}'
+assert_eq "status and answered by" "405 a" "$status $answered_by"
+# A body that is not read is not waited for.
+get 81 /picture --http2-prior-knowledge -d '{"model": "llama3"}' -H 'Content-Encoding: br'
+assert_eq "status and answered by" "405 a" "$status $answered_by"
+assert_counts a.handed_off=1 b.accepted=1
+must_fail "the last one was a's" assert_eq "answered by" b "$answered_by"
 
 say "an upgrade to HTTP/2 is decided by its HTTP/1 request; nginx goes on with HTTP/1"
 mark

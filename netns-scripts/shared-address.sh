@@ -22,6 +22,11 @@ ip -n "$(namespace client)" address add "$third4/24" dev eth0
 ip -n "$(namespace client)" address add "$other6/64" dev eth0 nodad preferred_lft 0
 ip -n "$(namespace client)" address add "$third6/64" dev eth0 nodad preferred_lft 0
 
+for number in 120 121 122 123 124 125; do
+    ip -n "$(namespace client)" address add "10.77.0.$number/24" dev eth0
+    ip -n "$(namespace client)" address add "fd77::$number/64" dev eth0 nodad preferred_lft 0
+done
+
 # A router that balances packet by packet: the client's kernel itself, with a route for each mark. Nobody asks for the shared
 # addresses on the link, and nobody answers.
 for node in a b; do
@@ -75,6 +80,7 @@ write_services "  mail:
     inspect: none
     rules:
       - { name: everywhere alike, when: { client: [10.77.0.100, \"fd77::100\"] }, send_to: c }
+      - { name: by hash, when: { client: [10.77.0.120/29, \"fd77::120/125\"] }, send_to: { nodes: [a, b, c], by: hash(client) } }
       - { name: the one, when: { client: [$other4, \"$other6\"] }, send_to: b }
     default: local"
 start_cluster
@@ -114,6 +120,21 @@ for family in 4 6; do
     assert_eq "questions" $((before + 4)) "$(asked)"
     must_fail "nobody was asked" assert_eq "questions" "$before" "$(asked)"
 
+    say "IPv$family: a hash of the client's address, which every server finds alike: nobody has to ask"
+    before=$(asked)
+    declare -A chosen=()
+    for number in 120 121 122 123 124 125; do
+        if [[ $family == 4 ]]; then from=10.77.0.$number; else from=fd77::$number; fi
+        talk client "$shared" 25 --from "$from" NAME 'PUT 10000' NAME QUIT
+        server=${said%% *}
+        assert_said "$server" ok "$server" closed
+        chosen[$server]=1
+        talk client "$shared" 25 --from "$from" NAME QUIT
+        assert_said "$server" "$server" closed
+    done
+    assert_eq "questions" "$before" "$(asked)"
+    ((${#chosen[@]} > 1)) || fail "all six clients have the same server: ${!chosen[*]}"
+
     say "IPv$family: the first SYN-ACK is lost"
     lose_first_syn_acks
     talk client "$shared" 25 --from "${!third}" NAME QUIT
@@ -136,6 +157,19 @@ split_anew 'meta mark set 1'
 wait "$moved" "$moved_c"
 assert_eq "said by a" "a ok ok ok ok ok closed" "$(<"$run_dir/moved")"
 assert_eq "said by c" "c ok ok ok ok ok closed" "$(<"$run_dir/moved-c")"
+
+say "a port is used again, and b still believes that it owns its connection, which is over: a has the new one"
+in_ns client sh -c 'echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse'
+split_anew 'meta mark set 2'
+talk client "${address_of[shared4]}" 25 --from "$third4" --port 6100 NAME CLOSE
+assert_said b b ok
+sleep 1.2
+split_anew "$syns_to_a"
+dropped() { stat_of b 'drops_total{reason="unexpected_from_kernel"}'; }
+before=$(dropped)
+talk client "${address_of[shared4]}" 25 --from "$third4" --port 6100 NAME 'GET 100000' QUIT
+assert_said a a ok closed
+assert_eq "resets of b's kernel that stayed there" $((before + 1)) "$(dropped)"
 
 say "every packet to the other one"
 split_anew 'numgen inc mod 2 0 meta mark set 1 accept; meta mark set 2'

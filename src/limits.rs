@@ -17,6 +17,10 @@ pub const SYN_LIFETIME: Duration = Duration::from_secs(3);
 /// Forwarded SYNs remembered until the connection's owner names itself. 64 Ki x ~300 octets: a SYN flood costs 20 MB and
 /// pushes out only other connections that have not been opened yet, whose clients repeat their SYN.
 pub const OPENINGS_MAX: usize = 65_536;
+/// The same at the node that a SYN was forwarded to, until its client has acknowledged the kernel's SYN-ACK: they do not count as
+/// connections, so that a SYN flood takes no room from those there are. The oldest goes first; a client that completes its
+/// handshake has done so within seconds, in which as many others must come to push it out. 64 Ki x ~300 octets.
+pub const OPENINGS_UNFINISHED_MAX: usize = 65_536;
 /// How long a forwarded SYN is remembered: Linux repeats its SYN-ACK for 63 s, and a client may answer each.
 pub const OPENING_LIFETIME: Duration = Duration::from_secs(75);
 /// Owners remembered of connections to shared addresses that did not begin here, in each of two generations: 64 octets each.
@@ -27,6 +31,15 @@ pub const KNOWN_OWNER_LIFETIME: Duration = Duration::from_secs(30);
 /// Owners looked for in a second: each costs a question to the kernel (5 us) here and one at each peer. What comes beyond that
 /// is dropped, and sent again by clients that are real.
 pub const OWNER_QUESTIONS_PER_SECOND: usize = 10_000;
+/// The same for connections whose handshake is known here: a flood of packets of nothing uses up what is above, and must not keep
+/// these from being asked about. A flood of SYNs as well can use up both.
+pub const HANDSHAKE_QUESTIONS_PER_SECOND: usize = 2_500;
+/// Questions of one peer that are put to the kernel in a second, packets of connections that it takes this node to own included:
+/// what an honest one asks in two of its seconds.
+pub const PEER_QUESTIONS_PER_SECOND: usize = 2 * (OWNER_QUESTIONS_PER_SECOND + HANDSHAKE_QUESTIONS_PER_SECOND);
+/// ICMP errors about connections that nothing is known of that all peers are told of in a second: routers send some for each
+/// connection whose path has changed, and repeat them.
+pub const ERRORS_TOLD_PER_SECOND: usize = 1_000;
 /// How long all peers together may take to say whether they own a connection: many round trips between servers, and less than
 /// a client waits before it repeats a segment the second time.
 pub const OWNER_PATIENCE: Duration = Duration::from_millis(500);
@@ -332,6 +345,9 @@ pub mod cluster_file {
     pub const FIELDS_BYTES_MAX: usize = 64 << 10;
     /// Arguments of a command: what Redis takes.
     pub const REDIS_ARGUMENTS_MAX: usize = 1 << 20;
+    /// How often each of `inspect_bytes_max` octets may be looked at, on average, when a request comes in pieces. The largest one
+    /// in segments of 1,220 octets, the least that IPv6 makes common, takes 108; 16 KiB in pieces of 64 octets take 128.
+    pub const LOOKS_PER_BYTE_MAX: usize = 128;
     /// Frames of HTTP/2 before the first request is complete; curl and browsers send three to seven.
     pub const FRAMES_MAX: usize = 128;
 

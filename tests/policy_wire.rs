@@ -3,7 +3,7 @@
 mod common;
 
 use baton::flow::Endpoint;
-use baton::policy::{Ambiguity, Decision, Examination, Policy, Service};
+use baton::policy::{Ambiguity, Decision, Examination, Looks, Policy, Service, key_hash};
 use common::policy_with;
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -14,12 +14,23 @@ const SERVICES: &str = r#"
     rules:
       - { name: images, when: { path: "/images/*", host: img.example }, send_to: b }
       - { name: cookies, when: { cookie: { c: "3" } }, send_to: b }
+  models:
+    frontends: { a: "10.77.0.1:8080", b: "10.77.0.2:8080" }
+    rules:
+      - { name: elsewhere, when: { path: /other, json: { /model: "*" } }, send_to: b }
+      - { name: llama, when: { json: { /model: "llama*" } }, send_to: b }
+      - { name: spread, when: { path: /spread }, send_to: { nodes: [a, b], by: "hash(json:/model)" } }
+  large:
+    frontends: { a: "10.77.0.1:8081", b: "10.77.0.2:8081" }
+    inspect_bytes_max: 256KiB
+    rules: [{ name: llama, when: { json: { /model: "llama*" } }, send_to: b }]
   secure:
     frontends: { a: "10.77.0.1:443", b: "10.77.0.2:443" }
     inspect: tls
     rules:
       - { name: old, when: { tls_version: ["1.0", "1.1", "1.2"] }, send_to: b }
       - { name: hidden, when: { ech: true }, send_to: b }
+    default: { nodes: [a, b], by: hash(sni) }
   lines:
     frontends: { a: "10.77.0.1:25", b: "10.77.0.2:25" }
     inspect: raw
@@ -36,6 +47,7 @@ const SERVICES: &str = r#"
       - { name: news, when: { command: [subscribe, PSUBSCRIBE] }, send_to: b }
       - { name: users, when: { key: ["user:*", { regex: "u[0-9]+" }] }, send_to: b }
       - { name: keyless, when: { key: false, not: { command: PING } }, send_to: b }
+    default: { nodes: [a, b], by: hash(key) }
   any:
     frontends: { a: "10.77.0.1:1", b: "10.77.0.2:1" }
     inspect: auto
@@ -114,6 +126,152 @@ fn http_2_is_read_where_http_is() {
     assert_eq!(rule("web", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\t"), "default version");
 }
 
+/// A frame: type, flags, stream, payload.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+const END: u8 = 1;
+const PADDED: u8 = 8;
+
+fn data(flags: u8, payload: &[u8]) -> Vec<u8> {
+    frame(0, flags, 1, payload)
+}
+
+/// Preface, SETTINGS, a request that has a body, and these frames.
+fn post(path: &str, more: &[(&str, &str)], frames: &[Vec<u8>]) -> Vec<u8> {
+    let head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "img.example")];
+    let mut sent = http2(&[&head[..], more].concat());
+    sent[PREFACE.len() + SETTINGS.len() + 4] = 4;
+    [sent, frames.concat()].concat()
+}
+
+const LLAMA: &[u8] = br#"{"model": "llama3"}"#;
+
+/// More is needed up to the last octet, then it is decided whatever follows.
+#[track_caller]
+fn assert_decided_at_the_end(bytes: &[u8], expected: &str) {
+    for length in 0..bytes.len() {
+        assert_eq!(rule("models", &bytes[..length]), "-", "{length} of {}", bytes.len());
+    }
+    for more in [&b""[..], &data(0, b"}"), b"anything"] {
+        assert_eq!(rule("models", &[bytes, more].concat()), expected);
+    }
+}
+
+#[test]
+fn a_field_of_a_json_body_decides_over_http_2() {
+    let (one, other) = LLAMA.split_at(7);
+    assert_decided_at_the_end(&post("/v1", &[], &[data(END, LLAMA)]), "llama");
+    assert_decided_at_the_end(&post("/v1", &[], &[data(END, br#"{"model": "mistral"}"#)]), "default");
+    assert_decided_at_the_end(&post("/v1", &[("content-length", "19")], &[data(END, LLAMA)]), "llama");
+    assert_decided_at_the_end(
+        &post("/v1", &[("content-length", "019"), ("content-length", "019")], &[data(END, LLAMA)]),
+        "llama",
+    );
+    assert_decided_at_the_end(&post("/v1", &[], &[data(0, one), data(0, b""), data(0, other), data(END, b"")]), "llama");
+    assert_decided_at_the_end(&post("/v1", &[], &[data(PADDED | END, &[&[3], LLAMA, &[0; 3]].concat())]), "llama");
+    // Other frames and other requests come between; what they ask for makes no difference.
+    let between = [
+        data(0, one),
+        frame(8, 0, 1, &[0, 0, 0, 9]),
+        frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]),
+        frame(6, 0, 0, &[7; 8]),
+        frame(2, 0, 3, &[0; 5]),
+        frame(0xfa, 0xff, 1, b"?"),
+        frame(1, 0, 3, b"a block"),
+        frame(9, 4, 3, b"and more of it"),
+        frame(0, END, 3, br#"{"model": "mistral"}"#),
+        frame(3, 0, 3, &[0; 4]),
+        data(END, other),
+    ];
+    assert_decided_at_the_end(&post("/v1", &[], &between), "llama");
+    // Trailers end a body, too.
+    assert_decided_at_the_end(&post("/v1", &[], &[data(0, LLAMA), frame(1, 4 | END, 1, b"a block")]), "llama");
+    assert_decided_at_the_end(&post("/v1", &[], &[data(END, b"")]), "default");
+}
+
+#[test]
+fn a_body_of_http_2_is_waited_for_only_if_it_matters_and_can_come() {
+    assert_eq!(rule("models", &get("/v1", &[])), "default", "none");
+    assert_eq!(rule("web", &post("/images/1", &[], &[])), "images", "nobody asks");
+    assert_eq!(rule("models", &post("/v1", &[("content-length", "17000")], &[])), "default", "more than is looked at");
+    assert_eq!(rule("large", &post("/v1", &[("content-length", "65535")], &[])), "-");
+    assert_eq!(rule("large", &post("/v1", &[("content-length", "65536")], &[])), "default", "more than is sent unasked");
+    assert_eq!(rule("models", &post("/v1", &[("content-length", "99999999999999999999999")], &[])), "default");
+    assert_eq!(rule("models", &post("/v1", &[("expect", "100-continue")], &[])), "default");
+    assert_eq!(rule("models", &post("/v1", &[("content-encoding", "gzip")], &[])), "default");
+    assert_eq!(rule("models", &post("/v1", &[("content-encoding", "identity")], &[data(END, LLAMA)])), "llama");
+    // 16,384 octets in a frame at most, 65,535 of them in all.
+    let most = vec![data(0, &[b' '; 16_384]); 3];
+    assert_eq!(
+        rule("large", &post("/v1", &[], &[most.clone(), vec![data(END, &[&[b' '; 16_364], LLAMA].concat())]].concat())),
+        "llama"
+    );
+    assert_eq!(rule("large", &post("/v1", &[], &[most, vec![data(END, &[b' '; 16_384])]].concat())), "default");
+    let filled = post("/v1", &[], &[data(0, &[b' '; 16_000])]);
+    assert_eq!(rule("models", &filled), "-");
+    assert_eq!(rule("models", &[filled, data(0, &[b' '; 400])].concat()), "default", "as much as is looked at, and no end");
+}
+
+#[test]
+fn a_body_of_http_2_that_is_none_fits_nothing() {
+    for (what, frames) in [
+        ("a reset", vec![data(0, LLAMA), frame(3, 0, 1, &[0; 4])]),
+        ("a farewell", vec![data(0, LLAMA), frame(7, 0, 0, &[0; 8])]),
+        ("a push", vec![frame(5, 4, 1, &[0; 4])]),
+        ("an acknowledgement of nothing", vec![frame(4, 1, 0, &[])]),
+        ("headers that are no trailers", vec![data(0, LLAMA), frame(1, 4, 1, b"a block")]),
+        ("nothing to continue", vec![frame(9, 4, 1, b"")]),
+        ("something within a block", vec![frame(1, 0, 3, b""), data(END, LLAMA)]),
+        ("a server's stream", vec![frame(0, 0, 2, b"")]),
+        ("padding longer than its frame", vec![data(PADDED | END, &[9, 1])]),
+        ("no JSON", vec![data(END, b"model=llama3")]),
+        ("1,025 frames", vec![data(0, b""); 1_025]),
+    ] {
+        assert_eq!(rule("models", &post("/v1", &[], &frames)), "default", "{what}");
+    }
+}
+
+#[test]
+fn a_body_of_http_2_that_is_read_differently_is_ambiguous() {
+    let contradicted = "default length_contradicted";
+    assert_eq!(rule("models", &post("/v1", &[("content-length", "18")], &[data(0, LLAMA)])), contradicted);
+    assert_eq!(rule("models", &post("/v1", &[("content-length", "20")], &[data(END, LLAMA)])), contradicted);
+    assert_eq!(rule("models", &post("/v1", &[("content-length", "1"), ("content-length", "01")], &[])), contradicted);
+    let twice = br#"{"model": "llama3", "model": "mistral"}"#;
+    assert_eq!(rule("models", &post("/v1", &[], &[data(END, twice)])), "default json_name");
+}
+
+#[test]
+fn a_client_of_http_2_that_keeps_its_body_back_may_be_waiting_for_the_server() {
+    let awaits = |bytes: &[u8]| with("models", |service| service.awaits_server(bytes, client(FAR)));
+    let whole = post("/v1", &[], &[data(0, LLAMA), data(END, b"")]);
+    let head = post("/v1", &[], &[]).len();
+    for length in head..whole.len() {
+        let is_between = length == head || length == whole.len() - 9;
+        assert_eq!(awaits(&whole[..length]), is_between, "{length}");
+    }
+    assert!(!awaits(&whole) && !awaits(&get("/v1", &[])), "decided");
+    let with_web = with("web", |service| service.awaits_server(&post("/", &[], &[]), client(FAR)));
+    assert!(!with_web, "nobody asks for the body");
+}
+
+#[test]
+fn a_json_field_chooses_the_same_server_over_both() {
+    for model in ["llama3", "mistral", "7"] {
+        let body = format!(r#"{{"model": "{model}"}}"#);
+        // Not `/v1`: the rule before asks for llamas.
+        let key = |bytes: &[u8]| decided("models", bytes, FAR).unwrap();
+        let http1 = format!("POST /spread HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let (one, other) = (key(http1.as_bytes()), key(&post("/spread", &[], &[data(END, body.as_bytes())])));
+        assert_eq!((&one.rule, one.key), (&other.rule, other.key));
+        assert_eq!(one.key.is_some(), model != "llama3", "`llama` goes by nothing");
+        assert_ne!(one.key, key(&post("/spread", &[], &[data(END, b"{}")])).key, "without a field: by the client");
+    }
+}
+
 #[test]
 fn an_upgrade_to_http_2_is_decided_by_its_http_1_request() {
     // curl 7.88.1 --http2 http://img.example/images/cat
@@ -130,7 +288,7 @@ fn a_client_that_waits_for_the_server_is_not_waited_for_long() {
     assert!(awaits("web", &settings) && awaits("any", &settings));
     assert!(!awaits("web", b"GET / HTTP/1.1\r\n") && !awaits("web", PREFACE) && !awaits("any", b"GET /"));
     assert!(awaits("cache", b"HELLO 3\r\n") && !awaits("cache", b"HELLO 3"));
-    assert!(awaits("lines", b"G") && awaits("any", b"SSH\0") && !awaits("plain", b"SSH\0"));
+    assert!(awaits("lines", b"G") && !awaits("lines", b"") && !awaits("any", b"SSH\0") && !awaits("plain", b"SSH\0"));
     let header = b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\r\n";
     assert!(awaits("proxied", header) && !awaits("proxied", &header[..9]));
     assert!(awaits("proxied", &[&header[..], &settings].concat()));
@@ -226,6 +384,17 @@ fn redis_is_decided_by_command_and_key() {
     assert_eq!(rule("cache", b"\x16\x03\x01"), "default redis_unreadable");
 }
 
+#[test]
+fn a_server_name_and_a_key_choose_by_what_they_are() {
+    let key = |service: &str, bytes: &[u8]| decided(service, bytes, FAR).unwrap().key;
+    let versions: (u16, &[u8]) = (43, &[2, 3, 4]);
+    let named = hello(0x0303, &[versions, (0, b"\0\x0e\0\0\x0bIMG.example")]);
+    assert_eq!(key("secure", &named), Some(key_hash(b"img.example")));
+    assert_eq!(key("cache", b"*2\r\n$3\r\nGET\r\n$5\r\nitem7\r\n"), Some(key_hash(b"item7")));
+    let of_client = Some(key_hash(&[203, 0, 113, 7]));
+    assert_eq!((key("secure", &hello(0x0303, &[versions])), key("cache", b"PING\r\n")), (of_client, of_client));
+}
+
 // --- any of them --------------------------------------------------------------------------------------------------
 
 #[test]
@@ -289,8 +458,12 @@ fn assert_never_taken_back(service: &str, bytes: &[u8]) -> Result<(), TestCaseEr
     let policy = policy();
     let service = policy.service_named(service).unwrap();
     let mut first: Option<Decision> = None;
+    let mut looks = Looks::default();
     for length in 0..=bytes.len() {
-        match (&first, service.examine(&bytes[..length], client(FAR))) {
+        let examined = service.examine(&bytes[..length], client(FAR));
+        let looked = service.look(&bytes[..length], client(FAR), &mut looks);
+        prop_assert_eq!(&looked, &examined, "what was remembered changes it at {}", length);
+        match (&first, examined) {
             (None, Examination::NeedMore) => prop_assert!(length < service.inspect_bytes_max),
             (Some(_), Examination::NeedMore) => prop_assert!(false, "taken back at {}", length),
             (None, Examination::Decided(decision)) => first = Some(decision),
@@ -309,6 +482,11 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
         Just(PREFACE.to_vec()),
         Just(SETTINGS.to_vec()),
         Just(get("/images/1", &[])[33..].to_vec()),
+        Just(post("/spread", &[], &[data(0, LLAMA)])),
+        Just(data(END, LLAMA)),
+        Just(frame(1, 4, 3, b"x")),
+        Just(b"POST /v1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n".to_vec()),
+        Just([LLAMA, b"\r\n0\r\n\r\n"].concat()),
         Just(hello(0x0303, &[])),
         Just(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".to_vec()),
         Just(b"SSH-2.0".to_vec()),
@@ -321,7 +499,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn no_bytes_make_any_of_them_panic_or_change_its_mind(bytes in pieces()) {
-        for service in ["web", "lines", "cache", "any", "plain", "proxied"] {
+        for service in ["web", "models", "lines", "cache", "any", "plain", "proxied"] {
             assert_never_taken_back(service, &bytes)?;
         }
     }

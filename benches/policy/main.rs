@@ -9,8 +9,8 @@ mod allocations;
 mod samples;
 
 use allocations::{Counting, allocations};
-use baton::policy::{Examination, Policy};
-use samples::{browser, flow, hello, http2, model, policy, prefixes, shortest, tenants};
+use baton::policy::{ClusterFile, Examination, Looks, Policy};
+use samples::{browser, endless, flow, hello, http2, largest, model, policy, prefixes, shortest, tenants, text};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -52,9 +52,11 @@ fn main() {
         line("HTTP/2 first flight, 10 rules host+prefix", policy("http", &tenants(10)), http2(), "rule 10"),
         line("ClientHello of 1,700 octets, SNI", policy("tls", by_name), hello(), "rule 1"),
     ];
-    let start = Instant::now();
-    black_box(policy("http", &tenants(10_000)));
-    println!("reading a file of 10,000 rules: {} ms, {} kB", start.elapsed().as_millis(), tenants(10_000).len() / 1_000);
+    read_files(rounds.min(15));
+    if std::env::args().any(|argument| argument == "--reading") {
+        return;
+    }
+    send_octet_by_octet(rounds.min(15));
     for line in &lines {
         let Examination::Decided(decision) = examine(line) else { panic!("{}: not decided", line.name) };
         assert_eq!(*decision.rule, line.rule, "{}", line.name);
@@ -74,6 +76,55 @@ fn main() {
         let median = line.rounds[line.rounds.len() / 2];
         let count = allocations(|| examine(line));
         println!("{:40} {:6} {median:9.0} {:9.0} {count:11}", line.name, line.bytes.len(), line.rounds[0]);
+    }
+}
+
+/// What a reload costs: milliseconds of the processor for all that is done with a file before it can be in force.
+fn read_files(rounds: usize) {
+    println!("{:40} {:>6} {:>9} {:>9}", "read a cluster file", "kB", "median ms", "least ms");
+    let files = [("10 rules", tenants(10)), ("10,000 rules", tenants(10_000)), ("10,000 rules, the largest file", largest())];
+    for (name, rules) in files {
+        let text = text("http", &rules);
+        let mut times: Vec<f64> = Vec::new();
+        for _ in 0..rounds {
+            let before = processor_time();
+            let file = ClusterFile::parse("bench.yaml", &text).unwrap_or_else(|report| panic!("{report}"));
+            black_box(file.compile("a").unwrap_or_else(|error| panic!("{error}")));
+            times.push((processor_time() - before) * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{name:40} {:6} {:9.1} {:9.1}", text.len() / 1_000, times[times.len() / 2], times[0]);
+    }
+}
+
+/// Seconds that this thread has run: a file takes longer than a turn of the scheduler, and others have theirs between.
+fn processor_time() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+    let nanoseconds: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+    nanoseconds / 1e9
+}
+
+/// What a client costs in all that sends what is never complete octet by octet.
+#[allow(clippy::disallowed_methods)]
+fn send_octet_by_octet(rounds: usize) {
+    println!("{:40} {:>6} {:>9} {:>9} {:>11}", "octet by octet", "octets", "median us", "least us", "looked at");
+    for (name, policy, bytes) in endless() {
+        let mut times: Vec<f64> = Vec::new();
+        let mut octets = 0;
+        for _ in 0..rounds {
+            let mut looks = Looks::default();
+            let start = Instant::now();
+            for length in 1..=bytes.len() {
+                let looked = policy.services[0].look(&bytes[..length], flow(), &mut looks);
+                if looked != Examination::NeedMore {
+                    break;
+                }
+            }
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+            octets = looks.octets();
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{name:40} {:6} {:9.0} {:9.0} {octets:11}", bytes.len(), times[times.len() / 2], times[0]);
     }
 }
 

@@ -6,7 +6,13 @@ use std::fmt::Write as _;
 
 /// A service whose first rules are `rules`, lines of a YAML list.
 pub fn policy(inspect: &str, rules: &str) -> Policy {
-    let text = format!(
+    let file = ClusterFile::parse("bench.yaml", &text(inspect, rules)).unwrap_or_else(|report| panic!("{report}"));
+    file.compile("a").unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A file with this service.
+pub fn text(inspect: &str, rules: &str) -> String {
+    format!(
         r#"
 cluster: bench
 overlay: {{ port: 7400, aliases: 198.18.0.0/24 }}
@@ -20,9 +26,7 @@ services:
     rules: {}
 "#,
         if rules.is_empty() { "[]".to_owned() } else { format!("\n{rules}") }
-    );
-    let file = ClusterFile::parse("bench.yaml", &text).unwrap_or_else(|report| panic!("{report}"));
-    file.compile("a").unwrap_or_else(|error| panic!("{error}"))
+    )
 }
 
 /// So many rules, each for a host and a prefix: tenants with eight applications each. The last one is for the request of
@@ -35,6 +39,24 @@ pub fn tenants(count: usize) -> String {
         let _ = writeln!(rules, "      - {{ when: {{ host: {host}, path: '/app{application}/v{tenant}/*' }}, send_to: b }}");
     }
     rules + "      - { when: { host: www.example.com, path: '/images/*' }, send_to: b }\n"
+}
+
+/// As many rules as there may be, each with all that rules commonly have: as large as a file may be.
+pub fn largest() -> String {
+    let mut rules = String::new();
+    for number in 0..10_000 {
+        let _ = write!(rules, "      - name: application {number}\n        when:\n          host: [");
+        for host in 0..4 {
+            let _ = write!(rules, "{}h{host}.application-{number}.example.com", if host > 0 { ", " } else { "" });
+        }
+        let _ = write!(rules, "]\n          path: [");
+        for path in 0..3 {
+            let _ = write!(rules, "{}'/v{path}/application-{number}/*'", if path > 0 { ", " } else { "" });
+        }
+        let _ = write!(rules, "]\n          method: [GET, HEAD]\n          header: {{ x-tenant: 't{number}' }}\n");
+        let _ = writeln!(rules, "        send_to: {{ nodes: {{ a: 3, b: 1 }}, by: \"hash(path)\" }}");
+    }
+    rules
 }
 
 /// So many prefixes of one host.
@@ -107,6 +129,40 @@ pub fn http2() -> Vec<u8> {
      d258241d9d7ed421ea416a4c01fb5071c049ca4ea7b52b474086aec31ec327d785b606fe9437";
     let octet = |at: usize| u8::from_str_radix(&RECORDED[at..at + 2], 16).expect("two digits");
     (0..RECORDED.len()).step_by(2).map(octet).collect()
+}
+
+/// A request or hello that is never complete, for a service of its own: its `inspect`, its rules, and as many octets as are
+/// looked at.
+pub fn endless() -> Vec<(&'static str, Policy, Vec<u8>)> {
+    const OCTETS: usize = 16_384;
+    let filled = |beginning: &[u8], octet: u8| {
+        let mut bytes = beginning.to_vec();
+        bytes.resize(OCTETS, octet);
+        bytes
+    };
+    let of_json = "      - { when: { json: { /model: 'llama*' } }, send_to: b }\n";
+    let by_name = "      - { when: { sni: '*.example.com' }, send_to: b }\n";
+    let by_key = "      - { when: { key: 'user:*' }, send_to: b }\n";
+    let anywhere = "      - { when: { regex: '(?s).*needle' }, send_to: b }\n";
+    let repeated = |beginning: &[u8], piece: &[u8]| {
+        let mut bytes = beginning.to_vec();
+        while bytes.len() < OCTETS {
+            bytes.extend_from_slice(piece);
+        }
+        bytes.truncate(OCTETS);
+        bytes
+    };
+    let chunks = repeated(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"8\r\n        \r\n");
+    // Behind preface, SETTINGS and WINDOW_UPDATE.
+    let frames = repeated(&http2()[..64], &[&[0, 0, 255, 0xfa, 0, 0, 0, 0, 0][..], &[0; 255]].concat());
+    vec![
+        ("HTTP/1, a head", policy("http", ""), filled(b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b'x')),
+        ("HTTP/1, a body in chunks", policy("http", of_json), chunks),
+        ("HTTP/2, frames before the request", policy("http", ""), frames),
+        ("TLS, a hello", policy("tls", by_name), filled(&[22, 3, 1, 0x3f, 0xf0, 1, 0, 0x3f, 0xec], 0)),
+        ("Redis, an argument before the key", policy("redis", by_key), filled(b"*3\r\n$4\r\nEVAL\r\n$16384\r\n", b'x')),
+        ("raw, an open expression", policy("raw", anywhere), filled(b"", b'x')),
+    ]
 }
 
 /// Where a client connects from and to.

@@ -4,7 +4,7 @@ use super::input::Input;
 use baton::flow::Endpoint;
 use baton::handoff::flight::{Arrival, FirstFlight};
 use baton::limits;
-use baton::rewrite::{Flags, Segment, SegmentSpec, Seq, ToServerWire};
+use baton::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, ToServerWire};
 use std::collections::BTreeMap;
 
 const SEGMENTS_MAX: usize = 80;
@@ -22,6 +22,15 @@ struct Taken {
 impl Taken {
     fn contiguous(&self) -> usize {
         (0..).zip(self.octets.range(0..)).take_while(|(expected, (at, _))| expected == *at).count()
+    }
+
+    /// What was taken beyond the first `contiguous` octets, a FIN counted as one.
+    fn runs_beyond(&self, isn: Seq<Client>, contiguous: usize) -> Vec<(u32, u32)> {
+        let mut places: Vec<i64> = self.octets.keys().chain(&self.fins).copied().filter(|at| *at > contiguous as i64).collect();
+        places.sort_unstable();
+        places.dedup();
+        let at = |place: i64| isn.plus(1).plus(place as u32).raw();
+        places.chunk_by(|one, next| next - one == 1).map(|run| (at(run[0]), at(run[run.len() - 1] + 1))).collect()
     }
 }
 
@@ -61,6 +70,7 @@ pub fn run(octets: &[u8]) {
         insert(&mut flight, &mut taken, isn, at, &payload, fin, bytes_max);
         check(&flight, &taken, isn, is_consistent, bytes_max);
     }
+    assert_eq!(reported(&flight), taken.runs_beyond(isn, flight.bytes().len()));
     let next = flight.next();
     let (mut beyond, bytes) = (flight.clone(), flight.bytes().len());
     let (beyond, whole) = (beyond.take_segments_beyond(), flight.into_segments());
@@ -74,15 +84,14 @@ pub fn run(octets: &[u8]) {
     assert!(bytes <= bytes_max + limits::FIRST_FLIGHT_SLACK_BYTES);
 }
 
-fn insert(
-    flight: &mut FirstFlight,
-    taken: &mut Taken,
-    isn: Seq<baton::rewrite::Client>,
-    at: i64,
-    payload: &[u8],
-    fin: bool,
-    bytes_max: usize,
-) {
+/// What the flight would report, in the order of the stream.
+fn reported(flight: &FirstFlight) -> Vec<(u32, u32)> {
+    let mut blocks = flight.sack_blocks();
+    blocks.sort_unstable_by_key(|(left, _)| left.since(&flight.next()));
+    blocks.iter().map(|(left, right)| (left.raw(), right.raw())).collect()
+}
+
+fn insert(flight: &mut FirstFlight, taken: &mut Taken, isn: Seq<Client>, at: i64, payload: &[u8], fin: bool, bytes_max: usize) {
     let segment = SegmentSpec::<ToServerWire> {
         source: Endpoint::new([192, 0, 2, 1].into(), 50_000),
         destination: Endpoint::new([192, 0, 2, 2].into(), 80),
@@ -101,7 +110,7 @@ fn insert(
     let before = (flight.bytes().len(), !flight.may_grow());
     let room = bytes_max + limits::FIRST_FLIGHT_SLACK_BYTES;
     match flight.insert(&segment, bytes_max) {
-        Arrival::Progress | Arrival::Kept => {
+        arrival @ (Arrival::Progress | Arrival::Kept | Arrival::BeyondHole) => {
             assert!(taken.segments.len() < limits::HELD_SEGMENTS_MAX && taken.payload + payload.len() <= room);
             taken.segments.push(segment.packet().to_vec());
             taken.payload += payload.len();
@@ -114,6 +123,7 @@ fn insert(
             if at > before.0 as i64 && segment.seq_len() > 0 {
                 taken.beyond_hole += 1;
             }
+            assert_eq!(arrival == Arrival::BeyondHole, at > before.0 as i64 && segment.seq_len() > 0);
             assert!(at >= -1 && at - before.0 as i64 <= i64::from(limits::OCTETS_AHEAD_MAX), "believed at {at}");
         }
         // All of it was here: octets before the end of what is in order, or a FIN that was seen.
@@ -136,7 +146,7 @@ fn insert(
     }
 }
 
-fn check(flight: &FirstFlight, taken: &Taken, isn: Seq<baton::rewrite::Client>, is_consistent: bool, bytes_max: usize) {
+fn check(flight: &FirstFlight, taken: &Taken, isn: Seq<Client>, is_consistent: bool, bytes_max: usize) {
     let contiguous = taken.contiguous();
     assert_eq!(flight.bytes().len(), contiguous, "octets that are here are not in order");
     assert_eq!(flight.next(), isn.plus(1).plus(contiguous as u32));

@@ -2,7 +2,7 @@
 
 use super::input::Input;
 use baton::flow::{Endpoint, NodeId};
-use baton::policy::{ClusterFile, Decision, Examination, Policy, Service};
+use baton::policy::{Ambiguity, ClusterFile, Decision, Examination, Looks, Policy, Service};
 use std::rc::Rc;
 
 const CLUSTER: &str = include_str!("cluster.yaml");
@@ -30,8 +30,15 @@ pub(super) fn cuts(input: &mut Input<'_>, length: usize) -> Vec<usize> {
 /// The first decision of those about growing prefixes, checked against all others.
 pub(super) fn in_pieces(service: &Service, octets: &[u8], cuts: &[usize], client: Endpoint) -> Option<(usize, Decision)> {
     let mut decided: Option<(usize, Decision)> = None;
+    let mut looks = Looks::default();
     for cut in cuts {
-        match (service.examine(&octets[..*cut], client), &decided) {
+        let examined = service.examine(&octets[..*cut], client);
+        let looked = service.look(&octets[..*cut], client, &mut looks);
+        let is_over = |decision: &Decision| decision.note == Some(Ambiguity::TooManyPieces);
+        if !matches!(&looked, Examination::Decided(decision) if is_over(decision)) {
+            assert_eq!(looked, examined, "what was remembered changes it at {cut}");
+        }
+        match (examined, &decided) {
             (Examination::NeedMore, None) => {
                 assert!(*cut < service.inspect_bytes_max, "more is needed than may be looked at");
             }

@@ -16,19 +16,26 @@ pub fn run(octets: &[u8]) {
     let octets = if input.bool() { [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0], rest].concat() } else { rest.to_vec() };
     let client = Endpoint::new([203, 0, 113, 9].into(), 40_000);
     let cuts = cuts(&mut input, octets.len());
-    with_service("web", |service| {
-        let whole = service.examine(&octets, client);
-        let decided = in_pieces(service, &octets, &cuts, client);
+    // By the head, and by a field of the body.
+    for service in ["web", "models"] {
+        judge(service, &octets, &cuts, client);
+    }
+}
+
+fn judge(service: &str, octets: &[u8], cuts: &[usize], client: Endpoint) {
+    with_service(service, |service| {
+        let whole = service.examine(octets, client);
+        let decided = in_pieces(service, octets, cuts, client);
         match &whole {
             Examination::NeedMore => assert_eq!(decided, None),
             Examination::Decided(decision) => {
                 assert_eq!(decided.map(|(_, first)| first).as_ref(), Some(decision));
-                assert!(!service.awaits_server(&octets, client), "decided, and yet waiting");
-                let longer = [&octets[..], b"\0\0\x04\x08\0\0\0\0\0GET / HTTP/1.1\r\n\r\n"].concat();
+                assert!(!service.awaits_server(octets, client), "decided, and yet waiting");
+                let longer = [octets, b"\0\0\x04\x08\0\0\0\0\0GET / HTTP/1.1\r\n\r\n"].concat();
                 assert_eq!(service.examine(&longer, client), whole, "what follows changes it");
             }
         }
-        let explained = service.explain(&octets, client);
+        let explained = service.explain(octets, client);
         assert_eq!(explained.examination, whole);
         let said = |name: &str| explained.request.iter().find(|(said, _)| *said == name).and_then(|(_, value)| value.clone());
         if octets.starts_with(PREFACE) && !explained.request.is_empty() {

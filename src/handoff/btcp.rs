@@ -26,6 +26,7 @@ mod deadlines;
 mod decide;
 mod ends;
 mod handoff;
+mod known;
 mod opening;
 mod owners;
 mod packets;
@@ -36,8 +37,9 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
+use known::Known;
 use opening::Opening;
-use owners::{Asking, Known};
+use owners::Asking;
 use release::Releasing;
 
 use crate::control::message::{Accept, HandoffId, Message, Refusal};
@@ -56,7 +58,7 @@ use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payl
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
-use crate::policy::{Decision, Examination, Finally, Mode, Order};
+use crate::policy::{Decision, Examination, Finally, Looks, Mode, Order};
 use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -181,9 +183,12 @@ struct Undecided {
     client: ClientView,
     kernel: KernelHalf,
     flight: FirstFlight,
+    /// TS.Recent (RFC 7323, section 4.3): what an acknowledgement echoes.
+    ts_recent: Timestamp<Client>,
     round_trip: Duration,
     entered: Instant,
     first_byte: Option<Instant>,
+    looks: Looks,
     /// Since when all that came is whole, and not enough to decide by: the client may be waiting for the server.
     awaits_server: Option<Instant>,
     /// The client is to be acknowledged as soon as the kernel's half is gone.
@@ -449,10 +454,19 @@ impl Undecided {
         }
     }
 
+    /// A segment beyond a hole does not change what is echoed, and neither does one behind what is not acknowledged yet.
+    fn note_timestamp<B: AsRef<[u8]>>(&mut self, segment: &Segment<B, ToServerWire>) {
+        let Some((tsval, _)) = segment.timestamps() else { return };
+        if tsval.since(&self.ts_recent) > 0 && !self.flight.acknowledged().is_before(&segment.seq()) {
+            self.ts_recent = tsval;
+        }
+    }
+
     /// An acknowledgement on the kernel's behalf, of what BTCP has taken responsibility for. It carries the SYN-ACK's own TSval: a newer one
     /// would make the client discard an owner's answer that started its clock earlier (PAWS, RFC 7323, section 5).
     fn acknowledgement(&self, flow: &FlowKey) -> Vec<u8> {
-        let timestamps = self.initial.timestamps.map(|(syn, syn_ack)| (syn_ack, self.client.tsval.unwrap_or(syn)));
+        let sack = if self.initial.sack { self.flight.sack_blocks() } else { Vec::new() };
+        let timestamps = self.initial.timestamps.map(|(_, syn_ack)| (syn_ack, self.ts_recent));
         SegmentSpec::<ToClientWire> {
             source: flow.frontend,
             destination: flow.client,
@@ -467,7 +481,7 @@ impl Undecided {
             traffic_class: 0,
             payload: &[],
         }
-        .build()
+        .build_with_sack(&sack)
         .into_inner()
     }
 }

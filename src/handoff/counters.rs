@@ -177,6 +177,8 @@ pub struct Counters {
     pub syns_forwarded: u64,
     /// Peers asked whether they own a connection to a shared address.
     pub owner_questions: u64,
+    /// Such questions of peers that asked too many.
+    pub owner_questions_unanswered: u64,
     /// Owners found of connections to shared addresses that did not begin here.
     pub owners_found: u64,
     /// Connections served by the local server through a replay to self.
@@ -263,6 +265,7 @@ impl Counters {
             ("local_on_syn_total", self.local_on_syn),
             ("syns_forwarded_total", self.syns_forwarded),
             ("owner_questions_total", self.owner_questions),
+            ("owner_questions_unanswered_total", self.owner_questions_unanswered),
             ("owners_found_total", self.owners_found),
             ("parked_total", self.parked),
             ("early_acknowledgements_total", self.early_acknowledgements),

@@ -164,6 +164,10 @@ impl Engine {
             if segment.flags().contains(Flags::SYN.with(Flags::ACK)) {
                 return self.btcp.handle_syn_ack(segment.reinterpret(), &mut self.ctx, now);
             }
+            let is_reset = segment.flags().contains(Flags::RST) && !segment.flags().contains(Flags::ACK);
+            if is_reset && self.ctx.policy.is_shared_frontend(source) {
+                return self.btcp.handle_kernel_reset(&segment.reinterpret(), &mut self.ctx, now);
+            }
             return Verdict::Write;
         }
         self.ctx.drop(DropReason::NotOurs)
@@ -557,6 +561,7 @@ impl Engine {
             ("connections_lingering", front.lingering + back.lingering),
             ("syns_pending", front.syns),
             ("openings_pending", front.openings),
+            ("openings_unfinished", back.unfinished),
             ("owners_known", front.known),
             ("owners_asked_for", front.asking),
             ("orphans", front.orphans),

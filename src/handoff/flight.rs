@@ -36,8 +36,10 @@ pub struct FirstFlight {
 pub enum Arrival {
     /// More bytes in order, or the FIN.
     Progress,
-    /// Kept, beyond a hole; or nothing new.
+    /// Kept, but nothing that is in order.
     Kept,
+    /// Kept; what comes before it is missing.
+    BeyondHole,
     /// All of it was here already.
     Old,
     /// No room.
@@ -101,7 +103,12 @@ impl FirstFlight {
             return Arrival::Progress;
         }
         self.beyond_hole.push(self.segments.len() - 1);
-        if self.urgent && !was_urgent { Arrival::Progress } else { Arrival::Kept }
+        match segment.seq().since(&self.next()).is_positive() {
+            _ if self.urgent && !was_urgent => Arrival::Progress,
+            // Behind urgent octets there is none.
+            true if !self.urgent => Arrival::BeyondHole,
+            _ => Arrival::Kept,
+        }
     }
 
     /// Appends what segment `index` adds in order; false when a hole lies before it, or it says that octets are urgent.
@@ -174,6 +181,30 @@ impl FirstFlight {
             received = end;
         }
         received
+    }
+
+    /// What is here beyond a hole, as a receiver reports it (RFC 2018, section 4): neighbours joined, what was received last
+    /// first.
+    pub fn sack_blocks(&self) -> Vec<(Seq<Client>, Seq<Client>)> {
+        let next = self.next();
+        let mut pieces: Vec<_> = (self.beyond_hole.iter())
+            .filter_map(|&index| {
+                let segment = Segment::<_, ToServerWire>::parse(self.segments.get(index)?.as_slice()).ok()?;
+                Some((segment.seq().since(&next), segment.seq_end().since(&next), index))
+            })
+            .collect();
+        pieces.sort_unstable();
+        pieces.dedup_by(|later, earlier| {
+            let touches = later.0 <= earlier.1;
+            if touches {
+                *earlier = (earlier.0, earlier.1.max(later.1), earlier.2.max(later.2));
+            }
+            touches
+        });
+        // What follows the octets in order without a hole is urgent: not received beyond anything.
+        pieces.retain(|(start, ..)| *start > 0);
+        pieces.sort_unstable_by_key(|(_, _, received)| std::cmp::Reverse(*received));
+        pieces.iter().map(|(start, end, _)| (next.plus(*start as u32), next.plus(*end as u32))).collect()
     }
 
     /// Octets of memory kept.
@@ -260,8 +291,8 @@ mod tests {
     #[test]
     fn bytes_come_out_in_order_across_the_wrap_of_sequence_numbers() {
         let mut flight = FirstFlight::new(Seq::new(ISN));
-        assert_eq!(flight.insert(&data(8, b"ijkl"), ROOM), Arrival::Kept);
-        assert_eq!(flight.insert(&data(4, b"efgh"), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(8, b"ijkl"), ROOM), Arrival::BeyondHole);
+        assert_eq!(flight.insert(&data(4, b"efgh"), ROOM), Arrival::BeyondHole);
         assert_eq!(flight.insert(&data(0, b"abcdef"), ROOM), Arrival::Progress);
         assert_eq!(flight.bytes(), b"abcdefghijkl");
         assert_eq!(flight.insert(&data(2, b"cd"), ROOM), Arrival::Old);
@@ -278,7 +309,7 @@ mod tests {
     #[test]
     fn a_fin_finishes_the_flight_only_when_everything_before_it_is_here() {
         let mut flight = FirstFlight::new(Seq::new(ISN));
-        assert_eq!(flight.insert(&segment(3, b"def", Flags::FIN), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&segment(3, b"def", Flags::FIN), ROOM), Arrival::BeyondHole);
         assert!(flight.may_grow());
         assert_eq!(flight.insert(&data(0, b"abc"), ROOM), Arrival::Progress);
         assert!(!flight.may_grow());
@@ -301,13 +332,45 @@ mod tests {
     #[test]
     fn urgent_octets_beyond_a_hole_end_nothing_until_it_is_closed() {
         let mut flight = FirstFlight::new(Seq::new(ISN));
-        assert_eq!(flight.insert(&segment(3, b"!", Flags::URG), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&segment(3, b"!", Flags::URG), ROOM), Arrival::BeyondHole);
         assert!(flight.may_grow(), "what is missing may be a whole request");
-        assert_eq!(flight.insert(&data(4, b"def"), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(4, b"def"), ROOM), Arrival::BeyondHole);
         assert_eq!(flight.insert(&data(0, b"abc"), ROOM), Arrival::Progress);
         assert_eq!(flight.bytes(), b"abc");
         assert!(!flight.may_grow());
         assert_eq!(flight.insert(&segment(3, b"!", Flags::URG), ROOM), Arrival::Kept, "sent again");
+    }
+
+    #[test]
+    fn what_lies_beyond_holes_is_reported_joined_and_the_latest_first() {
+        let after = |offset: u32| Seq::new(ISN).plus(1 + offset);
+        let blocks = |flight: &FirstFlight, expected: &[(u32, u32)]| {
+            let expected: Vec<_> = expected.iter().map(|(left, right)| (after(*left), after(*right))).collect();
+            assert_eq!(flight.sack_blocks(), expected);
+        };
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&data(0, b"ab"), ROOM);
+        blocks(&flight, &[]);
+        flight.insert(&data(4, b"ef"), ROOM);
+        flight.insert(&data(20, b"uv"), ROOM);
+        blocks(&flight, &[(20, 22), (4, 6)]);
+        flight.insert(&data(12, b"mn"), ROOM);
+        blocks(&flight, &[(12, 14), (20, 22), (4, 6)]);
+        flight.insert(&data(6, b"gh"), ROOM);
+        blocks(&flight, &[(4, 8), (12, 14), (20, 22)]);
+        flight.insert(&data(7, b"hijklmnop"), ROOM);
+        blocks(&flight, &[(4, 16), (20, 22)]);
+        flight.insert(&data(2, b"cd"), ROOM);
+        blocks(&flight, &[(20, 22)]);
+        flight.insert(&segment(22, b"", Flags::FIN), ROOM);
+        blocks(&flight, &[(20, 23)]);
+    }
+
+    #[test]
+    fn urgent_octets_without_a_hole_are_not_reported_as_beyond_one() {
+        let mut flight = FirstFlight::new(Seq::new(ISN));
+        flight.insert(&segment(0, b"!", Flags::URG), ROOM);
+        assert_eq!(flight.sack_blocks(), []);
     }
 
     #[test]
@@ -341,7 +404,7 @@ mod tests {
         assert_eq!(flight.insert(&data(70_000, b"x"), ROOM), Arrival::OutOfWindow);
         assert_eq!(flight.insert(&data(u32::MAX - 5, b"x"), ROOM), Arrival::OutOfWindow);
         for index in 0..crate::limits::SEGMENTS_BEYOND_HOLE_MAX as u32 {
-            assert_eq!(flight.insert(&data(10 + index * 2, b"x"), ROOM), Arrival::Kept);
+            assert_eq!(flight.insert(&data(10 + index * 2, b"x"), ROOM), Arrival::BeyondHole);
         }
         assert_eq!(flight.insert(&data(10_000, b"x"), ROOM), Arrival::Full);
         let mut flight = FirstFlight::new(Seq::new(ISN));
@@ -354,7 +417,7 @@ mod tests {
         let ahead = crate::limits::OCTETS_AHEAD_MAX as u32;
         let mut flight = FirstFlight::new(Seq::new(ISN));
         assert_eq!(flight.insert(&data(ahead + 1, b"x"), ROOM), Arrival::OutOfWindow);
-        assert_eq!(flight.insert(&data(ahead, b"x"), ROOM), Arrival::Kept);
+        assert_eq!(flight.insert(&data(ahead, b"x"), ROOM), Arrival::BeyondHole);
         // A keep-alive probe begins one octet early; nothing honest begins two.
         assert_eq!(flight.insert(&data(u32::MAX, b""), ROOM), Arrival::Old);
         assert_eq!(flight.insert(&data(u32::MAX - 1, b""), ROOM), Arrival::OutOfWindow);

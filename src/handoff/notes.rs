@@ -44,6 +44,8 @@ pub enum Why {
     Challenge,
     /// Acknowledges what a parked client sent again.
     Repeated,
+    /// Reports a hole in what is held (RFC 5681, section 3.2).
+    Hole,
     /// Ends a connection that nobody can serve any more.
     Reset,
     /// Of a client that this node plays itself.
@@ -74,6 +76,7 @@ impl Why {
             Self::Probe => "of a client that this node plays: a probe of the way through the peer",
             Self::Challenge => "challenge ACK (RFC 5961)",
             Self::Repeated => "acknowledgement of what a parked client sent again",
+            Self::Hole => "duplicate acknowledgement: a segment before this one is missing",
             Self::Reset => "reset: nobody can serve this connection any more",
         }
     }

@@ -53,7 +53,7 @@ use crate::rewrite::{
 };
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub struct Utcp {
     aliases: Map<Endpoint, Vec<IpAddr>>,
     /// Commits ever applied whose front-end may repeat them, by front-end: a commit is applied once.
     applied: BTreeSet<(NodeId, HandoffId)>,
+    /// Connections whose client has not completed the handshake, the oldest first, by slot and serial; and others that were such.
+    unfinished: VecDeque<(usize, u64)>,
     /// What was said about peers with another cluster file.
     complaints: BTreeSet<(NodeId, Refusal)>,
 }
@@ -87,6 +89,8 @@ struct Connection {
     serial: u64,
     since: Instant,
     alarm: Alarm,
+    /// Whether it takes room from others: not what is known by a SYN alone.
+    is_counted: bool,
     state: State,
 }
 
@@ -227,6 +231,7 @@ impl Utcp {
             by_handoff: HashMap::with_hasher(hasher.clone()),
             aliases: HashMap::with_hasher(hasher.clone()),
             applied: BTreeSet::new(),
+            unfinished: VecDeque::new(),
             complaints: BTreeSet::new(),
         }
     }
@@ -269,9 +274,10 @@ impl Utcp {
     ) -> usize {
         let serial = ctx.serial();
         let alarm = Alarm::default();
-        let connection = Connection { id, flow, ingress, alias, client_isn, serial, since: now, alarm, state };
+        let is_counted = !matches!(state, State::Opening(_));
+        let connection = Connection { id, flow, ingress, alias, client_isn, serial, since: now, alarm, is_counted, state };
         let slot = self.connections.insert(connection);
-        ctx.connections += 1;
+        ctx.connections += usize::from(is_counted);
         self.by_flow.insert(flow, slot);
         self.by_socket.insert((alias, flow.client), slot);
         self.by_handoff.insert(id, slot);
@@ -281,7 +287,7 @@ impl Utcp {
     fn forget(&mut self, slot: usize, ctx: &mut Context) {
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Utcp, slot, connection.serial, &mut ctx.timers);
-        ctx.connections -= 1;
+        ctx.connections -= usize::from(connection.is_counted);
         if self.by_flow.get(&connection.flow) == Some(&slot) {
             self.by_flow.remove(&connection.flow);
         }
@@ -333,7 +339,11 @@ impl Utcp {
         for (_, connection) in &self.connections {
             match &connection.state {
                 State::Opening(opening) if opening.is_completed() => counts.serving += 1,
-                State::Replaying(_) | State::Prepared(_) | State::Opening(_) => counts.prepared += 1,
+                State::Opening(_) => {
+                    counts.prepared += 1;
+                    counts.unfinished += 1;
+                }
+                State::Replaying(_) | State::Prepared(_) => counts.prepared += 1,
                 State::Delivering(_) | State::Returning(_) | State::Established(_) => counts.serving += 1,
                 State::Over(_) | State::Abandoned | State::Moving => counts.lingering += 1,
             }
@@ -389,6 +399,7 @@ impl Utcp {
 #[allow(missing_docs)] // The names say it.
 pub struct Counts {
     pub prepared: usize,
+    pub unfinished: usize,
     pub serving: usize,
     pub lingering: usize,
     pub applied: usize,

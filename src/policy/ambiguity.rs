@@ -13,6 +13,8 @@ pub enum Ambiguity {
     Version,
     /// The head or hello is not complete within `inspect_bytes_max`.
     TooLong,
+    /// It comes in so many pieces that looking at all of them again and again would cost too much.
+    TooManyPieces,
     /// More header fields than any common server takes.
     TooManyHeaders,
     /// CR without LF (RFC 9112 2.2).
@@ -81,10 +83,11 @@ pub enum Ambiguity {
 
 impl Ambiguity {
     /// Every kind, for tables of counters.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::NotHttp,
         Self::Version,
         Self::TooLong,
+        Self::TooManyPieces,
         Self::TooManyHeaders,
         Self::BareCarriageReturn,
         Self::Nul,
@@ -125,6 +128,7 @@ impl Ambiguity {
             Self::NotHttp => "not_http",
             Self::Version => "version",
             Self::TooLong => "too_long",
+            Self::TooManyPieces => "too_many_pieces",
             Self::TooManyHeaders => "too_many_headers",
             Self::BareCarriageReturn => "bare_carriage_return",
             Self::Nul => "nul",

@@ -1,5 +1,7 @@
 //! The body of a request, as far as it is here.
 
+use super::ambiguity::Ambiguity;
+use super::http2;
 use super::truth::Unknown;
 use crate::limits::cluster_file::CHUNKS_MAX;
 use std::borrow::Cow;
@@ -21,8 +23,26 @@ pub(super) enum Framing {
     Length(u64),
     /// With the last chunk.
     Chunked,
+    /// With the end of this stream of HTTP/2; and so many bytes are in it, if that was said.
+    Stream { stream: u32, length: Option<u64> },
     /// It is not looked at: it is compressed, or the client waits for an answer before it sends it.
     Unread,
+}
+
+/// Why a body is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It is not all here, and with less than so many octets more nothing will be known. Whether what is here is whole frames
+    /// of HTTP/2, so that the client may be waiting for the server.
+    Missing { octets: usize, is_at_frame: bool },
+    /// It will not be read, whatever comes.
+    Never,
+    /// Servers may read it differently.
+    Ambiguous(Ambiguity),
+}
+
+const fn missing(octets: usize) -> Stop {
+    Stop::Missing { octets, is_at_frame: false }
 }
 
 impl<'a> Body<'a> {
@@ -38,67 +58,99 @@ impl<'a> Body<'a> {
 
     /// All of it. The answer depends only on the bytes up to its end, and is never taken back.
     pub(super) fn whole(&self) -> Result<Cow<'a, [u8]>, Unknown> {
-        match self.framing {
-            Framing::Unread => Err(Unknown::Forever),
-            Framing::Length(length) => {
-                let length = usize::try_from(length).ok().filter(|length| *length <= self.bytes_max).ok_or(Unknown::Forever)?;
-                self.bytes.get(..length).map(Cow::Borrowed).ok_or(Unknown::SoFar)
-            }
-            Framing::Chunked => match dechunked(self.bytes) {
-                Err(Unknown::SoFar) if self.bytes.len() >= self.bytes_max => Err(Unknown::Forever),
-                other => other.map(Cow::Owned),
-            },
+        self.read().map_err(|stop| match stop {
+            Stop::Missing { .. } => Unknown::SoFar,
+            Stop::Never => Unknown::Forever,
+            Stop::Ambiguous(why) => Unknown::Ambiguous(why),
+        })
+    }
+
+    /// With fewer octets more than these, what is known of it stays as it is.
+    pub(super) fn missing(&self) -> usize {
+        let left = self.bytes_max.saturating_sub(self.bytes.len());
+        match self.read() {
+            Err(Stop::Missing { octets, .. }) => octets.clamp(1, left.max(1)),
+            _ => 1,
         }
+    }
+
+    /// Whether a client that has sent so much of it may be waiting for the server. One of HTTP/1 sends it unasked.
+    pub(super) fn awaits_server(&self) -> bool {
+        matches!(self.read(), Err(Stop::Missing { is_at_frame: true, .. }))
+    }
+
+    fn read(&self) -> Result<Cow<'a, [u8]>, Stop> {
+        let read = match self.framing {
+            Framing::Unread => Err(Stop::Never),
+            Framing::Length(length) => {
+                let length = self.length(length)?;
+                self.bytes.get(..length).map(Cow::Borrowed).ok_or(missing(length.saturating_sub(self.bytes.len())))
+            }
+            Framing::Chunked => dechunked(self.bytes).map(Cow::Owned),
+            Framing::Stream { stream, length } => {
+                let length = length.map(|length| self.length(length)).transpose()?;
+                http2::data::body(self.bytes, stream, length).map(Cow::Owned)
+            }
+        };
+        match read {
+            Err(Stop::Missing { .. }) if self.bytes.len() >= self.bytes_max => Err(Stop::Never),
+            read => read,
+        }
+    }
+
+    /// A length that may be looked at.
+    fn length(&self, length: u64) -> Result<usize, Stop> {
+        usize::try_from(length).ok().filter(|length| *length <= self.bytes_max).ok_or(Stop::Never)
     }
 }
 
 /// Takes a body out of its chunks (RFC 9112, section 7.1). Extensions and anything unusual are left to servers: they differ
 /// in how they read them.
-fn dechunked(mut rest: &[u8]) -> Result<Vec<u8>, Unknown> {
+fn dechunked(mut rest: &[u8]) -> Result<Vec<u8>, Stop> {
     let mut body = Vec::new();
     for _ in 0..CHUNKS_MAX {
         let size = chunk_size(&mut rest)?;
         if size == 0 {
             return Ok(body);
         }
-        let chunk = rest.get(..size).ok_or(Unknown::SoFar)?;
+        let chunk = rest.get(..size).ok_or(missing(size.saturating_sub(rest.len())))?;
         body.extend_from_slice(chunk);
         rest = rest.get(size..).unwrap_or_default();
         take_line_end(&mut rest)?;
     }
-    Err(Unknown::Forever)
+    Err(Stop::Never)
 }
 
 /// One to six hexadecimal digits (more are more than may be looked at) and a CR LF.
-fn chunk_size(rest: &mut &[u8]) -> Result<usize, Unknown> {
+fn chunk_size(rest: &mut &[u8]) -> Result<usize, Stop> {
     let mut size = 0_usize;
     let mut digits = 0;
     while let Some(digit) = rest.first().and_then(|byte| char::from(*byte).to_digit(16)) {
         digits += 1;
         if digits > 6 {
-            return Err(Unknown::Forever);
+            return Err(Stop::Never);
         }
         size = size * 16 + usize::try_from(digit).unwrap_or(0);
         *rest = rest.get(1..).unwrap_or_default();
     }
     if rest.is_empty() {
-        return Err(Unknown::SoFar);
+        return Err(missing(1));
     }
     if digits == 0 {
-        return Err(Unknown::Forever);
+        return Err(Stop::Never);
     }
     take_line_end(rest)?;
     Ok(size)
 }
 
-fn take_line_end(rest: &mut &[u8]) -> Result<(), Unknown> {
+fn take_line_end(rest: &mut &[u8]) -> Result<(), Stop> {
     match rest {
         [b'\r', b'\n', behind @ ..] => {
             *rest = behind;
             Ok(())
         }
-        [] | [b'\r'] => Err(Unknown::SoFar),
-        _ => Err(Unknown::Forever),
+        [] | [b'\r'] => Err(missing(1)),
+        _ => Err(Stop::Never),
     }
 }
 

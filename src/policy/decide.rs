@@ -3,6 +3,7 @@
 use super::ambiguity::Ambiguity;
 use super::choice::{Choice, Key};
 use super::inspect::{Content, Reading};
+use super::looks::Searches;
 use super::rule::Rule;
 use super::subject::{Origin, Subject};
 use super::truth::{Truth, Unknown};
@@ -80,17 +81,17 @@ impl Service {
     /// if none does, or the bytes cannot be read as one clear request or hello, the default.
     pub fn examine(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Examination {
         let mut text = Vec::new();
-        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
-        self.judge(&reading, origin)
+        let (reading, origin) = self.read(first_flight, origin.into(), false, &mut text);
+        self.judge(&reading, origin, None)
     }
 
-    /// [`Service::examine`] of bytes that were read.
-    pub(super) fn judge(&self, reading: &Reading<'_>, origin: Origin) -> Examination {
+    /// [`Service::examine`] of bytes that were read; searches of raw bytes go on where they stood.
+    pub(super) fn judge(&self, reading: &Reading<'_>, origin: Origin, searches: Option<&Searches>) -> Examination {
         match reading {
             Reading::Incomplete => Examination::NeedMore,
             Reading::Unclear(why) => self.unclear(*why, origin),
             Reading::Clear(content) => {
-                let decided = self.by_rules(&Subject::new(content, origin, &self.pointers));
+                let decided = self.by_rules(&Subject::new(content, origin, &self.pointers).going_on(searches));
                 match self.without_empty_segments(content, origin) {
                     Some(other) => self.reconciled(decided, other, origin),
                     None => decided,
@@ -117,7 +118,7 @@ impl Service {
         }
     }
 
-    fn unclear(&self, why: Ambiguity, origin: Origin) -> Examination {
+    pub(super) fn unclear(&self, why: Ambiguity, origin: Origin) -> Examination {
         Examination::Decided(Decision { note: Some(why), ..self.by_default(origin) })
     }
 

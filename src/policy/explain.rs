@@ -61,7 +61,7 @@ impl Service {
     /// [`Service::examine`] with its reasons.
     pub fn explain(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Explanation {
         let mut text = Vec::new();
-        let (reading, origin) = self.read(first_flight, origin.into(), &mut text);
+        let (reading, origin) = self.read(first_flight, origin.into(), false, &mut text);
         self.explain_reading(&reading, origin)
     }
 
@@ -79,7 +79,7 @@ impl Service {
     }
 
     fn explain_reading(&self, reading: &Reading<'_>, origin: Origin) -> Explanation {
-        let examination = self.judge(reading, origin);
+        let examination = self.judge(reading, origin, None);
         let decision = match &examination {
             Examination::Decided(decision) => decision.clone(),
             Examination::NeedMore => self.by_default(origin),

@@ -7,6 +7,8 @@
 //! What a server must or may refuse, and what servers could read differently, has a name ([`Ambiguity`]). Values of
 //! settings and of window updates are not judged: they say nothing about where a request goes.
 
+pub(super) mod data;
+
 use super::ambiguity::Ambiguity;
 use super::body::{Body, Framing};
 use super::hpack::{self, Unreadable};
@@ -55,8 +57,11 @@ struct Frame<'a> {
 
 /// The first header block, put together.
 struct Block<'a> {
+    stream: u32,
     octets: Cow<'a, [u8]>,
     ends_stream: bool,
+    /// Where it ends.
+    end: usize,
 }
 
 /// What the frames before the first header block amount to.
@@ -72,7 +77,7 @@ enum Frames<'a> {
 pub(super) fn read<'a>(bytes: &'a [u8], bytes_max: usize, text: &'a mut Vec<u8>) -> Reading<'a> {
     let seen = &bytes[..bytes.len().min(bytes_max)];
     match frames(seen) {
-        Ok(Frames::Block(block)) => match request(&block, text) {
+        Ok(Frames::Block(block)) => match request(&block, &seen[block.end..], bytes_max - block.end, text) {
             Ok(request) => Reading::Clear(Content::Http(request)),
             Err(why) => Reading::Unclear(why),
         },
@@ -92,7 +97,7 @@ fn frames(bytes: &[u8]) -> Result<Frames<'_>, Ambiguity> {
     let Some(mut rest) = bytes.strip_prefix(PREFACE) else {
         return if PREFACE.starts_with(bytes) { Ok(Frames::None { is_whole: false }) } else { Err(Ambiguity::Http2Frames) };
     };
-    let mut begun: Option<(u32, Block<'_>)> = None;
+    let mut begun: Option<Block<'_>> = None;
     for number in 0..FRAMES_MAX {
         let Some(frame) = frame(&mut rest, number == 0)? else {
             return Ok(Frames::None { is_whole: rest.is_empty() && begun.is_none() });
@@ -100,21 +105,19 @@ fn frames(bytes: &[u8]) -> Result<Frames<'_>, Ambiguity> {
         let is_last = frame.flags & flag::END_HEADERS != 0;
         match &mut begun {
             None if frame.kind == kind::HEADERS => {
-                begun = Some((
-                    frame.stream,
-                    Block { octets: fragment(&frame)?.into(), ends_stream: frame.flags & flag::END_STREAM != 0 },
-                ));
+                let ends_stream = frame.flags & flag::END_STREAM != 0;
+                begun = Some(Block { stream: frame.stream, octets: fragment(&frame)?.into(), ends_stream, end: 0 });
             }
             None if frame.kind == kind::CONTINUATION => return Err(Ambiguity::Http2Frames),
             None => continue,
             // Section 6.10: nothing may come between the frames of a block.
-            Some((stream, block)) if frame.kind == kind::CONTINUATION && frame.stream == *stream => {
+            Some(block) if frame.kind == kind::CONTINUATION && frame.stream == block.stream => {
                 block.octets.to_mut().extend_from_slice(frame.payload);
             }
             Some(_) => return Err(Ambiguity::Http2Frames),
         }
-        if is_last && let Some((_, block)) = begun {
-            return Ok(Frames::Block(block));
+        if is_last && let Some(block) = begun {
+            return Ok(Frames::Block(Block { end: bytes.len() - rest.len(), ..block }));
         }
     }
     Err(Ambiguity::TooLong)
@@ -122,11 +125,8 @@ fn frames(bytes: &[u8]) -> Result<Frames<'_>, Ambiguity> {
 
 /// Takes the next frame; none if it is not complete. What its header shows to be wrong is wrong at once.
 fn frame<'a>(rest: &mut &'a [u8], is_first: bool) -> Result<Option<Frame<'a>>, Ambiguity> {
-    let Some((header, behind)) = rest.split_at_checked(FRAME_HEADER_LEN) else { return Ok(None) };
-    let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
-    let (kind, flags) = (header[3], header[4]);
-    // The first bit is reserved, and ignored (section 4.1).
-    let stream = u32::from_be_bytes([header[5] & 0x7f, header[6], header[7], header[8]]);
+    let Some((head, behind)) = rest.split_first_chunk::<FRAME_HEADER_LEN>() else { return Ok(None) };
+    let (length, kind, flags, stream) = header(*head);
     let is_right = length <= PAYLOAD_LEN_MAX
         && (kind == kind::SETTINGS || !is_first)
         && match kind {
@@ -149,23 +149,33 @@ fn frame<'a>(rest: &mut &'a [u8], is_first: bool) -> Result<Option<Frame<'a>>, A
     Ok(Some(Frame { kind, flags, stream, payload }))
 }
 
+/// Length of the payload, type, flags and stream (section 4.1).
+const fn header(octets: [u8; FRAME_HEADER_LEN]) -> (usize, u8, u8, u32) {
+    let [a, b, c, kind, flags, d, e, f, g] = octets;
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    // The first bit is reserved, and ignored.
+    (length, kind, flags, u32::from_be_bytes([d & 0x7f, e, f, g]))
+}
+
 /// The part of the block in HEADERS, without padding and priority (section 6.2).
 fn fragment<'a>(frame: &Frame<'a>) -> Result<&'a [u8], Ambiguity> {
-    let mut payload = frame.payload;
-    let mut padding = 0;
-    if frame.flags & flag::PADDED != 0 {
-        let (length, behind) = payload.split_first().ok_or(Ambiguity::Http2Frames)?;
-        (padding, payload) = (usize::from(*length), behind);
+    let payload = unpadded(frame.payload, frame.flags)?;
+    let priority_len = if frame.flags & flag::PRIORITY != 0 { 5 } else { 0 };
+    payload.get(priority_len..).ok_or(Ambiguity::Http2Frames)
+}
+
+/// A payload of DATA or HEADERS without its padding (section 6.1).
+fn unpadded(payload: &[u8], flags: u8) -> Result<&[u8], Ambiguity> {
+    if flags & flag::PADDED == 0 {
+        return Ok(payload);
     }
-    if frame.flags & flag::PRIORITY != 0 {
-        payload = payload.get(5..).ok_or(Ambiguity::Http2Frames)?;
-    }
-    let length = payload.len().checked_sub(padding).ok_or(Ambiguity::Http2Frames)?;
+    let (padding, payload) = payload.split_first().ok_or(Ambiguity::Http2Frames)?;
+    let length = payload.len().checked_sub(usize::from(*padding)).ok_or(Ambiguity::Http2Frames)?;
     payload.get(..length).ok_or(Ambiguity::Http2Frames)
 }
 
-/// Decodes and judges a header block.
-fn request<'a>(block: &Block<'_>, text: &'a mut Vec<u8>) -> Result<Request<'a>, Ambiguity> {
+/// Decodes and judges a header block. Behind it may be its body, of which so many octets may be looked at.
+fn request<'a>(block: &Block<'_>, behind: &'a [u8], bytes_max: usize, text: &'a mut Vec<u8>) -> Result<Request<'a>, Ambiguity> {
     let fields = hpack::decode(&block.octets, text).map_err(|why| match why {
         Unreadable::Malformed => Ambiguity::Http2HeaderBlock,
         Unreadable::TooManyFields => Ambiguity::TooManyHeaders,
@@ -201,7 +211,8 @@ fn request<'a>(block: &Block<'_>, text: &'a mut Vec<u8>) -> Result<Request<'a>, 
         headers.retain(|(name, _)| *name != "cookie");
         headers.push(("cookie", part(&cookie)));
     }
-    pseudo.request(headers, block.ends_stream)
+    let framing = framing(&headers, block)?;
+    pseudo.request(headers, Body::new(framing, behind, bytes_max))
 }
 
 /// Section 8.2.3: a client may send its cookies as several fields, which stand for one.
@@ -244,7 +255,7 @@ impl<'a> Pseudo<'a> {
     }
 
     /// The request, compared as one of HTTP/1.1 is.
-    fn request(self, headers: Vec<(&'a str, &'a [u8])>, ends_stream: bool) -> Result<Request<'a>, Ambiguity> {
+    fn request(self, headers: Vec<(&'a str, &'a [u8])>, body: Body<'a>) -> Result<Request<'a>, Ambiguity> {
         let method = self.method.and_then(token).ok_or(Ambiguity::Http2PseudoFields)?;
         if method == "CONNECT" {
             return Err(Ambiguity::TargetUnreadable);
@@ -254,7 +265,6 @@ impl<'a> Pseudo<'a> {
             return Err(Ambiguity::TargetUnreadable);
         }
         let named = host(self.authority, &headers)?;
-        check_length(&headers, ends_stream)?;
         let mut query = None;
         let path = match path {
             b"*" if method == "OPTIONS" => Cow::Borrowed(&b"*"[..]),
@@ -268,8 +278,6 @@ impl<'a> Pseudo<'a> {
             }
             _ => return Err(Ambiguity::TargetUnreadable),
         };
-        // Frames of data are not put together.
-        let body = if ends_stream { Body::none() } else { Body::new(Framing::Unread, &[], 0) };
         let mut fields = Headers::default();
         for (name, value) in headers {
             fields.push(name, value);
@@ -293,20 +301,34 @@ fn host<'a>(named: Option<&'a [u8]>, headers: &[(&'a str, &'a [u8])]) -> Result<
     }
 }
 
-/// Section 8.1.1: what `content-length` says is what the frames carry.
-fn check_length(headers: &[(&str, &[u8])], ends_stream: bool) -> Result<(), Ambiguity> {
-    let mut length: Option<&[u8]> = None;
-    for (_, value) in headers.iter().filter(|header| header.0 == "content-length") {
+/// Where the body ends. What `content-length` says is what the frames carry (section 8.1.1).
+fn framing(headers: &[(&str, &[u8])], block: &Block<'_>) -> Result<Framing, Ambiguity> {
+    let values = |name: &'static str| headers.iter().filter(move |header| header.0 == name).map(|header| header.1);
+    let mut said: Option<&[u8]> = None;
+    for value in values("content-length") {
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(Ambiguity::LengthUnreadable);
         }
-        if length.is_some_and(|length| length != *value) {
+        if said.is_some_and(|said| said != value) {
             return Err(Ambiguity::LengthContradicted);
         }
-        length = Some(value);
+        said = Some(value);
     }
-    let says_more = length.is_some_and(|length| length.iter().any(|digit| *digit != b'0'));
-    if ends_stream && says_more { Err(Ambiguity::LengthContradicted) } else { Ok(()) }
+    if block.ends_stream {
+        let says_more = said.is_some_and(|said| said.iter().any(|digit| *digit != b'0'));
+        return if says_more { Err(Ambiguity::LengthContradicted) } else { Ok(Framing::Length(0)) };
+    }
+    // RFC 9110, sections 8.4 and 10.1.1: as in HTTP/1.
+    let is_encoded = values("content-encoding").any(|encoding| !encoding.eq_ignore_ascii_case(b"identity"));
+    let is_held_back = values("expect").next().is_some();
+    let length = said.map(|said| std::str::from_utf8(said).ok().and_then(|said| said.parse().ok()));
+    Ok(match length {
+        _ if is_encoded || is_held_back => Framing::Unread,
+        // More digits than any number that a body can have.
+        Some(None) => Framing::Unread,
+        Some(Some(length)) => Framing::Stream { stream: block.stream, length: Some(length) },
+        None => Framing::Stream { stream: block.stream, length: None },
+    })
 }
 
 /// A token (RFC 9110, section 5.6.2).

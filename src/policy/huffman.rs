@@ -38,7 +38,7 @@ struct Code {
     symbols: [u16; SYMBOLS],
 }
 
-static CODE: Code = canonical();
+const CODE: Code = canonical();
 
 const fn canonical() -> Code {
     let mut rows = [Row { first_code: 0, count: 0, first_symbol: 0 }; LENGTH_MAX + 1];
@@ -62,28 +62,120 @@ const fn canonical() -> Code {
     Code { rows, symbols }
 }
 
+/// Inner nodes of the code's tree, which is complete: one less than it has leaves. Each is a state of the decoder; the first is
+/// the root, where a symbol begins.
+const NODES: usize = SYMBOLS - 1;
+/// A child that is no node but the symbol this much less.
+const LEAF: u16 = NODES as u16;
+const END_OF_STRING: u16 = LEAF + 256;
+
+/// What half an octet does in a state. The shortest code has five bits, so it ends one symbol at most.
+#[derive(Clone, Copy)]
+struct Step {
+    next: u8,
+    symbol: u8,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    Nothing,
+    Symbol,
+    /// The end of the string, which must not be in it.
+    Bad,
+}
+
+struct Automaton {
+    steps: [[Step; 16]; NODES],
+    /// Whether a string may end there: behind less than an octet of ones, as the code for the end of the string begins.
+    may_end: [bool; NODES],
+}
+
+static AUTOMATON: Automaton = automaton();
+
+/// The tree, by what each bit leads to.
+const fn tree() -> [[u16; 2]; NODES] {
+    let mut nodes = [[0_u16; 2]; NODES];
+    let (mut nodes_count, mut length) = (1, 1);
+    while length <= LENGTH_MAX {
+        let row = CODE.rows[length];
+        let mut number = 0;
+        while number < row.count {
+            let code = row.first_code + number;
+            let (mut node, mut bits_left) = (0, length);
+            while bits_left > 1 {
+                bits_left -= 1;
+                let bit = (code >> bits_left & 1) as usize;
+                if nodes[node][bit] == 0 {
+                    nodes[node][bit] = nodes_count;
+                    nodes_count += 1;
+                }
+                node = nodes[node][bit] as usize;
+            }
+            nodes[node][(code & 1) as usize] = LEAF + CODE.symbols[row.first_symbol + number as usize];
+            number += 1;
+        }
+        length += 1;
+    }
+    nodes
+}
+
+const fn automaton() -> Automaton {
+    let nodes = tree();
+    let nothing = Step { next: 0, symbol: 0, outcome: Outcome::Nothing };
+    let mut steps = [[nothing; 16]; NODES];
+    let mut state = 0;
+    while state < NODES {
+        let mut nibble = 0;
+        while nibble < 16 {
+            let mut step = nothing;
+            let (mut node, mut bits_left) = (state, 4);
+            while bits_left > 0 {
+                bits_left -= 1;
+                let child = nodes[node][nibble >> bits_left & 1];
+                node = if child < LEAF { child as usize } else { 0 };
+                if child == END_OF_STRING {
+                    step.outcome = Outcome::Bad;
+                } else if child >= LEAF {
+                    step.outcome = Outcome::Symbol;
+                    step.symbol = (child - LEAF) as u8;
+                }
+            }
+            step.next = node as u8;
+            steps[state][nibble] = step;
+            nibble += 1;
+        }
+        state += 1;
+    }
+    let mut may_end = [false; NODES];
+    let (mut node, mut ones) = (0, 0);
+    while ones < 8 {
+        may_end[node] = true;
+        node = nodes[node][1] as usize;
+        ones += 1;
+    }
+    Automaton { steps, may_end }
+}
+
 /// A string that is none: the end of the string within it, or padding that is too long or not of ones (section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadString;
 
 /// Appends what `encoded` stands for, at most 8/5 of its length.
 pub(super) fn decode(encoded: &[u8], decoded: &mut Vec<u8>) -> Result<(), BadString> {
-    let (mut code, mut length) = (0_u32, 0_usize);
+    let mut state = 0_u8;
     for octet in encoded {
-        for bit in (0..8).rev() {
-            code = code << 1 | u32::from(octet >> bit & 1);
-            length += 1;
-            let row = CODE.rows.get(length).ok_or(BadString)?;
-            let Some(at) = code.checked_sub(row.first_code).filter(|at| *at < row.count) else { continue };
-            let symbol = CODE.symbols.get(row.first_symbol + at as usize).ok_or(BadString)?;
-            // The end of the string must not be in it.
-            decoded.push(u8::try_from(*symbol).map_err(|_| BadString)?);
-            (code, length) = (0, 0);
+        for nibble in [octet >> 4, octet & 15] {
+            let step = AUTOMATON.steps[usize::from(state)][usize::from(nibble)];
+            match step.outcome {
+                Outcome::Nothing => {}
+                Outcome::Symbol => decoded.push(step.symbol),
+                Outcome::Bad => return Err(BadString),
+            }
+            state = step.next;
         }
     }
-    // Less than an octet of ones: the beginning of the end-of-string symbol.
-    let is_padding = length < 8 && code == (1 << length) - 1;
-    if is_padding { Ok(()) } else { Err(BadString) }
+    if AUTOMATON.may_end[usize::from(state)] { Ok(()) } else { Err(BadString) }
 }
 
 #[cfg(test)]
@@ -95,6 +187,25 @@ mod tests {
     fn decoded(encoded: &[u8]) -> Result<Vec<u8>, BadString> {
         let mut text = Vec::new();
         decode(encoded, &mut text).map(|()| text)
+    }
+
+    /// Bit by bit, from the lengths alone.
+    fn decoded_bit_by_bit(encoded: &[u8]) -> Result<Vec<u8>, BadString> {
+        let (mut code, mut length) = (0_u32, 0_usize);
+        let mut text = Vec::new();
+        for octet in encoded {
+            for bit in (0..8).rev() {
+                code = code << 1 | u32::from(octet >> bit & 1);
+                length += 1;
+                let row = CODE.rows.get(length).ok_or(BadString)?;
+                let Some(at) = code.checked_sub(row.first_code).filter(|at| *at < row.count) else { continue };
+                let symbol = CODE.symbols[row.first_symbol + at as usize];
+                text.push(u8::try_from(symbol).map_err(|_| BadString)?);
+                (code, length) = (0, 0);
+            }
+        }
+        let is_padding = length < 8 && code == (1 << length) - 1;
+        if is_padding { Ok(text) } else { Err(BadString) }
     }
 
     /// The other direction, from the same lengths.
@@ -166,7 +277,32 @@ mod tests {
         assert_eq!(decoded(&[0xff; 4]), Err(BadString), "the end of the string");
     }
 
+    #[test]
+    fn every_symbol_is_read_from_every_place_of_an_octet() {
+        let every: Vec<u8> = (0..=255).collect();
+        for before in 0..8 {
+            // `0` has five bits: eight beginnings, each at another one.
+            let text = [&b"0".repeat(before)[..], &every].concat();
+            assert_eq!(decoded(&encode(&text)), Ok(text));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn octets_are_read_as_bit_by_bit(encoded: Vec<u8>) {
+            prop_assert_eq!(decoded(&encoded), decoded_bit_by_bit(&encoded));
+        }
+
+        #[test]
+        fn what_is_nearly_right_is_read_as_bit_by_bit(text: Vec<u8>, spoilt: prop::sample::Index, octet: u8, more in prop::collection::vec(any::<u8>(), 0..3)) {
+            let mut encoded = [encode(&text), more].concat();
+            if !encoded.is_empty() {
+                let at = spoilt.index(encoded.len());
+                encoded[at] ^= octet & 1 << (octet & 7);
+            }
+            prop_assert_eq!(decoded(&encoded), decoded_bit_by_bit(&encoded));
+        }
+
         #[test]
         fn what_is_written_is_read(text: Vec<u8>) {
             prop_assert_eq!(decoded(&encode(&text)), Ok(text));

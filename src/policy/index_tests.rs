@@ -94,7 +94,7 @@ proptest! {
         let covered: Vec<&str> = file.warnings.problems.iter().filter_map(|problem| problem.message.split('"').nth(1)).collect();
         for request in &requests {
             let mut text = Vec::new();
-            let (reading, _) = service.read(request.as_bytes(), Origin::default(), &mut text);
+            let (reading, _) = service.read(request.as_bytes(), Origin::default(), false, &mut text);
             let Reading::Clear(content) = &reading else { panic!("{request}") };
             for client in ["192.0.2.7", "192.0.2.8", "10.1.1.1", "8.8.8.8"] {
                 let origin = Origin { client: client.parse().ok(), frontend: None };

@@ -139,19 +139,16 @@ impl Protocol {
         }
     }
 
-    /// Whether a client that sent this, which is not enough, may be waiting for the server to speak.
+    /// Whether a client that sent these bytes, which are incomplete, may be waiting for the server to speak.
     fn awaits_server(self, bytes: &[u8], asked: Asked) -> bool {
         match self {
             Self::Http => http2::awaits_server(bytes),
-            Self::Tls | Self::None => false,
-            // Where one of its messages ends is not known.
-            Self::Raw => !bytes.is_empty(),
+            Self::Tls | Self::Raw | Self::None => false,
             Self::Redis => redis::awaits_server(bytes),
             Self::Auto => match auto::tell(bytes, asked.redis) {
                 Told::Is(protocol) => protocol.awaits_server(bytes, asked),
-                Told::Other => asked.raw,
                 // `PING`, or the word of a protocol nobody knows.
-                Told::NotYet => false,
+                Told::Other | Told::NotYet => false,
             },
         }
     }
@@ -165,11 +162,13 @@ fn read_http<'a>(bytes: &'a [u8], bytes_max: usize, text: &'a mut Vec<u8>) -> Re
 }
 
 impl Service {
-    /// Reads the first bytes of a connection, and whom they come from: behind a proxy, the client is who it says.
-    pub(super) fn read<'a>(&self, bytes: &'a [u8], origin: Origin, text: &'a mut Vec<u8>) -> (Reading<'a>, Origin) {
+    /// Reads the first bytes of a connection, and whom they come from: behind a proxy, the client is who it says. Those that
+    /// were raw are not asked again what they are.
+    pub(super) fn read<'a>(&self, bytes: &'a [u8], origin: Origin, is_raw: bool, text: &'a mut Vec<u8>) -> (Reading<'a>, Origin) {
         let bytes_max = self.inspect_bytes_max;
+        let protocol = if is_raw { Protocol::Raw } else { self.inspect };
         if !self.is_proxy(origin.client) {
-            return (self.inspect.read(bytes, bytes_max, self.asked, text), origin);
+            return (protocol.read(bytes, bytes_max, self.asked, text), origin);
         }
         match proxy::read(bytes, bytes_max) {
             Ok(Some(header)) => {
@@ -179,7 +178,7 @@ impl Service {
                     proxy::Source::Address(address) => Some(address),
                     proxy::Source::Elsewhere => None,
                 };
-                (self.inspect.read(behind, bytes_max - header.len, self.asked, text), Origin { client, ..origin })
+                (protocol.read(behind, bytes_max - header.len, self.asked, text), Origin { client, ..origin })
             }
             Ok(None) => (Reading::Incomplete, origin),
             Err(why) => (Reading::Unclear(why), origin),
@@ -191,9 +190,9 @@ impl Service {
         self.proxies.iter().any(|network| client.map_or(network.prefix_len() == 0, |client| network.contains(&client)))
     }
 
-    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
-    pub fn awaits_server(&self, first_flight: &[u8], origin: impl Into<Origin>) -> bool {
-        if !self.is_proxy(origin.into().client) {
+    /// Whether a client that has sent these bytes, which are incomplete, may be waiting for the server to speak.
+    pub(super) fn awaits_more_than(&self, first_flight: &[u8], origin: Origin) -> bool {
+        if !self.is_proxy(origin.client) {
             return self.inspect.awaits_server(first_flight, self.asked);
         }
         let Ok(Some(header)) = proxy::read(first_flight, self.inspect_bytes_max) else { return false };
@@ -212,6 +211,16 @@ impl<'a> Content<'a> {
             Self::Raw(_) => Protocol::Raw,
             Self::Redis(_) => Protocol::Redis,
             Self::Nothing => Protocol::None,
+        }
+    }
+
+    /// Whether a client that has sent this, which is not enough to decide by, may be waiting for the server to speak.
+    pub(super) fn awaits_server(&self) -> bool {
+        match self {
+            Self::Http(request) => request.body.awaits_server(),
+            // Where one of its messages ends is not known.
+            Self::Raw(_) => true,
+            Self::Tls(_) | Self::Redis(_) | Self::Nothing => false,
         }
     }
 

@@ -18,6 +18,7 @@
 //! | `auto`, `proxy` | which of them, where any may come; who the client is, where a proxy says so |
 //! | `http2`, `hpack`, `huffman`, `redis`, `prefix` | what is read of HTTP/2, Redis, and anything else |
 //! | `http`, `request`, `body`, `json`, `tls`, `ambiguity` | what they ask for |
+//! | `looks` | what one look at growing bytes tells the next |
 //! | `summary` | what a client asked for, in a few words |
 //! | `when`, `matchers`, `pattern`, `expression`, `name`, `truth` | what a rule asks, and whether it holds |
 //! | `subject`, `index`, `decide` | what rules are compared with; which may match, and which one does |
@@ -49,6 +50,7 @@ mod index;
 mod index_tests;
 mod inspect;
 mod json;
+mod looks;
 mod matchers;
 mod name;
 mod pattern;
@@ -81,6 +83,7 @@ pub use file::ClusterFile;
 pub use hash::PolicyHash;
 pub use health::{HealthCheck, HttpQuestion, ProbePlan, Question};
 pub use inspect::Protocol;
+pub use looks::Looks;
 pub use report::{Problem, Report, Severity};
 pub use subject::Origin;
 pub use summary::Summary;

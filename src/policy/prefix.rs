@@ -3,6 +3,7 @@
 //! Bytes arrive in pieces, so there are three answers. A pattern that has matched matches whatever follows, and one that
 //! cannot match any more never does; until then it is open.
 
+use super::looks::{Place, Searches};
 use crate::limits::cluster_file::REGEX_BYTES_MAX;
 use regex_automata::Anchored;
 use regex_automata::dfa::{Automaton, StartKind, dense};
@@ -33,6 +34,8 @@ pub(super) enum Begins {
 #[derive(Clone)]
 pub(super) struct Regex {
     text: String,
+    /// Among those of a service.
+    number: usize,
     automaton: Rc<dense::DFA<Vec<u32>>>,
     start: StateID,
     matches_nothing: bool,
@@ -40,11 +43,16 @@ pub(super) struct Regex {
 
 impl Beginning {
     pub(super) fn of(&self, bytes: &[u8]) -> Begins {
+        self.goes_on(bytes, None)
+    }
+
+    /// The same of bytes of which fewer were looked at before: a search goes on where it stood.
+    pub(super) fn goes_on(&self, bytes: &[u8], searches: Option<&Searches>) -> Begins {
         match self {
             Self::Octets { octets, .. } if bytes.starts_with(octets) => Begins::Yes,
             Self::Octets { octets, .. } if octets.starts_with(bytes) => Begins::Open,
             Self::Octets { .. } => Begins::No,
-            Self::Regex(regex) => regex.begins(bytes),
+            Self::Regex(regex) => regex.begins(bytes, searches),
         }
     }
 
@@ -72,8 +80,8 @@ impl Beginning {
 
 impl Regex {
     /// Reads an expression on octets: `.` and classes stand for one octet each, letters for themselves. `Err` says what
-    /// is wrong with it.
-    pub(super) fn new(text: &str) -> Result<Self, String> {
+    /// is wrong with it. The number is its own in the service.
+    pub(super) fn new(text: &str, number: usize) -> Result<Self, String> {
         let config = syntax::Config::new().unicode(false).utf8(false);
         let hir = syntax::parse_with(text, &config).map_err(|error| last_line(&error))?;
         // What looks behind the match has no answer before the stream's end.
@@ -94,23 +102,36 @@ impl Regex {
             .build(text)
             .map_err(|error| last_line(&error))?;
         let start = automaton.start_state(&start::Config::new().anchored(Anchored::Yes)).map_err(|error| error.to_string())?;
-        Ok(Self { text: text.to_owned(), automaton: Rc::new(automaton), start, matches_nothing })
+        Ok(Self { text: text.to_owned(), number, automaton: Rc::new(automaton), start, matches_nothing })
     }
 
-    fn begins(&self, bytes: &[u8]) -> Begins {
-        let mut state = self.start;
-        for octet in bytes {
-            state = self.automaton.next_state(state, *octet);
-            // A match shows one octet late.
-            if self.automaton.is_match_state(state) {
-                return Begins::Yes;
-            }
-            if self.automaton.is_dead_state(state) {
-                return Begins::No;
-            }
+    fn begins(&self, bytes: &[u8], searches: Option<&Searches>) -> Begins {
+        let stood = searches.and_then(|searches| searches.place(self.number)).unwrap_or(Place { seen: 0, state: self.start });
+        let place = self.search(bytes, stood);
+        if let Some(searches) = searches {
+            searches.keep(self.number, place, place.seen - stood.seen);
         }
-        let at_end = self.automaton.next_eoi_state(state);
+        if self.automaton.is_match_state(place.state) {
+            return Begins::Yes;
+        }
+        if self.automaton.is_dead_state(place.state) {
+            return Begins::No;
+        }
+        let at_end = self.automaton.next_eoi_state(place.state);
         if self.automaton.is_match_state(at_end) { Begins::Yes } else { Begins::Open }
+    }
+
+    /// Goes on until it is known. A match shows one octet late.
+    fn search(&self, bytes: &[u8], Place { mut seen, mut state }: Place) -> Place {
+        let is_known = |state| self.automaton.is_match_state(state) || self.automaton.is_dead_state(state);
+        for octet in bytes.get(seen..).unwrap_or_default() {
+            if is_known(state) {
+                break;
+            }
+            state = self.automaton.next_state(state, *octet);
+            seen += 1;
+        }
+        Place { seen, state }
     }
 
     /// Whether nothing matches, whatever follows.
@@ -160,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn regex(text: &str) -> Beginning {
-        Beginning::Regex(Regex::new(text).unwrap_or_else(|error| panic!("{text}: {error}")))
+        Beginning::Regex(Regex::new(text, 0).unwrap_or_else(|error| panic!("{text}: {error}")))
     }
 
     #[test]
@@ -192,13 +213,13 @@ mod tests {
     #[test]
     fn what_cannot_be_known_or_built_is_refused() {
         for text in ["a$", "\\bx", "x\\b", "(?m)^a", "\\z"] {
-            assert!(Regex::new(text).unwrap_err().contains("never known"), "{text}");
+            assert!(Regex::new(text, 0).unwrap_err().contains("never known"), "{text}");
         }
-        assert_eq!(Regex::new("a(").unwrap_err(), "unclosed group");
-        assert!(Regex::new("(?s)(a|b).{300}.*c.{30}d{40}").is_ok() || Regex::new("[ab]*a[ab]{20}").is_err());
-        let huge = Regex::new("[ab]*a[ab]{20}").unwrap_err();
+        assert_eq!(Regex::new("a(", 0).unwrap_err(), "unclosed group");
+        assert!(Regex::new("(?s)(a|b).{300}.*c.{30}d{40}", 0).is_ok() || Regex::new("[ab]*a[ab]{20}", 0).is_err());
+        let huge = Regex::new("[ab]*a[ab]{20}", 0).unwrap_err();
         assert!(huge.contains("size limit") || huge.contains("exceed"), "{huge}");
-        assert!(Regex::new("[a&&b]").unwrap().matches_nothing());
+        assert!(Regex::new("[a&&b]", 0).unwrap().matches_nothing());
     }
 
     proptest! {
@@ -207,9 +228,13 @@ mod tests {
             text in "(a|b|\\.|c\\*|\\[ab\\]|\\(ab\\|a\\)|\\(a\\|c\\)\\?){0,6}",
             bytes in "[abc]{0,8}",
         ) {
-            let Ok(regex) = Regex::new(&text) else { return Ok(()) };
+            let Ok(regex) = Regex::new(&text, 0) else { return Ok(()) };
             let beginning = Beginning::Regex(regex);
             let answers: Vec<Begins> = (0..=bytes.len()).map(|length| beginning.of(&bytes.as_bytes()[..length])).collect();
+            let searches = Searches::default();
+            let gone_on: Vec<Begins> =
+                (0..=bytes.len()).map(|length| beginning.goes_on(&bytes.as_bytes()[..length], Some(&searches))).collect();
+            prop_assert_eq!(&gone_on, &answers, "{}", text);
             for pair in answers.windows(2) {
                 prop_assert!(pair[0] == Open || pair[0] == pair[1], "{text} {bytes}: {answers:?}");
             }

@@ -145,12 +145,29 @@ fn check_tlvs(header: &[u8], from: usize) -> Result<(), Ambiguity> {
     if crc32c(octets) == expected { Ok(()) } else { Err(Ambiguity::ProxyHeader) }
 }
 
-/// The CRC of RFC 9260, appendix A, of a few hundred octets once a connection.
+/// The CRC of RFC 9260, appendix A.
 fn crc32c(octets: impl Iterator<Item = u8>) -> u32 {
     !octets.fold(u32::MAX, |crc, octet| {
-        (0..8).fold(crc ^ u32::from(octet), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
+        let [low, ..] = crc.to_le_bytes();
+        crc >> 8 ^ CRC_OF_OCTET[usize::from(low ^ octet)]
     })
 }
+
+static CRC_OF_OCTET: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut octet = 0;
+    while octet < table.len() {
+        let mut crc = octet as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[octet] = crc;
+        octet += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,8 @@ pub(super) const LOCAL: &str = "local";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) name: Rc<str>,
-    pub(super) when: When,
+    /// Shared by what the file means for every node: there may be many rules.
+    pub(super) when: Rc<When>,
     /// Which of the connections that fit; all if there is none.
     pub(super) canary: Option<Canary>,
     pub(super) choice: Rc<Choice>,
@@ -148,7 +149,7 @@ fn rule(item: &Field<'_>, number: usize, recipients: &Recipients<'_>, problems: 
     };
     let called = name.as_deref().unwrap_or_default();
     let choice = fields.required("send_to", problems).and_then(|field| choice::send_to(&field, called, recipients, problems));
-    let rule = Rule { name: Rc::from(name?), when: when?, canary: canary?, choice: Rc::new(choice?) };
+    let rule = Rule { name: Rc::from(name?), when: Rc::new(when?), canary: canary?, choice: Rc::new(choice?) };
     Some((rule, name_place))
 }
 

@@ -10,7 +10,6 @@ use super::matchers::{self, Context, Matcher};
 use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
-use super::when::When;
 use super::yaml::{Place, Value};
 use super::{Mode, ProbePlan, Protocol, Service, health};
 use crate::flow::{Endpoint, NodeId};
@@ -90,7 +89,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     };
     let default = Rule {
         name: Rc::from(DEFAULT_RULE),
-        when: When::default(),
+        when: Rc::default(),
         canary: None,
         choice: Rc::new(default.unwrap_or_else(Choice::local)),
     };

@@ -2,6 +2,7 @@
 
 use super::inspect::Content;
 use super::json::{self, Found, Pointer};
+use super::looks::Searches;
 use super::request::Request;
 use super::tls::Hello;
 use super::truth::Unknown;
@@ -47,12 +48,19 @@ pub(super) struct Subject<'a> {
     pointers: &'a [Pointer],
     /// What is there. The body is read when somebody asks, once.
     fields: OnceCell<Result<Vec<Found>, Unknown>>,
+    /// Where the searches of raw bytes stand, if there was a look at fewer of them.
+    pub(super) searches: Option<&'a Searches>,
 }
 
 impl<'a> Subject<'a> {
     /// This content, of whose JSON body these fields may be asked for; they are sorted.
     pub(super) fn new(content: &'a Content<'a>, origin: Origin, pointers: &'a [Pointer]) -> Self {
-        Self { content, origin, pointers, fields: OnceCell::new() }
+        Self { content, origin, pointers, fields: OnceCell::new(), searches: None }
+    }
+
+    /// The same, of which fewer bytes were looked at before.
+    pub(super) fn going_on(self, searches: Option<&'a Searches>) -> Self {
+        Self { searches, ..self }
     }
 
     /// What the body has at a place that was announced. A request without a body has nothing anywhere.

@@ -20,7 +20,7 @@ impl Service {
     /// What these first bytes ask for; none if they are not one clear request or hello.
     pub fn summary(&self, first_flight: &[u8], origin: impl Into<Origin>) -> Option<Summary> {
         let mut text = Vec::new();
-        match self.read(first_flight, origin.into(), &mut text).0 {
+        match self.read(first_flight, origin.into(), false, &mut text).0 {
             Reading::Clear(content) => Some(content.summary()),
             Reading::Incomplete | Reading::Unclear(_) => None,
         }

@@ -66,7 +66,8 @@ impl Place {
 
     /// The value of entry or item `index` of the container here.
     pub(super) fn child(&self, index: usize) -> Self {
-        let mut steps = self.steps.clone();
+        let mut steps = Vec::with_capacity(self.steps.len() + 1);
+        steps.extend_from_slice(&self.steps);
         steps.push(index);
         Self { steps, part: Part::Value }
     }

@@ -3,7 +3,7 @@
 use super::checksum;
 use super::coordinates::{Seq, WindowScale};
 use super::ip::{Family, Upper};
-use super::options::kind;
+use super::options::{kind, length};
 use super::segment::{Flags, Leg, Segment, TimestampPair, field};
 use crate::flow::Endpoint;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const HOP_LIMIT: u8 = 64;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
-/// MSS, SACK-permitted with timestamps, window scale.
-const OPTIONS_MAX: usize = 4 + 12 + 4;
+/// What a header has room for (RFC 9293, section 3.1).
+const OPTIONS_MAX: usize = 40;
 
 /// A segment to be built. Checksums are computed, IPv4 gets DF and identification 0 (RFC 6864), hop limit 64.
 #[derive(Clone, Debug)]
@@ -51,6 +51,16 @@ impl<L: Leg> SegmentSpec<'_, L> {
     /// When the endpoints are of different families or the payload is longer than an IP packet: both are the caller's
     /// own numbers, never ones that came from the network.
     pub fn build(&self) -> Segment<Vec<u8>, L> {
+        self.build_with_sack(&[])
+    }
+
+    /// The same with a SACK option (RFC 2018, section 3): left edges, and right edges after the last octet. As many blocks
+    /// as there is room for, the first ones.
+    ///
+    /// # Panics
+    ///
+    /// As [`SegmentSpec::build`].
+    pub fn build_with_sack(&self, blocks: &[(Seq<L::Receiver>, Seq<L::Receiver>)]) -> Segment<Vec<u8>, L> {
         let mut packet = Vec::with_capacity(IPV6_HEADER + field::OPTIONS + OPTIONS_MAX + self.payload.len());
         let transport = match (self.source.address, self.destination.address) {
             (IpAddr::V4(_), IpAddr::V4(_)) => IPV4_HEADER,
@@ -58,7 +68,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
             _ => panic!("a segment from {} to {} mixes IP families", self.source, self.destination),
         };
         packet.resize(transport, 0);
-        self.append_tcp_header(&mut packet);
+        self.append_tcp_header(&mut packet, blocks);
         packet.extend_from_slice(self.payload);
 
         let (source, destination) = (self.source.address, self.destination.address);
@@ -114,7 +124,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
     }
 
     /// Header and options, checksum 0.
-    fn append_tcp_header(&self, packet: &mut Vec<u8>) {
+    fn append_tcp_header(&self, packet: &mut Vec<u8>, blocks: &[(Seq<L::Receiver>, Seq<L::Receiver>)]) {
         let start = packet.len();
         let ack = if self.flags.contains(Flags::ACK) { self.ack.raw() } else { 0 };
         packet.extend_from_slice(&self.source.port.to_be_bytes());
@@ -125,6 +135,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
         packet.extend_from_slice(&self.window.to_be_bytes());
         packet.extend_from_slice(&[0; 4]);
         self.append_options(packet);
+        append_sack(packet, start + field::OPTIONS, blocks);
         let words = (packet.len() - start) / 4;
         packet[start + field::DATA_OFFSET] = (words as u8) << 4;
     }
@@ -150,6 +161,21 @@ impl<L: Leg> SegmentSpec<'_, L> {
         if let Some(scale) = self.window_scale {
             packet.extend_from_slice(&[NOP, kind::WINDOW_SCALE, 3, scale.shift()]);
         }
+    }
+}
+
+/// As many of these blocks as fit behind the options that begin at `options`; laid out as Linux does.
+fn append_sack<O>(packet: &mut Vec<u8>, options: usize, blocks: &[(Seq<O>, Seq<O>)]) {
+    const NOP: u8 = kind::NO_OPERATION;
+    let room = OPTIONS_MAX.saturating_sub(packet.len() - options + 4) / length::SACK_BLOCK;
+    let blocks = &blocks[..blocks.len().min(room)];
+    if blocks.is_empty() {
+        return;
+    }
+    packet.extend_from_slice(&[NOP, NOP, kind::SACK, (2 + blocks.len() * length::SACK_BLOCK) as u8]);
+    for (left, right) in blocks {
+        packet.extend_from_slice(&left.raw().to_be_bytes());
+        packet.extend_from_slice(&right.raw().to_be_bytes());
     }
 }
 
@@ -198,6 +224,25 @@ mod tests {
             assert_eq!((built.window(), built.traffic_class()), (502, 0xb9));
             assert!(built.checksums_are_right());
         }
+    }
+
+    #[test]
+    fn as_many_sack_blocks_as_there_is_room_for() {
+        let blocks: Vec<(Seq<crate::rewrite::Local>, Seq<crate::rewrite::Local>)> =
+            (1..=5).map(|block: u32| (Seq::new(block * 100), Seq::new(block * 100 + 50))).collect();
+        for (timestamps, room) in [(syn().timestamps, 3), (None, 4)] {
+            let asked = SegmentSpec { flags: Flags::ACK, timestamps, ..spec::<ToServerLocal>(client(), server()) };
+            for count in 0..=5 {
+                let built = asked.build_with_sack(&blocks[..count]);
+                assert_eq!(built.sack_blocks().collect::<Vec<_>>(), blocks[..count.min(room)]);
+                assert_eq!(built.timestamps(), timestamps);
+                assert!(built.checksums_are_right());
+            }
+        }
+        let asked = SegmentSpec { flags: Flags::ACK, ..spec::<ToServerLocal>(client(), server()) };
+        let packet = asked.build_with_sack(&[(Seq::new(0x0102_0304), Seq::new(0x0506_0708))]).into_inner();
+        let options = &packet[IPV4_HEADER + field::OPTIONS..packet.len() - asked.payload.len()];
+        assert_eq!(options, [1, 1, 5, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

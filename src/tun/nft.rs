@@ -274,6 +274,13 @@ impl Ruleset<'_> {
                 "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (syn | ack) == (syn | ack) \
                  meta mark set {MARK_CAPTURED:#x}"
             );
+            // A RST that answers a segment of no connection: if the address is shared, another node may have that one. (Addresses
+            // that are not are not told apart here: such a RST is rare.)
+            let _ = writeln!(
+                text,
+                "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (rst | ack) == rst \
+                 meta mark set {MARK_CAPTURED:#x}"
+            );
             if self.tracking == Tracking::Bypassed {
                 let _ = writeln!(text, "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive notrack");
             }

@@ -262,6 +262,132 @@ fn a_probe_that_fails_says_where() {
 }
 
 #[test]
+fn each_message_about_a_probe_is_heard_in_its_phase_and_once() {
+    let mut node = Node::new("a");
+    let (id, offer) = probe(&mut node, &question());
+    node.hear(B, Message::Delivered { id });
+    assert_eq!(forwarded(&mut node, &offer), [], "nobody has accepted it yet");
+    node.hear(B, accept(id));
+    assert_eq!(commits(&node.take(), B), [id]);
+    node.hear(B, accept(id));
+    assert_eq!(commits(&node.take(), B), []);
+    node.hear(B, Message::Delivered { id });
+    assert_eq!(forwarded(&mut node, &offer).len(), 1);
+    node.hear(B, accept(id));
+    node.hear(B, Message::Delivered { id });
+    assert_eq!(node.take(), []);
+}
+
+#[test]
+fn a_probe_that_is_given_back_closed_or_reset_says_where() {
+    let begin = || {
+        let mut node = Node::new("a");
+        let (id, offer) = probe(&mut node, &question());
+        node.hear(B, accept(id));
+        (node, id, offer)
+    };
+    for message in [|id| Message::Returned { id }, |id| Message::Closed { id }] {
+        let (mut node, id, _) = begin();
+        node.hear(B, message(id));
+        assert_eq!(failed_at(&mut node), Step::Delivery);
+    }
+    let (mut node, _, offer) = begin();
+    answer(&mut node, &offer, 0, 0, Flags::RST, b"");
+    assert_eq!(failed_at(&mut node), Step::Delivery);
+    let (mut node, id, offer) = begin();
+    node.hear(B, Message::Delivered { id });
+    answer(&mut node, &offer, 0, 0, Flags::RST, b"");
+    assert_eq!(failed_at(&mut node), Step::Application);
+}
+
+#[test]
+fn what_has_octets_is_acknowledged_at_once_and_an_acknowledgement_is_not() {
+    let mut node = Node::new("a");
+    let (id, offer) = probe(&mut node, &question());
+    node.hear(B, accept(id));
+    node.hear(B, Message::Delivered { id });
+    let all = offer.first_flight.len() as u32 + 2;
+    assert_eq!(forwarded(&mut node, &offer).len(), 1);
+    answer(&mut node, &offer, 0, all, Flags(0), b"");
+    assert_eq!(forwarded(&mut node, &offer), []);
+    answer(&mut node, &offer, 0, all, Flags(0), b"HTTP/1.1 2");
+    assert_eq!(forwarded(&mut node, &offer), [(all as i32, Flags::ACK, vec![])]);
+    // All of ours is acknowledged: nothing is sent again.
+    node.wait(limits::PROBE_REPEAT_INTERVAL * 2);
+    assert_eq!(forwarded(&mut node, &offer), []);
+    // A piece that is known by now says nothing new.
+    answer(&mut node, &offer, 0, all, Flags(0), b"HTTP");
+    assert_eq!((events(&mut node), forwarded(&mut node, &offer).len()), (vec![], 1));
+}
+
+#[test]
+fn an_answer_that_ends_too_soon_is_no_good_one() {
+    let mut node = Node::new("a");
+    let (id, offer) = probe(&mut node, &question());
+    node.hear(B, accept(id));
+    node.hear(B, Message::Delivered { id });
+    answer(&mut node, &offer, 0, offer.first_flight.len() as u32 + 2, Flags::FIN, b"HTTP/1.1 2");
+    let said = events(&mut node);
+    assert!(matches!(&said[..], [ProbeEvent::Verdict(_, Err(failure))] if failure.step == Step::Application), "{said:?}");
+}
+
+#[test]
+fn a_peer_that_ends_first_has_not_yet_acknowledged_the_end_of_a_probe_of_tcp() {
+    let mut node = Node::new("a");
+    let (id, offer) = probe(&mut node, &Question::Tcp);
+    node.hear(B, accept(id));
+    node.hear(B, Message::Delivered { id });
+    answer(&mut node, &offer, 0, 0, Flags::FIN, b"");
+    assert_eq!(events(&mut node), []);
+    node.take();
+    answer(&mut node, &offer, 1, 1, Flags(0), b"");
+    assert!(matches!(events(&mut node)[..], [ProbeEvent::Verdict(_, Ok(_)), ProbeEvent::Over(_)]));
+}
+
+#[test]
+fn a_probe_that_has_ended_waits_a_moment_for_the_other_side_and_sends_its_end_once() {
+    let mut node = Node::new("a");
+    let (id, offer) = probe(&mut node, &Question::Tcp);
+    node.hear(B, accept(id));
+    node.hear(B, Message::Delivered { id });
+    node.take();
+    answer(&mut node, &offer, 0, 1, Flags(0), b"");
+    assert_eq!(events(&mut node).len(), 1, "the verdict");
+    // What still comes is acknowledged behind the end that is acknowledged already.
+    answer(&mut node, &offer, 0, 1, Flags(0), b"220 hello");
+    assert_eq!(forwarded(&mut node, &offer), [(1, Flags::ACK, vec![])]);
+
+    let mut node = Node::new("a");
+    let (id, offer) = probe(&mut node, &question());
+    node.hear(B, accept(id));
+    node.hear(B, Message::Delivered { id });
+    node.wait(milliseconds(TIMEOUT_MS / 2));
+    let all = offer.first_flight.len() as u32 + 2;
+    answer(&mut node, &offer, 0, all, Flags(0), b"HTTP/1.1 200 OK\r\n\r\n");
+    assert!(matches!(events(&mut node)[..], [ProbeEvent::Verdict(_, Ok(_))]));
+    node.wait(limits::PROBE_CLOSE_TIMEOUT - milliseconds(1));
+    assert_eq!(events(&mut node), []);
+    node.wait(milliseconds(1));
+    assert_eq!(events(&mut node), [ProbeEvent::Over(id)]);
+}
+
+#[test]
+fn the_numbers_of_two_probes_lie_far_apart() {
+    let mut node = Node::new("a");
+    let (_, first) = probe(&mut node, &question());
+    let (_, second) = probe(&mut node, &question());
+    for distance in [second.client_isn.since(&first.client_isn), second.frontend_isn.since(&first.frontend_isn)] {
+        assert!(distance.unsigned_abs() > 1 << 20, "{distance}");
+    }
+}
+
+#[test]
+fn steps_have_the_names_that_logs_and_status_know() {
+    let steps = [Step::Offer, Step::Refused, Step::Delivery, Step::WayBack, Step::Overlay, Step::Application];
+    assert_eq!(steps.map(Step::label), ["offer", "refused", "delivery", "way back", "overlay", "application"]);
+}
+
+#[test]
 fn a_probe_of_tcp_is_answered_by_the_acknowledgement_of_its_end() {
     let mut node = Node::new("a");
     let (id, offer) = probe(&mut node, &Question::Tcp);

@@ -231,3 +231,16 @@ fn first_flights_take_no_more_memory_together_than_they_may() {
     assert_eq!(node.verdict(&ack(port)), Verdict::Drop(DropReason::HeldFull));
     assert_eq!(node.counter("drops_total{reason=\"held_full\"}"), 1);
 }
+
+#[test]
+fn what_was_remembered_of_a_request_is_about_one_policy() {
+    let rule = ("- name: images", "- { name: model, when: { json: { /model: x } }, send_to: c }\n      - name: images");
+    let mut node = Node::of_file("a", &[rule], &[]);
+    node.handshake_of(1);
+    let head = b"POST /images/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{";
+    assert_eq!(node.verdict(&octets(1, 0, head)), Verdict::Consumed);
+    assert_eq!(node.states(), [("undecided", "inspect")], "the body decides");
+    // Nobody asks for the body any more.
+    node.replace_policy("a", &[]);
+    assert_eq!(node.counter("decisions_total{service=\"web\",rule=\"images\"}"), 1);
+}

@@ -22,7 +22,7 @@ fn sum_header(mut packet: Vec<u8>) -> Vec<u8> {
 }
 
 /// A router's "fragmentation needed" about a packet.
-fn too_big(quoted: &[u8]) -> Vec<u8> {
+pub fn too_big(quoted: &[u8]) -> Vec<u8> {
     let mut message = vec![3, 4, 0, 0, 0, 0, 5, 0];
     message.extend_from_slice(&quoted[..28]);
     let sum = checksum::of(&message);

@@ -1,5 +1,4 @@
-//! Services that decide on the SYN: what a front-end does with it, what its owner's kernel is given, and how a node finds the owner of
-//! a connection that it has not seen begin.
+//! Services that decide on the SYN: what a front-end does with it, and what its owner's kernel is given.
 
 use super::driver::*;
 use baton::control::message::{HandoffId, Message, Refusal};
@@ -9,46 +8,46 @@ use baton::handoff::{Output, PeerEvent, SocketState, Verdict, Why};
 use baton::limits;
 use baton::rewrite::{Flags, SegmentSpec, Seq, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 
-const PORT: u16 = 50_000;
-const KERNEL_NEXT: u32 = BACKEND_ISN + 1;
+pub const PORT: u16 = 50_000;
+pub const KERNEL_NEXT: u32 = BACKEND_ISN + 1;
 
 /// The usual file, but that its service decides on the SYN.
-const ON_SYN: [(&str, &str); 3] = [
+pub const ON_SYN: [(&str, &str); 3] = [
     ("    rules:", "    inspect: none\n    rules:"),
     ("path: \"/images/*\"", "client: 192.0.2.0/28"),
     ("path: \"/both/*\"", "client: 192.0.2.16/28"),
 ];
 /// The same, and node b has the address of node a too.
-const SHARED: (&str, &str) = ("b: \"10.77.0.2:80\" }", "b: \"10.77.0.1:80\" }");
+pub const SHARED: (&str, &str) = ("b: \"10.77.0.2:80\" }", "b: \"10.77.0.1:80\" }");
 
-fn node(name: &str) -> Node {
+pub fn node(name: &str) -> Node {
     let mut node = Node::of_file(name, &ON_SYN, &[]);
     node.socket = SocketState::Absent;
     node
 }
 
-fn shared(name: &str) -> Node {
+pub fn shared(name: &str) -> Node {
     let mut node = Node::of_file(name, &[&ON_SYN[..], &[SHARED]].concat(), &[]);
     node.socket = SocketState::Absent;
     node
 }
 
 /// A client that `both` is said of: first b, then c.
-fn of_both(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
+pub fn of_both(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
     SegmentSpec { source: Endpoint::new([192, 0, 2, 17].into(), PORT), ..spec }
 }
 
 /// A client that no rule is about.
-fn of_nobody(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
+pub fn of_nobody(spec: SegmentSpec<'static, ToServerWire>) -> SegmentSpec<'static, ToServerWire> {
     SegmentSpec { source: Endpoint::new([203, 0, 113, 1].into(), PORT), ..spec }
 }
 
 /// The client's acknowledgement of the owner kernel's SYN-ACK.
-fn ack() -> SegmentSpec<'static, ToServerWire> {
+pub fn ack() -> SegmentSpec<'static, ToServerWire> {
     SegmentSpec { ack: Seq::new(KERNEL_NEXT), ..super::driver::ack(PORT) }
 }
 
-fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
+pub fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
     let forward = |output: &Output| match output {
         Output::Forward(to, packet, _) => Some((*to, packet.clone())),
         _ => None,
@@ -56,7 +55,7 @@ fn forwarded(said: &[Output]) -> Vec<(NodeId, Vec<u8>)> {
     said.iter().filter_map(forward).collect()
 }
 
-fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
+pub fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
     let message = |output: &Output| match output {
         Output::Message(to, message) => Some((*to, message.clone())),
         _ => None,
@@ -64,12 +63,12 @@ fn messages(said: &[Output]) -> Vec<(NodeId, Message)> {
     said.iter().filter_map(message).collect()
 }
 
-fn id_of(peer: NodeId, serial: u64) -> HandoffId {
+pub fn id_of(peer: NodeId, serial: u64) -> HandoffId {
     HandoffId { epoch: epoch_of(peer), serial }
 }
 
 /// At front-end a: the SYN was forwarded to b, and b has named itself the owner.
-fn opened(node: &mut Node) -> HandoffId {
+pub fn opened(node: &mut Node) -> HandoffId {
     assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
     assert_eq!(forwarded(&node.take()).len(), 1);
     let id = id_of(B, 7);
@@ -79,7 +78,7 @@ fn opened(node: &mut Node) -> HandoffId {
 }
 
 /// At owner b: the SYN that came from a is with the kernel, which answers; the alias.
-fn answered(node: &mut Node) -> Endpoint {
+pub fn answered(node: &mut Node) -> Endpoint {
     let (verdict, packet) = node.overlay(A, &syn(PORT));
     assert_eq!(verdict, Verdict::Write);
     let alias = segment::<ToServerLocal>(&packet).destination();
@@ -89,7 +88,7 @@ fn answered(node: &mut Node) -> Endpoint {
 }
 
 /// The same, and its client completes the handshake.
-fn owned(node: &mut Node) -> Endpoint {
+pub fn owned(node: &mut Node) -> Endpoint {
     let alias = answered(node);
     assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
     assert!(matches!(node.take()[..], [Output::Message(A, Message::Owned { .. })]));
@@ -265,15 +264,19 @@ fn what_cannot_go_on_under_another_address_is_taken_out_of_a_forwarded_syn() {
 #[test]
 fn a_flood_of_syns_pushes_out_only_what_nobody_has_answered() {
     let mut node = node("a");
-    opened(&mut node);
+    let id = opened(&mut node);
     for index in 0..limits::OPENINGS_MAX as u32 + 10 {
         let source = Endpoint::new([192, 0, 2, 10].into(), (index % 60_000) as u16 + 1);
         let source = if index < 60_000 { source } else { Endpoint::new([192, 0, 2, 11].into(), source.port) };
         assert_eq!(node.verdict(&SegmentSpec { source, ..syn(PORT) }), Verdict::Consumed);
         node.take();
     }
-    assert_eq!(node.counter("openings_pending"), limits::OPENINGS_MAX as u64);
+    assert_eq!((node.counter("openings_pending"), node.counter("syns_evicted_total")), (limits::OPENINGS_MAX as u64, 10));
     assert_eq!(node.states(), [("handed-off", "forward")]);
+    // A connection that goes on with a SYN of its owner's takes a place, too.
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(9_000_000), ..syn(PORT) }), Verdict::Forward(B));
+    node.hear(B, Message::Closed { id });
+    assert_eq!((node.counter("openings_pending"), node.counter("syns_evicted_total")), (limits::OPENINGS_MAX as u64, 11));
 }
 
 #[test]
@@ -435,9 +438,9 @@ fn what_a_node_cannot_take_it_refuses_at_once() {
     draining.drain_node();
     assert_eq!(refusal(&mut draining, A), Refusal::Draining);
     let mut full = Node::of_file("b", &[&ON_SYN[..], &[("connections: 1000", "connections: 1")]].concat(), &[]);
-    assert_eq!(full.overlay(A, &SegmentSpec { source: client(1), ..syn(PORT) }).0, Verdict::Write);
-    full.take();
-    assert_eq!(refusal(&mut full, A), Refusal::Full);
+    owned(&mut full);
+    assert_eq!(full.overlay(A, &SegmentSpec { source: client(1), ..syn(PORT) }).0, Verdict::Consumed);
+    assert!(matches!(messages(&full.take())[..], [(A, Message::SynRefused { reason: Refusal::Full, .. })]));
     // A node whose file says that the request decides.
     let mut other = Node::new("b");
     assert_eq!(other.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::NoConnection));
@@ -526,145 +529,43 @@ fn a_kernel_that_resets_a_handshake_under_way_owns_nothing() {
     answered(&mut node);
 }
 
-// ---- Shared addresses ---------------------------------------------------------------------------------------------------
-
 #[test]
-fn a_packet_from_nowhere_goes_to_whom_every_node_would_choose_until_that_one_denies_it() {
-    let mut node = shared("a");
-    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
-    let said = node.take();
-    assert_eq!(said[0], Output::AskSocket { local: frontend(), remote: client(PORT) });
-    assert_eq!((forwarded(&said), messages(&said)), (vec![(B, ack().build().into_inner())], vec![]));
-    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
-    node.hear(C, Message::Owner { flow: flow(PORT), owns: false });
-    assert_eq!(node.verdict(&ack()), Verdict::Forward(B), "c was not meant");
-    node.hear(B, Message::Owner { flow: flow(PORT), owns: false });
-    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
-    let question = Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(KERNEL_NEXT)) };
-    assert_eq!(messages(&node.take()), [(B, question.clone()), (C, question)]);
-    node.hear(B, Message::Owner { flow: flow(PORT), owns: false });
-    node.hear(C, Message::Owner { flow: flow(PORT), owns: true });
-    assert_eq!(forwarded(&node.take()), [(C, ack().build().into_inner())]);
-    assert_eq!(node.verdict(&ack()), Verdict::Forward(C));
-}
-
-#[test]
-fn what_nobody_owns_the_local_kernel_answers_unless_somebody_cannot_be_asked() {
-    let nobody = || of_nobody(ack());
-    let flow = baton::flow::FlowKey { client: nobody().source, frontend: frontend() };
-    let mut node = shared("a");
-    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
-    node.hear(B, Message::Owner { flow, owns: false });
-    node.hear(C, Message::Owner { flow, owns: false });
-    assert_eq!(written(&node.take(), Why::NobodyOwns), [nobody().build().into_inner()]);
-    // c is gone, and may have it.
-    node.peer(C, PeerEvent::Down);
-    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
-    node.hear(B, Message::Owner { flow, owns: false });
-    assert_eq!(written(&node.take(), Why::NobodyOwns).len(), 0);
-    assert_eq!(node.engine.dropped(DropReason::OwnerUnknown), 1);
-    // Gone for good.
-    node.wait(limits::OWNER_LOST_AFTER);
-    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
-    node.hear(B, Message::Owner { flow, owns: false });
-    assert_eq!(written(&node.take(), Why::NobodyOwns).len(), 1);
-    // Nobody answers.
-    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
-    node.wait(limits::OWNER_PATIENCE);
-    assert_eq!((node.engine.dropped(DropReason::OwnerUnknown), node.states()), (2, vec![]));
-}
-
-#[test]
-fn a_connection_of_the_local_kernel_is_remembered_for_a_while() {
-    let mut node = shared("a");
-    node.socket = SocketState::Open;
-    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
-    assert_eq!(written(&node.take(), Why::OwnerFound).len(), 1);
-    node.wait(limits::KNOWN_OWNER_LIFETIME);
-    assert_eq!((node.verdict(&ack()), node.take()), (Verdict::Write, vec![]), "nobody is asked");
-    assert_eq!(node.counter("owners_known"), 1);
-    node.wait(limits::KNOWN_OWNER_LIFETIME * 3);
-    assert_eq!(node.counter("owners_known"), 0);
-}
-
-#[test]
-fn a_kernel_that_has_answered_the_syn_owns_what_acknowledges_that_and_nothing_else() {
-    for (socket, acknowledged, owns) in [
-        (SocketState::SynReceived, FRONTEND_ISN + 1, true),
-        (SocketState::SynReceived, FRONTEND_ISN + 2, false),
-        // A SYN cookie.
-        (SocketState::Absent, FRONTEND_ISN + 1, true),
-        (SocketState::Absent, FRONTEND_ISN + 2, false),
-        (SocketState::TimeWait, FRONTEND_ISN + 1, false),
-        (SocketState::Open, FRONTEND_ISN + 2, true),
-    ] {
-        let mut node = shared("a");
-        let (_, packet) = node.read(&syn_ack(PORT));
-        assert_eq!(
-            segment::<ToClientWire>(&packet).mss(),
-            Some(1_500 - OVERHEAD - 40),
-            "what follows may come through the overlay"
-        );
-        node.socket = socket;
-        node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(acknowledged)) });
-        let expected = Message::Owner { flow: flow(PORT), owns };
-        assert_eq!(messages(&node.take()), [(B, expected)], "{socket:?} {acknowledged}");
-        let relayed = SegmentSpec { ack: Seq::new(acknowledged), ..ack() };
-        assert_eq!(node.overlay(B, &relayed).0, Verdict::Consumed);
-        let said = node.take();
-        assert_eq!(written(&said, Why::OwnerFound).len(), usize::from(owns), "{socket:?} {acknowledged}");
-        assert_eq!(messages(&said).len(), usize::from(!owns));
-    }
-}
-
-#[test]
-fn an_owner_takes_packets_from_every_node_that_has_the_address_and_denies_what_it_does_not_own() {
-    let mut node = shared("c");
-    let (_, packet) = node.overlay(A, &syn(PORT));
-    let alias = segment::<ToServerLocal>(&packet).destination();
-    assert_eq!(node.verdict(&kernel_syn_ack(alias)), Verdict::Write);
-    node.take();
-    // Of another kernel's SYN-ACK.
-    assert_eq!(node.overlay(B, &SegmentSpec { ack: Seq::new(1), ..ack() }).0, Verdict::Drop(DropReason::BadAcknowledgement));
-    assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns: false })]);
-    assert_eq!(node.overlay(B, &ack()).0, Verdict::Write);
-    // Who saw the SYN is told.
-    assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. })]));
-    node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: None });
-    assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns: true })]);
-    assert_eq!(node.overlay(B, &SegmentSpec { source: client(1), ..ack() }).0, Verdict::Drop(DropReason::NoConnection));
-    assert!(matches!(messages(&node.take())[..], [(B, Message::Owner { owns: false, .. })]));
-}
-
-#[test]
-fn an_owner_that_has_the_address_itself_takes_what_arrives_there() {
-    let mut node = shared("b");
-    let alias = answered(&mut node);
-    let (verdict, packet) = node.read(&ack());
-    assert_eq!((verdict, segment::<ToServerLocal>(&packet).destination()), (Verdict::Write, alias));
-    assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. })]));
-    // A SYN for it is its kernel's to judge, wherever it arrives.
-    node.socket = SocketState::Open;
-    assert_eq!(node.verdict(&SegmentSpec { payload: b"220", ..from_kernel(alias) }), Verdict::Write);
-    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(5), ..syn(PORT) }), Verdict::Drop(DropReason::SynKept));
-    assert_eq!(written(&node.take(), Why::KeptSyn).len(), 1);
-}
-
-#[test]
-fn owners_are_looked_for_at_a_bounded_rate() {
-    let mut node = shared("a");
-    for index in 0..limits::OWNER_QUESTIONS_PER_SECOND as u32 {
-        let source = Endpoint::new([203, 0, (index >> 8) as u8, index as u8].into(), PORT);
-        let verdict = node.verdict(&SegmentSpec { source, ..ack() });
-        // The table is full long before.
-        assert!(matches!(verdict, Verdict::Consumed | Verdict::Drop(DropReason::OwnerNotAsked)));
-        if verdict == Verdict::Consumed {
-            let flow = baton::flow::FlowKey { client: source, frontend: frontend() };
-            node.hear(B, Message::Owner { flow, owns: true });
+fn a_flood_of_syns_takes_no_room_from_connections_and_the_oldest_unanswered_goes_first() {
+    let mut node = Node::of_file("b", &[&ON_SYN[..], &[("connections: 1000", "connections: 2")]].concat(), &[]);
+    node.socket = SocketState::SynReceived;
+    let alias = owned(&mut node);
+    let of = |index: u32| Endpoint::new([203, 0, 113, (index >> 12) as u8].into(), (index & 0xfff) as u16 + 1);
+    let syn_of = |index: u32| SegmentSpec { source: of(index), ..syn(PORT) };
+    for index in 0..limits::OPENINGS_MAX as u32 + 10 {
+        assert_eq!(node.overlay(A, &syn_of(index)).0, Verdict::Write, "{index}");
+        if index >= 10 {
+            node.take();
         }
     }
-    node.take();
-    assert_eq!(node.verdict(&of_nobody(ack())), Verdict::Drop(DropReason::OwnerNotAsked));
-    node.wait(limits::HOUSEKEEPING_INTERVAL);
-    assert_eq!(node.verdict(&of_nobody(ack())), Verdict::Consumed);
+    assert_eq!(node.counter("openings_unfinished"), limits::OPENINGS_MAX as u64);
+    assert_eq!(node.counter("syns_evicted_total"), 10);
+    assert_eq!(node.counter("connections_back_end"), 1 + limits::OPENINGS_MAX as u64);
+    // The one that was there before is, and the newest can be completed.
+    assert_eq!(node.overlay(A, &ack()).0, Verdict::Write);
+    let last = limits::OPENINGS_MAX as u32 + 9;
+    let complete = |node: &mut Node, index: u32| {
+        let alias = Endpoint::new(alias.address, alias.port);
+        assert_eq!(node.verdict(&SegmentSpec { destination: of(index), ..kernel_syn_ack(alias) }), Verdict::Write);
+        node.take();
+        node.overlay(A, &SegmentSpec { source: of(index), ..ack() }).0
+    };
+    assert_eq!(complete(&mut node, last), Verdict::Write);
+    assert!(matches!(messages(&node.take())[..], [(A, Message::Owned { .. })]));
+    assert_eq!(node.counter("openings_unfinished"), limits::OPENINGS_MAX as u64 - 1);
+    // Now the table is full: its client is told, and the kernel forgets it.
+    assert_eq!(complete(&mut node, last - 1), Verdict::Consumed);
+    let said = node.take();
+    let [reset] = written(&said, Why::Reset).try_into().expect("one");
+    let reset = segment::<ToClientWire>(&reset);
+    assert_eq!((reset.flags(), reset.seq(), reset.destination()), (Flags::RST, Seq::new(KERNEL_NEXT), of(last - 1)));
+    assert_eq!(written(&said, Why::Purge).len(), 1);
+    assert_eq!(messages(&said), []);
+    // And no SYN more is taken.
+    assert_eq!(node.overlay(A, &syn_of(last + 1)).0, Verdict::Consumed);
+    assert!(matches!(messages(&node.take())[..], [(A, Message::SynRefused { reason: Refusal::Full, .. })]));
 }

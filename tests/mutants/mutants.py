@@ -2,7 +2,9 @@
 """Tests that can fail: which of the mutants that cargo-mutants lists do the tests notice?
 
     tests/mutants/mutants.py prepare            copies the sources with all mutants in them, builds, learns what each test reaches
-    tests/mutants/mutants.py run [MINUTES]      runs what has no verdict yet, two at a time, at most MINUTES (default 50)
+    tests/mutants/mutants.py run [MINUTES] [--files GLOB] [--again VERDICT]
+                                                runs what has no verdict yet, two at a time, at most MINUTES (default 50);
+                                                of these sources only, if told; what timed out, say, once more
     tests/mutants/mutants.py report             the figure; exit 1 if a mutant survives that explained.txt does not know
     tests/mutants/mutants.py show WORD          verdicts, tests and changes of the mutants whose line contains WORD
 
@@ -10,7 +12,7 @@
 keeps what was caught, and what is explained; without target/mutants/verdicts.json everything is asked anew). Needs `cargo install cargo-mutants`. docs/testing.md tells the idea.
 """
 
-import collections, concurrent.futures, hashlib, json, os, pathlib, re, resource, shutil, subprocess, sys, threading, time
+import argparse, collections, concurrent.futures, fnmatch, hashlib, json, os, pathlib, re, resource, shutil, subprocess, sys, threading, time
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 WORK = PROJECT / "target/mutants"
@@ -233,14 +235,16 @@ def judge(number, tests):
         yield test["binary"], [test]
 
 
-def run(minutes):
+def run(minutes, files, again):
     mutants, tests, verdicts = load("mutants.json"), load("tests.json"), load("verdicts.json", {})
     unviable = load("unviable.json")
     by_mutant = collections.defaultdict(list)
     for test in tests:
         for number in test["reached"]:
             by_mutant[number].append(test)
-    waiting = [number for number, mutant in enumerate(mutants, 1) if mutant["key"] not in unviable and mutant["key"] not in verdicts]
+    is_asked = lambda key: key not in verdicts or verdicts[key]["verdict"] == again
+    waiting = [number for number, mutant in enumerate(mutants, 1)
+               if mutant["key"] not in unviable and fnmatch.fnmatch(mutant["file"], files) and is_asked(mutant["key"])]
     # What matters most comes first, should the time end.
     waiting.sort(key=lambda number: ["rewrite", "handoff", "control"].index(mutants[number - 1]["file"].split("/")[1]))
     print(f"{len(waiting)} to run", flush=True)
@@ -327,8 +331,12 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["prepare"]:
             prepare()
-        case ["run", *minutes]:
-            run(float(minutes[0]) if minutes else 50)
+        case ["run", *words]:
+            parser = argparse.ArgumentParser(prog="mutants.py run")
+            parser.add_argument("minutes", type=float, nargs="?", default=50)
+            parser.add_argument("--files", metavar="GLOB", default="*")
+            parser.add_argument("--again", metavar="VERDICT", choices=["timeout", "survived", "unreached"])
+            run(**vars(parser.parse_args(words)))
         case ["report"]:
             sys.exit(report())
         case ["show", word]:

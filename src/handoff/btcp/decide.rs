@@ -9,7 +9,7 @@ impl Btcp {
         let State::Undecided(undecided) = &mut connection.state else { return };
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let Some(service) = policy.service_of(flow.frontend) else { return self.decide_by_default(slot, ctx, now) };
-        match service.examine(undecided.flight.bytes(), flow) {
+        match service.look(undecided.flight.bytes(), flow, &mut undecided.looks) {
             Examination::Decided(decision) => {
                 if let Some(story) = &mut connection.story {
                     story.summary = service.summary(undecided.flight.bytes(), flow);
@@ -21,7 +21,7 @@ impl Btcp {
                 if is_all {
                     return self.decide_by_default(slot, ctx, now);
                 }
-                undecided.awaits_server = service.awaits_server(undecided.flight.bytes(), flow).then_some(now);
+                undecided.awaits_server = undecided.looks.awaits_server().then_some(now);
                 if undecided.flight.initial_window_is_used_up() {
                     self.acknowledge_early(slot, ctx);
                 }

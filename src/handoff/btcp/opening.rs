@@ -23,6 +23,9 @@ pub(super) struct Opening {
     syn: Vec<u8>,
     /// The kernel is being asked whether it has this connection.
     asks_kernel: bool,
+    /// Its candidate was given something that acknowledges another kernel's SYN-ACK, or nobody's: the owner is asked for until a SYN
+    /// follows.
+    pub(super) is_denied: bool,
 }
 
 /// Whether a segment begins a connection. With RST or FIN as well it begins none.
@@ -42,9 +45,9 @@ impl Btcp {
     ) -> Verdict {
         if !begins(&segment) {
             return match self.openings.get(&flow) {
-                Some(opening) => Verdict::Forward(opening.to),
-                None if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
-                None => Verdict::Write,
+                Some(opening) if !opening.is_denied => Verdict::Forward(opening.to),
+                _ if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
+                _ => Verdict::Write,
             };
         }
         if !segment.checksums_are_right() {
@@ -61,6 +64,7 @@ impl Btcp {
             if opening.isn != segment.seq() {
                 opening.isn = segment.seq();
                 opening.syn = syn_alone(&segment);
+                opening.is_denied = false;
             }
             return Verdict::Forward(to);
         }
@@ -89,7 +93,7 @@ impl Btcp {
         };
         make_forwardable(&mut segment);
         let syn = syn_alone(&segment);
-        let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true };
+        let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true, is_denied: false };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
         // A SYN for a connection that the local kernel has is its own to judge (RFC 5961, section 4).
         ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
@@ -143,6 +147,7 @@ impl Btcp {
         match next_step(&flow, &opening.order, &mut opening.next, opening.finally, ctx, now) {
             Step::Forward(to) => {
                 opening.to = to;
+                opening.is_denied = false;
                 ctx.counters.syns_forwarded += 1;
                 ctx.forward(to, opening.syn.clone(), Why::ForwardedSyn);
             }
@@ -160,7 +165,7 @@ impl Btcp {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(syn.as_slice()) else { return };
         let isn = segment.seq();
         let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return };
-        let opening = Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false };
+        let opening = Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false, is_denied: false };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Asking {
     bytes: usize,
     /// What the first of them acknowledges: a node that has only answered the SYN knows by it whether it was meant.
     ack: Option<Seq<Wire>>,
+    /// What the local kernel, which no longer has it, would say to the client: if nobody else has it either.
+    reset: Option<Vec<u8>>,
     stage: Stage,
 }
 
@@ -26,91 +28,6 @@ enum Stage {
     Kernel { for_peer: Option<NodeId> },
     /// These peers have not answered.
     Peers(BTreeSet<NodeId>),
-}
-
-/// Who owns connections that this node did not see begin, in two generations: what nobody asked for in a whole one goes.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    young: Map<FlowKey, NodeId>,
-    old: Map<FlowKey, NodeId>,
-    turned: Instant,
-    /// Whose owner was not the one that the policy says.
-    denied: Recent<()>,
-    /// ISNs of the local kernel's latest SYN-ACKs.
-    answered: Recent<Seq<Wire>>,
-    /// Questions left in this second.
-    questions: usize,
-}
-
-impl Known {
-    pub fn new(seed: u64, now: Instant) -> Self {
-        let hasher = foldhash::quality::FixedState::with_seed(seed);
-        Self {
-            young: HashMap::with_hasher(hasher.clone()),
-            old: HashMap::with_hasher(hasher),
-            turned: now,
-            denied: Recent::new(seed, limits::KNOWN_OWNERS_MAX / 16, limits::KNOWN_OWNER_LIFETIME),
-            answered: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
-            questions: limits::OWNER_QUESTIONS_PER_SECOND,
-        }
-    }
-
-    fn owner(&mut self, flow: &FlowKey) -> Option<NodeId> {
-        if let Some(owner) = self.young.get(flow) {
-            return Some(*owner);
-        }
-        let owner = self.old.remove(flow)?;
-        self.young.insert(*flow, owner);
-        Some(owner)
-    }
-
-    /// The same, without a sign of life.
-    pub fn peek(&self, flow: &FlowKey) -> Option<NodeId> {
-        self.young.get(flow).or_else(|| self.old.get(flow)).copied()
-    }
-
-    pub fn insert(&mut self, flow: FlowKey, owner: NodeId) {
-        if self.young.len() >= limits::KNOWN_OWNERS_MAX {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(flow, owner);
-    }
-
-    pub fn remove(&mut self, flow: &FlowKey) {
-        self.young.remove(flow);
-        self.old.remove(flow);
-    }
-
-    pub fn keep_house(&mut self, now: Instant) {
-        self.questions = limits::OWNER_QUESTIONS_PER_SECOND;
-        self.denied.expire(now);
-        self.answered.expire(now);
-        if now.saturating_duration_since(self.turned) >= limits::KNOWN_OWNER_LIFETIME {
-            self.turned = now;
-            self.old = std::mem::take(&mut self.young);
-        }
-    }
-
-    pub fn count(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
-
-    pub fn list(&self) -> impl Iterator<Item = (&FlowKey, &NodeId)> {
-        self.young.iter().chain(&self.old)
-    }
-
-    /// Whether the kernel serves a connection, by what it says of it. One whose handshake is not complete it serves if its
-    /// own SYN-ACK is what the client acknowledges. In TIME-WAIT it does not: the client may be connected anew, elsewhere.
-    fn kernel_serves(&self, flow: &FlowKey, socket: SocketState, ack: Option<Seq<Wire>>) -> bool {
-        let answered = self.answered.get(flow).map(|isn| isn.plus(1));
-        match socket {
-            SocketState::Open => true,
-            SocketState::SynReceived => answered.is_none() || ack.is_none() || answered == ack,
-            // A SYN cookie leaves nothing behind (RFC 4987, section 3.6).
-            SocketState::Absent => answered.is_some() && answered == ack,
-            SocketState::TimeWait => false,
-        }
-    }
 }
 
 impl Btcp {
@@ -131,6 +48,10 @@ impl Btcp {
         match self.known.owner(&flow) {
             Some(owner) if owner == ctx.node => Verdict::Write,
             Some(owner) => Verdict::Forward(owner),
+            None if self.known.is_answer(&flow, acknowledged(segment)) => {
+                self.known.insert(flow, ctx.node);
+                Verdict::Write
+            }
             None if segment.is_super_segment() => Verdict::Cut,
             None => self.ask_kernel(flow, segment, None, ctx, now),
         }
@@ -146,6 +67,10 @@ impl Btcp {
     ) -> Verdict {
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
         if self.known.owner(&flow) == Some(ctx.node) {
+            return Verdict::Write;
+        }
+        if self.known.is_answer(&flow, acknowledged(segment)) {
+            self.known.insert(flow, ctx.node);
             return Verdict::Write;
         }
         if let Some(slot) = self.by_flow.get(&flow).copied() {
@@ -166,12 +91,16 @@ impl Btcp {
         ctx: &mut Context,
         now: Instant,
     ) -> Verdict {
-        if self.known.questions == 0 || !ctx.has_room() {
+        let is_handshake = self.known.answered.get(&flow).is_some() || self.openings.get(&flow).is_some();
+        let may_ask = match for_peer {
+            Some(peer) => self.known.may_be_asked(peer),
+            None => self.known.may_ask(is_handshake),
+        };
+        if !may_ask || !ctx.has_room() {
             return ctx.drop(DropReason::OwnerNotAsked);
         }
-        self.known.questions -= 1;
-        let ack = segment.flags().contains(Flags::ACK).then(|| segment.ack());
-        let asking = Asking { packets: Vec::new(), bytes: 0, ack, stage: Stage::Kernel { for_peer } };
+        let ack = acknowledged(segment);
+        let asking = Asking { packets: Vec::new(), bytes: 0, ack, reset: None, stage: Stage::Kernel { for_peer } };
         let slot = self.insert(flow, State::Asking(asking), Guard::None, ctx, now);
         ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
         self.keep_while_asking(slot, segment, ctx)
@@ -210,6 +139,12 @@ impl Btcp {
         {
             return self.found(slot, asking, owner, ctx);
         }
+        self.ask_peers(slot, asking, ctx, now);
+    }
+
+    fn ask_peers(&mut self, slot: usize, asking: Asking, ctx: &mut Context, now: Instant) {
+        let flow = self.connections[slot].flow;
+        let policy = Rc::clone(ctx.policy_of(flow.frontend));
         let asked: BTreeSet<NodeId> = who_may_own(&policy, &flow).filter(|node| is_up(*node, ctx)).collect();
         if asked.is_empty() {
             return self.found_nobody(slot, asking, ctx, now);
@@ -227,10 +162,12 @@ impl Btcp {
         if let Some(slot) = self.by_flow.get(&flow).copied() {
             let connection = &mut self.connections[slot];
             match connection.state.take() {
-                State::Asking(Asking { stage: Stage::Peers(mut waiting), packets, bytes, ack }) if waiting.contains(&from) => {
+                State::Asking(Asking { stage: Stage::Peers(mut waiting), packets, bytes, ack, reset })
+                    if waiting.contains(&from) =>
+                {
                     waiting.remove(&from);
                     let is_last = waiting.is_empty();
-                    let asking = Asking { stage: Stage::Peers(waiting), packets, bytes, ack };
+                    let asking = Asking { stage: Stage::Peers(waiting), packets, bytes, ack, reset };
                     if owns {
                         self.found(slot, asking, from, ctx);
                     } else if is_last {
@@ -246,10 +183,11 @@ impl Btcp {
         if owns {
             return;
         }
-        // It was taken for the owner. The next packet asks everybody.
+        // It was taken for the owner. The next packet asks everybody. A SYN still follows the one before: by a forged
+        // acknowledgement nobody shall move a handshake to another candidate.
         let is_shared = ctx.policy.is_shared_frontend(flow.frontend);
-        if is_shared && self.openings.get(&flow).is_some_and(|opening| opening.to == from) {
-            self.openings.remove(&flow);
+        if is_shared && let Some(opening) = self.openings.get_mut(&flow).filter(|opening| opening.to == from) {
+            opening.is_denied = true;
             self.known.denied.insert(flow, (), now);
         }
         if self.known.peek(&flow) == Some(from) {
@@ -262,6 +200,10 @@ impl Btcp {
     pub fn handle_question(&mut self, from: NodeId, flow: FlowKey, ack: Option<Seq<Wire>>, ctx: &mut Context) {
         if !ctx.is_own_frontend(flow.frontend) {
             return ctx.say(from, Message::Owner { flow, owns: false });
+        }
+        if !self.known.may_be_asked(from) {
+            ctx.counters.owner_questions_unanswered += 1;
+            return;
         }
         self.questions.insert(flow, (from, ack));
         ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
@@ -281,6 +223,9 @@ impl Btcp {
         self.known.insert(flow, owner);
         ctx.counters.owners_found += 1;
         log::debug!("owner found flow={flow} owner={}", owner.0);
+        if asking.reset.is_some() {
+            let _: Verdict = ctx.drop(DropReason::UnexpectedFromKernel);
+        }
         for packet in asking.packets {
             if owner == ctx.node { ctx.write(packet, Why::OwnerFound) } else { ctx.forward(owner, packet, Why::OwnerFound) }
         }
@@ -298,12 +243,9 @@ impl Btcp {
             })
         };
         if who_may_own(&policy, &flow).any(may_come_back) {
-            for _packet in asking.packets {
-                let _: Verdict = ctx.drop(DropReason::OwnerUnknown);
-            }
-            return;
+            return drop_all(&asking, ctx);
         }
-        for packet in asking.packets {
+        for packet in asking.reset.into_iter().chain(asking.packets) {
             ctx.write(packet, Why::NobodyOwns);
         }
     }
@@ -311,8 +253,33 @@ impl Btcp {
     /// Not everybody has answered in time.
     pub(super) fn give_up_asking(&mut self, slot: usize, asking: &Asking, ctx: &mut Context) {
         self.forget(slot, ctx);
-        for _packet in &asking.packets {
-            let _: Verdict = ctx.drop(DropReason::OwnerUnknown);
+        drop_all(asking, ctx);
+    }
+
+    /// A RST of the local kernel's that answers a segment of a connection which it does not have (RFC 9293, section 3.5.2), on its
+    /// way to a client. If that was given to it because it had one with the same ends, another node may have this one.
+    pub fn handle_kernel_reset(&mut self, reset: &Segment<&mut [u8], ToClientWire>, ctx: &mut Context, now: Instant) -> Verdict {
+        let flow = FlowKey { client: reset.destination(), frontend: reset.source() };
+        let seq = reset.seq();
+        if self.known.is_answer(&flow, Some(seq)) {
+            return Verdict::Write;
+        }
+        let is_elsewhere = self.by_flow.contains_key(&flow) || self.openings.get(&flow).is_some_and(|opening| !opening.is_denied);
+        match self.known.peek(&flow) {
+            _ if is_elsewhere => ctx.drop(DropReason::UnexpectedFromKernel),
+            None => Verdict::Write,
+            Some(owner) if owner != ctx.node => ctx.drop(DropReason::UnexpectedFromKernel),
+            Some(_) => {
+                self.known.remove(&flow);
+                if !self.known.may_ask(true) || !ctx.has_room() {
+                    return ctx.drop(DropReason::OwnerNotAsked);
+                }
+                let (packets, stage) = (Vec::new(), Stage::Peers(BTreeSet::new()));
+                let asking = Asking { packets, bytes: 0, ack: Some(seq), reset: Some(reset.completed()), stage };
+                let slot = self.insert(flow, State::Moving, Guard::None, ctx, now);
+                self.ask_peers(slot, asking, ctx, now);
+                Verdict::Consumed
+            }
         }
     }
 
@@ -326,10 +293,9 @@ impl Btcp {
     /// An ICMP error about a connection of a shared address that nothing is known of: routers on the path send it to whichever
     /// node. Whoever owns the connection takes it.
     pub fn tell_all_of_error(&mut self, flow: &FlowKey, packet: &[u8], ctx: &mut Context) {
-        if self.known.questions == 0 {
+        if !self.known.may_tell_of_error() {
             return;
         }
-        self.known.questions -= 1;
         let policy = Rc::clone(&ctx.policy);
         for peer in who_may_own(&policy, flow) {
             if is_up(peer, ctx) {
@@ -348,6 +314,18 @@ impl Btcp {
     ) {
         syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
         self.known.answered.insert(flow, syn_ack.seq(), now);
+    }
+}
+
+/// What a segment acknowledges.
+fn acknowledged(segment: &Segment<&mut [u8], ToServerWire>) -> Option<Seq<Wire>> {
+    segment.flags().contains(Flags::ACK).then(|| segment.ack())
+}
+
+/// Whoever sent them tries again.
+fn drop_all(asking: &Asking, ctx: &mut Context) {
+    for _packet in asking.packets.iter().chain(&asking.reset) {
+        let _: Verdict = ctx.drop(DropReason::OwnerUnknown);
     }
 }
 

@@ -173,9 +173,11 @@ impl Btcp {
             client: ClientView::new(&initial),
             kernel: KernelHalf::SynReceived,
             flight: FirstFlight::new(initial.client_isn),
+            ts_recent: initial.timestamps.map_or(Timestamp::new(0), |(syn, _)| syn),
             round_trip: initial.syn_acks.round_trip(segment.timestamps().map(|(_, tsecr)| tsecr), now),
             entered: now,
             first_byte: None,
+            looks: Looks::default(),
             awaits_server: None,
             acknowledge_when_parked: false,
             challenged: None,
@@ -242,6 +244,7 @@ impl Btcp {
             return ctx.drop(DropReason::BadAcknowledgement);
         }
         undecided.client.update(segment);
+        undecided.note_timestamp(segment);
         let inspect_bytes_max = ctx.service_of(flow.frontend).map_or(0, |service| service.inspect_bytes_max);
         let held_before = undecided.flight.held_bytes();
         let arrival = if ctx.first_flight_bytes.saturating_add(segment.packet().len()) > ctx.policy.limits.first_flight_bytes {
@@ -257,6 +260,13 @@ impl Btcp {
                 Verdict::Consumed
             }
             Arrival::Kept => Verdict::Consumed,
+            Arrival::BeyondHole => {
+                // As a kernel would at once (RFC 5681, section 3.2), unless it would acknowledge something as well.
+                if !undecided.flight.owes_acknowledgement() {
+                    ctx.write(undecided.acknowledgement(&flow), Why::Hole);
+                }
+                Verdict::Consumed
+            }
             Arrival::Old => {
                 if undecided.kernel == KernelHalf::Purged && segment.seq().is_before(&undecided.flight.next()) {
                     // Parked, there is no kernel to acknowledge what is sent again, or to answer a keep-alive probe.

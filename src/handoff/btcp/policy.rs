@@ -36,6 +36,9 @@ impl Btcp {
         let slots: Vec<_> =
             self.connections.iter().filter(|(_, connection)| is_undecided(connection)).map(|(slot, _)| slot).collect();
         for slot in slots {
+            if let State::Undecided(undecided) = &mut self.connections[slot].state {
+                undecided.looks = Looks::default();
+            }
             self.examine(slot, ctx, now);
         }
     }

@@ -6,6 +6,7 @@
 //! kept from the kernel, whose RST would end the connection that the client has elsewhere.
 
 use super::*;
+use crate::handoff::counters::Fallback;
 
 /// The SYN is with the kernel, and perhaps the SYN-ACK with the client.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +61,27 @@ impl Utcp {
         let opening = State::Opening(Opening { shifts, answered: None });
         // Never used for a handoff of the front-end's: those are numbered by its own epoch.
         let id = ctx.handoff_id();
+        self.make_room_for_opening(ctx);
         let slot = self.insert(id, flow, from, alias, isn, opening, ctx, now);
+        self.unfinished.push_back((slot, self.connections[slot].serial));
         self.set_alarm(slot, now + limits::REPLAY_DEADLINE, ctx);
         let _: Segment<_, ToServerLocal> = shifts.to_server(syn);
         Verdict::Write
+    }
+
+    /// What a SYN alone makes known is bounded: the oldest whose client has not come back goes, here and in the kernel.
+    fn make_room_for_opening(&mut self, ctx: &mut Context) {
+        while self.unfinished.len() >= limits::OPENINGS_UNFINISHED_MAX
+            && let Some((slot, serial)) = self.unfinished.pop_front()
+        {
+            let is_unfinished = |connection: &&Connection| {
+                connection.serial == serial && matches!(&connection.state, State::Opening(opening) if !opening.is_completed())
+            };
+            if self.connections.get(slot).filter(is_unfinished).is_some() {
+                ctx.counters.syns_evicted += 1;
+                self.purge_and_forget(slot, ctx);
+            }
+        }
     }
 
     fn admit_syn(&mut self, from: NodeId, flow: &FlowKey, ctx: &mut Context) -> Result<Endpoint, Refusal> {
@@ -123,6 +141,9 @@ impl Utcp {
             self.deny(from, flow, ctx);
             return ctx.drop(DropReason::BadAcknowledgement);
         }
+        if !answered.is_completed && !ctx.has_room() {
+            return self.turn_away(slot, expected, ctx);
+        }
         answered.course.hear_client(&segment);
         let _: Segment<_, ToServerLocal> = shifts.to_server(segment);
         if !answered.is_completed {
@@ -131,11 +152,23 @@ impl Utcp {
         Verdict::Write
     }
 
+    /// The client believes it is connected, and there is no room any more: it hears so, and the kernel never knew better.
+    fn turn_away(&mut self, slot: usize, next: Seq<Wire>, ctx: &mut Context) -> Verdict {
+        let FlowKey { client, frontend } = self.connections[slot].flow;
+        ctx.counters.resets += 1;
+        ctx.counters.fall_back(Fallback::Full);
+        ctx.write(bare::<ToClientWire>(frontend, client, next, Seq::new(0), Flags::RST), Why::Reset);
+        self.purge_and_forget(slot, ctx);
+        Verdict::Consumed
+    }
+
     /// The client is one that hears what this kernel says, and the connection this node's.
     fn complete(&mut self, slot: usize, ctx: &mut Context) {
         let connection = &mut self.connections[slot];
         let State::Opening(Opening { answered: Some(answered), .. }) = &mut connection.state else { return };
         answered.is_completed = true;
+        connection.is_counted = true;
+        ctx.connections += 1;
         ctx.counters.handoffs_accepted += 1;
         log::debug!("opened flow={} id={}", connection.flow, connection.id.serial);
         ctx.remark(connection.ingress, |name| format!("opened for {name}"));

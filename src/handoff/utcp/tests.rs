@@ -186,6 +186,7 @@ services:
         serial: 1,
         since: now,
         alarm: Alarm::default(),
+        is_counted: true,
         state: State::Delivering(Box::new(delivering(offer(), 0, now))),
     });
     utcp.by_flow.insert(offer().flow, slot);

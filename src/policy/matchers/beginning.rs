@@ -65,7 +65,7 @@ beginning!(Regex, "regex", expression, "which begin with nothing its expressions
 
 fn holds(beginnings: &[Beginning], subject: &Subject<'_>) -> Truth {
     let Some(raw) = subject.content.raw() else { return Truth::Unknown(Unknown::Forever) };
-    Truth::any(beginnings.iter().map(|beginning| match beginning.of(raw.bytes) {
+    Truth::any(beginnings.iter().map(|beginning| match beginning.goes_on(raw.bytes, subject.searches) {
         Begins::Yes => Truth::Yes,
         // No more will be looked at.
         Begins::Open if !raw.is_all => Truth::Unknown(Unknown::SoFar),
@@ -117,7 +117,7 @@ fn expression(item: &Field<'_>, context: Context<'_>, problems: &mut Problems) -
         }
         return None;
     }
-    match Expression::new(text) {
+    match Expression::new(text, count - 1) {
         Ok(expression) => {
             if expression.matches_nothing() {
                 problems.warning(&item.place, format!("\"{text}\" fits nothing"), "no stream begins so");

@@ -26,6 +26,9 @@ const BETWEEN_LATER_PEERS: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 3;
 /// If more than this part of all failed, it is not for want of time.
 const MOST_AGAIN: usize = 4;
+/// Until the application of a back-end has a connection whose request is one for it: twice `handoff_timeout`.
+const HANDOFF_TIME_MAX: Duration = Duration::from_secs(2);
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 /// The octets that an application can write.
 const ANSWER_OCTETS: usize = 1 << 20;
 /// From here on: what the same addresses were used for by another run is not met again.
@@ -148,7 +151,11 @@ pub fn all(scripts: Vec<Script>, options: Options) -> Result<bool, String> {
                 if let Some(traces) = traces {
                     let _ = std::fs::write(traces, peer.trace().join("\n") + "\n");
                 }
-                let was_accepted = player.was_accepted();
+                // A reset that comes first would end the handoff.
+                let must_be_handed_off =
+                    way.is_handed_off() && script.settings.must_fail.is_none() && script.settings.handoffs > 0;
+                let was_accepted = player.was_accepted(must_be_handed_off);
+                player.reset(&mut peer);
                 let outline = peer.outline().to_vec();
                 // Whoever waits for this is gone only after a panic.
                 let _ = sender.send(Outcome { script: index, way: number, result, outline, was_accepted });
@@ -269,7 +276,7 @@ struct Player {
 
 impl Player {
     fn play(&mut self, peer: &mut Peer) -> Result<(), String> {
-        let result = loop {
+        loop {
             while let Ok((at, packet)) = self.receiver.try_recv() {
                 peer.receive(&packet, at.saturating_duration_since(self.began));
             }
@@ -287,11 +294,15 @@ impl Player {
                 },
                 Step::Done(result) => break result.map_err(|failure| failure.to_string()),
             }
-        };
-        if let Some(reset) = peer.final_reset(self.now()) {
-            self.send(&reset)?;
         }
-        result
+    }
+
+    /// Leaves no connection behind.
+    fn reset(&self, peer: &mut Peer) {
+        if let Some(reset) = peer.final_reset(self.now()) {
+            // Whether a peer's last packet gets through is of no consequence to what it saw.
+            let _ = self.send(&reset);
+        }
     }
 
     fn now(&self) -> Duration {
@@ -318,20 +329,32 @@ impl Player {
         self.exchange(&command(app))
     }
 
-    /// Whether the application of this way ever had the connection.
-    fn was_accepted(&mut self) -> bool {
+    /// Whether the application of this way ever had the connection. A script may end before a connection that is being
+    /// handed off has got there; if it `must` get there, it is given time.
+    fn was_accepted(&self, must: bool) -> bool {
         let Ok(socket) = UnixStream::connect(&self.application) else { return false };
-        self.server = Some(BufReader::new(socket));
-        self.exchange(&format!("had {} {}", self.client.ip(), self.client.port())).is_ok_and(|answer| answer == "yes")
+        let mut server = BufReader::new(socket);
+        let question = format!("had {} {}", self.client.ip(), self.client.port());
+        let end = Instant::now() + if must { HANDOFF_TIME_MAX } else { Duration::ZERO };
+        loop {
+            let was_accepted = exchange(&mut server, &question).is_ok_and(|answer| answer == "yes");
+            if was_accepted || Instant::now() >= end {
+                return was_accepted;
+            }
+            thread::sleep(BETWEEN_QUESTIONS);
+        }
     }
 
     fn exchange(&mut self, question: &str) -> Result<String, String> {
-        let Some(server) = &mut self.server else { return Err("no application".to_owned()) };
-        let mut answer = String::new();
-        let asked = writeln!(server.get_mut(), "{question}").and_then(|()| server.read_line(&mut answer));
-        asked.map_err(|reason| format!("the application does not answer '{question}': {reason}"))?;
-        Ok(answer.trim_end().to_owned())
+        exchange(self.server.as_mut().ok_or("no application")?, question)
     }
+}
+
+fn exchange(server: &mut BufReader<UnixStream>, question: &str) -> Result<String, String> {
+    let mut answer = String::new();
+    let asked = writeln!(server.get_mut(), "{question}").and_then(|()| server.read_line(&mut answer));
+    asked.map_err(|reason| format!("the application does not answer '{question}': {reason}"))?;
+    Ok(answer.trim_end().to_owned())
 }
 
 /// What `scripted_server.py` understands.

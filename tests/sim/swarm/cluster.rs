@@ -1,6 +1,7 @@
 //! The cluster file of a plan, and how it is changed while nodes run.
 
 use super::bytes::NAMES;
+use super::on_syn::SHARED;
 use super::plan::Plan;
 use baton::control::key::public_key_to_text;
 use baton::policy::ClusterFile;
@@ -45,13 +46,24 @@ pub fn text(plan: &Plan, variant: usize) -> String {
     let skipped = if variant == 2 && frontends.len() > 1 { Some(frontends[0]) } else { None };
     for node in frontends.iter().copied().filter(|node| Some(*node) != skipped) {
         let (v4, v6) = (node_address(node, false), node_address(node, true));
-        let _ = writeln!(text, "      {}: [\"{v4}:{FRONTEND_PORT}\", \"[{v6}]:{FRONTEND_PORT}\"]", NAMES[node]);
+        let mut endpoints = format!("\"{v4}:{FRONTEND_PORT}\", \"[{v6}]:{FRONTEND_PORT}\"");
+        if plan.is_shared() {
+            let (v4, v6) = (node_address(SHARED, false), node_address(SHARED, true));
+            let _ = write!(endpoints, ", \"{v4}:{FRONTEND_PORT}\", \"[{v6}]:{FRONTEND_PORT}\"");
+        }
+        let _ = writeln!(text, "      {}: [{endpoints}]", NAMES[node]);
     }
     text.push_str("    servers:\n");
     // A server that has a front-end answers there in any case.
     let absent = if variant == 3 && !plan.nodes[count - 1].has_frontend { Some(count - 1) } else { None };
     for node in (0..count).filter(|node| Some(*node) != absent) {
         let _ = writeln!(text, "      {}: {{ port: {} }}", NAMES[node], plan.nodes[node].server_port);
+    }
+    if let Some(on_syn) = &plan.on_syn {
+        let rules = on_syn.rules(usize::from(variant == 1), count, absent);
+        let _ = write!(text, "    inspect: none\n    rules:\n{rules}");
+        write_end(plan, &mut text);
+        return text;
     }
     text.push_str("    rules:\n");
     for (node, name) in NAMES.iter().enumerate().take(count) {
@@ -70,10 +82,14 @@ pub fn text(plan: &Plan, variant: usize) -> String {
         "      - name: any\n        when: {{ path: \"/any/*\" }}\n        send_to: [{}, local]",
         several.join(", ")
     );
+    write_end(plan, &mut text);
+    text
+}
+
+fn write_end(plan: &Plan, text: &mut String) {
     let _ = writeln!(
         text,
         "    default: local\nlimits: {{ connections: {}, linger: {}s }}",
         plan.connections_max, plan.linger_seconds
     );
-    text
 }

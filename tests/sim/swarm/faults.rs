@@ -6,7 +6,7 @@ use super::errors;
 use super::node::Input;
 use super::plan::{Fault, Forgery};
 use super::rules::Seen;
-use super::world::{Event, World, destination};
+use super::world::{Event, World};
 use baton::flow::Endpoint;
 use baton::handoff::Engine;
 use baton::rewrite::{Flags, Offload, Segment, SegmentSpec, Seq, ToClientWire, ToServerWire};
@@ -227,7 +227,7 @@ impl World {
         }
         let index = self.overheard.len() - 1 - random.below(recent as u64) as usize;
         let Ok(model) = Segment::<_, ToServerWire>::parse(self.overheard[index].clone()) else { return };
-        let Some(node) = self.node_of(model.destination().address) else { return };
+        let Some(node) = self.way(&self.overheard[index].clone()) else { return };
         let quoted = SegmentSpec::<ToClientWire> {
             source: model.destination(),
             destination: model.source(),
@@ -260,7 +260,7 @@ impl World {
         let index = self.overheard.len() - 1 - random.below(recent) as usize;
         let mut packet = self.overheard[index].clone();
         let Ok(model) = Segment::<_, ToServerWire>::parse(packet.clone()) else { return };
-        let Some(node) = self.node_of(destination(&packet)) else { return };
+        let Some(node) = self.way(&packet) else { return };
         if forgery == Forgery::CorruptCopy {
             let payload = model.payload().len();
             if payload == 0 {
@@ -342,7 +342,7 @@ impl World {
         let now = self.instant();
         let flows = self.nodes[node].life.iter().flat_map(|life| Engine::flows(&life.engine, now));
         // What is over may give way to what is new.
-        let flows = flows.filter(|view| !matches!(view.state, "lingering" | "lost" | "over" | "abandoned"));
+        let flows = flows.filter(|view| !matches!(view.state, "lingering" | "lost" | "over" | "abandoned" | "asking" | "known"));
         let shown = flows.map(|view| format!("{} {} {} {:?} {:?}", view.flow, view.role, view.state, view.peer, view.socket));
         shown.collect::<Vec<_>>().join("; ")
     }

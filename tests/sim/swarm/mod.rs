@@ -15,6 +15,7 @@ mod kernel;
 mod link;
 mod node;
 mod odd;
+mod on_syn;
 mod path;
 mod plan;
 mod process;

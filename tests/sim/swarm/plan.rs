@@ -2,6 +2,7 @@
 
 use super::bytes::{Request, Target};
 use super::link::{Burst, LinkPlan};
+use super::on_syn::OnSyn;
 use drill::random::Random;
 use std::collections::BTreeSet;
 
@@ -9,6 +10,8 @@ pub const MILLISECOND: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
 /// Kinds there were from the beginning. Later ones have numbers of their own, so that a seed keeps what it had.
 const FIRST_KINDS: usize = 21;
+/// Those that are chosen like these. [`Kind::OnSyn`] is chosen by itself.
+const CHOSEN_KINDS: usize = 27;
 
 macro_rules! kinds {
     ($($kind:ident => $name:literal,)+) => {
@@ -52,6 +55,7 @@ kinds! {
     Fragments => "fragments",
     Ecn => "ecn",
     ForgedErrors => "forged-errors",
+    OnSyn => "on-syn",
 }
 
 impl Kind {
@@ -236,11 +240,15 @@ pub struct Plan {
     pub twice_permille: u64,
     /// Of a thousand packets that are ECN-capable, so many are marked.
     pub ce_permille: u64,
+    /// Its service decides on the SYN. That is no fault.
+    pub on_syn: Option<OnSyn>,
 }
 
 /// What to leave out of a seed: how a failure is made smaller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Without {
+    /// Not left out but put in: a service that decides on the SYN, whatever the seed says.
+    pub with_on_syn: bool,
     pub kinds: BTreeSet<Kind>,
     pub errands: BTreeSet<usize>,
     pub faults: BTreeSet<usize>,
@@ -249,13 +257,16 @@ pub struct Without {
 impl Plan {
     pub fn of(seed: u64, without: &Without) -> Self {
         let mut kinds = kinds_of(seed);
+        if without.with_on_syn || Random::of(seed, "on syn").permille(100) {
+            kinds.insert(Kind::OnSyn);
+        }
         kinds.retain(|kind| !without.kinds.contains(kind));
         let mut random = Random::of(seed, "topology");
         let node_count = *random.pick(&[2, 2, 2, 3, 3, 4, 5]);
         let equal_buffers = random.permille(500);
         let has_offload = random.permille(400);
         let linger_seconds = *random.pick(&[2, 5, 20]);
-        let nodes: Vec<NodePlan> = (0..node_count)
+        let mut nodes: Vec<NodePlan> = (0..node_count)
             .map(|node| NodePlan {
                 has_frontend: node == 0 || random.permille(700),
                 server_port: *random.pick(&[80, 80, 8_080]),
@@ -294,6 +305,8 @@ impl Plan {
                 errands.iter_mut().filter(|errand| errand.client == index).for_each(make_odd);
             }
         }
+        let has_on_syn = kinds.contains(&Kind::OnSyn);
+        let on_syn = has_on_syn.then(|| OnSyn::of(seed, clients.len(), &mut nodes, &mut errands));
         let faults = plan_faults(seed, &kinds, node_count, client_count);
         let small_tables = kinds.contains(&Kind::SmallTables);
         let mut plan = Self {
@@ -309,6 +322,7 @@ impl Plan {
             faults,
             twice_permille: if kinds.contains(&Kind::MessageTwice) { 150 } else { 0 },
             ce_permille: if kinds.contains(&Kind::Ecn) { *Random::of(seed, "marks").pick(&[10, 100, 400]) } else { 0 },
+            on_syn,
             kinds,
         };
         plan.errands.retain(|errand| !without.errands.contains(&errand.number));
@@ -331,13 +345,15 @@ impl Plan {
 
     /// Nothing that happens may keep a connection from its end in order.
     pub fn is_harmless(&self) -> bool {
-        let harmless = [Kind::Jitter, Kind::Duplication, Kind::OddClients, Kind::Ecn, Kind::NarrowPath, Kind::ForgedErrors];
+        let harmless =
+            [Kind::Jitter, Kind::Duplication, Kind::OddClients, Kind::Ecn, Kind::NarrowPath, Kind::ForgedErrors, Kind::OnSyn];
         self.kinds.iter().all(|kind| harmless.contains(kind))
     }
 
     /// No packet is lost, whatever else happens.
     pub fn is_gentle(&self) -> bool {
-        let gentle = [Kind::Jitter, Kind::Duplication, Kind::MessageTwice, Kind::Reload, Kind::OddClients, Kind::Ecn];
+        let gentle =
+            [Kind::Jitter, Kind::Duplication, Kind::MessageTwice, Kind::Reload, Kind::OddClients, Kind::Ecn, Kind::OnSyn];
         self.kinds.iter().all(|kind| gentle.contains(kind))
     }
 
@@ -371,12 +387,12 @@ impl Plan {
 }
 
 fn is_calm(kinds: &BTreeSet<Kind>) -> bool {
-    kinds.iter().all(|kind| [Kind::OddClients, Kind::Ecn].contains(kind))
+    kinds.iter().all(|kind| [Kind::OddClients, Kind::Ecn, Kind::OnSyn].contains(kind))
 }
 
 /// Many seeds have no fault or one kind: what then fails is easy to read.
 fn kinds_of(seed: u64) -> BTreeSet<Kind> {
-    let (first, later) = Kind::ALL.split_at(FIRST_KINDS);
+    let (first, later) = Kind::ALL[..CHOSEN_KINDS].split_at(FIRST_KINDS);
     let (mut random, mut more) = (Random::of(seed, "kinds"), Random::of(seed, "more kinds"));
     match random.below(8) {
         0 => [Kind::OddClients, Kind::Ecn].into_iter().filter(|_| more.permille(250)).collect(),
@@ -616,6 +632,7 @@ fn plan_faults(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize, clients: usize) 
                 | Kind::Cookies
                 | Kind::OddClients
                 | Kind::Ecn
+                | Kind::OnSyn
                 | Kind::SmallTables => continue,
             };
             faults.push((at, fault));
@@ -634,5 +651,10 @@ impl Plan {
     /// Strangers are the only trouble.
     pub fn is_only_forged(&self) -> bool {
         self.kinds.iter().eq([&Kind::Forgery])
+    }
+
+    /// Several nodes have one address.
+    pub fn is_shared(&self) -> bool {
+        self.on_syn.as_ref().is_some_and(|on_syn| on_syn.entry.is_some())
     }
 }

@@ -5,6 +5,7 @@ use super::application::Event as ApplicationEvent;
 use super::bytes::NAMES;
 use super::control;
 use super::node::{Input, Life, MTU};
+use super::on_syn::is_shared;
 use super::plan::Kind;
 use super::rules::Seen;
 use super::sabotage::Sabotage;
@@ -31,7 +32,7 @@ impl World {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else {
             return self.arrive_other(node, packet);
         };
-        if self.node_of(segment.destination().address) != Some(node) {
+        if !self.has_address(node, segment.destination().address) {
             return;
         }
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
@@ -48,18 +49,18 @@ impl World {
     /// No whole TCP segment.
     fn arrive_other(&mut self, node: usize, packet: Vec<u8>) {
         if errors::is_icmp(&packet) {
-            return match self.node_of(destination(&packet)) {
+            return match self.has_address(node, destination(&packet)) {
                 // Also when nothing new is captured any more.
-                Some(to) if to == node && self.is_beating(node) => self.give(node, Input::Tun(packet, Offload::NONE)),
-                Some(to) if to == node => self.write_to_kernel(node, packet),
-                _ => {}
+                true if self.is_beating(node) => self.give(node, Input::Tun(packet, Offload::NONE)),
+                true => self.write_to_kernel(node, packet),
+                false => {}
             };
         }
         if !fragments::is_fragment(&packet) {
             // Damaged: a host drops what is no IP packet, and captures what looks like TCP.
             return self.give_if_captured(node, packet);
         }
-        if self.node_of(destination(&packet)) != Some(node) || packet[9] != 6 {
+        if !self.has_address(node, destination(&packet)) || packet[9] != 6 {
             return;
         }
         // Fragments are the local stack's, but a guard knows the first one by its ports.
@@ -119,7 +120,7 @@ impl World {
         if self.client_of(to).is_some() {
             return self.leave(node, packet, false);
         }
-        if self.node_of(to) == Some(node) || is_alias(to) {
+        if self.has_address(node, to) || is_alias(to) {
             return self.write_to_kernel(node, packet);
         }
         // Somebody flipped a bit of an address: no route.
@@ -190,12 +191,14 @@ impl World {
             let segment = Segment::<_, ToClientWire>::parse(packet.as_slice()).expect("kernels send TCP only");
             let (source, ends) = (segment.source(), (segment.source(), segment.destination()));
             let is_syn_ack = segment.flags().contains(Flags::SYN.with(Flags::ACK));
+            let is_reset = segment.flags().contains(Flags::RST) && !segment.flags().contains(Flags::ACK);
             if is_alias(source.address) && self.relabel.is_some() {
                 self.relabel_outward(node, ends, &mut packet);
             }
             self.trace.packet(now, Place::Kernel(node), true, &packet);
             let is_of_replay = is_alias(source.address) && self.sabotage != Some(Sabotage::AliasLeaves);
-            let is_of_frontend = is_syn_ack && self.nodes[node].policy.is_own_frontend(source) && self.captures(node);
+            let is_of_frontend =
+                (is_syn_ack || is_reset) && self.nodes[node].policy.is_own_frontend(source) && self.captures(node);
             if is_of_replay || is_of_frontend {
                 captured.push(packet);
             } else {
@@ -302,6 +305,9 @@ impl World {
     }
 
     fn obey(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>, offload: Offload) {
+        let is_forward = matches!(verdict, Verdict::Forward(_));
+        let is_missent = self.sabotage == Some(Sabotage::AnyKernelAnswers) && is_forward && is_shared(destination(&packet));
+        let verdict = if is_missent { Verdict::Write } else { verdict };
         let plain = |packet: Vec<u8>| if offload == Offload::NONE { vec![packet] } else { offload::plain(&packet, &offload) };
         match verdict {
             Verdict::Write => plain(packet).into_iter().for_each(|packet| self.write_to_tun(node, packet)),

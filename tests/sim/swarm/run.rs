@@ -40,6 +40,7 @@ fn without() -> Without {
     let kind = |name: &String| *Kind::ALL.iter().find(|kind| kind.name() == name).unwrap_or_else(|| panic!("no kind {name}"));
     let numbers = |name| list(name).iter().map(|item| item.parse().expect("numbers")).collect();
     Without {
+        with_on_syn: number("BATON_ON_SYN").is_some(),
         kinds: list("BATON_WITHOUT").iter().map(kind).collect(),
         errands: numbers("BATON_WITHOUT_ERRANDS"),
         faults: numbers("BATON_WITHOUT_FAULTS"),
@@ -53,7 +54,8 @@ fn command(seed: u64, without: &Without) -> String {
     let errands = list("BATON_WITHOUT_ERRANDS", without.errands.iter().map(usize::to_string).collect());
     let faults = list("BATON_WITHOUT_FAULTS", without.faults.iter().map(usize::to_string).collect());
     let release = if cfg!(debug_assertions) { "" } else { "--release " };
-    format!("BATON_SEED={seed} {kinds}{errands}{faults}cargo test {release}--test sim swarm -- --nocapture")
+    let on_syn = if without.with_on_syn { "BATON_ON_SYN=1 " } else { "" };
+    format!("BATON_SEED={seed} {on_syn}{kinds}{errands}{faults}cargo test {release}--test sim swarm -- --nocapture")
 }
 
 /// Leaves out one thing after the other for as long as the seed still fails in the same way.
@@ -133,7 +135,9 @@ fn failure(seed: u64, without: &Without, is_relabelled: bool) -> Option<String> 
 fn examine(seed: u64, without: &Without, is_relabelled: bool, totals: &mut Totals) -> Option<String> {
     let outcome = run(seed, without, false, false);
     totals.add(&outcome);
-    if outcome.broken.is_some() || !is_relabelled || !Plan::of(seed, without).has_equal_buffers() {
+    let plan = Plan::of(seed, without);
+    // What is decided on the SYN has no shifts.
+    if outcome.broken.is_some() || !is_relabelled || !plan.has_equal_buffers() || plan.on_syn.is_some() {
         return outcome.broken;
     }
     let relabelled = run(seed, without, false, true);

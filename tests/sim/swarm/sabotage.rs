@@ -32,6 +32,8 @@ pub enum Sabotage {
     MarksLost,
     /// Routers drop what is too big, and say nothing.
     ErrorsLost,
+    /// What is for another node's connection is given to the kernel where it arrived.
+    AnyKernelAnswers,
     /// The network of the second run is not that of the first.
     OtherNetwork,
 }
@@ -63,9 +65,9 @@ impl Sabotage {
 }
 
 /// Whether this rule tells, in one of some seeds.
-fn is_caught(sabotage: Sabotage, rule: &str) -> bool {
+fn is_caught(sabotage: Sabotage, rule: &str, without: &Without) -> bool {
     (0..400).any(|seed| {
-        let mut world = World::new(Plan::of(seed, &Without::default()), false, false);
+        let mut world = World::new(Plan::of(seed, without), false, false);
         world.sabotage = Some(sabotage);
         world.run().broken.is_some_and(|said| said.starts_with(rule))
     })
@@ -90,7 +92,28 @@ fn each_rule_catches_what_breaks_it() {
         (Sabotage::MarksLost, "rule 11 "),
         (Sabotage::ErrorsLost, "rule 5 "),
     ] {
-        assert!(is_caught(sabotage, rule), "{rule}does not catch {sabotage:?}");
+        assert!(is_caught(sabotage, rule, &Without::default()), "{rule}does not catch {sabotage:?}");
+    }
+}
+
+#[test]
+fn each_rule_catches_what_breaks_it_where_the_syn_decides() {
+    if is_second_time() {
+        return;
+    }
+    let with_on_syn = Without { with_on_syn: true, ..Without::default() };
+    for (sabotage, rule) in [
+        (Sabotage::AnyKernelAnswers, "rule 5 "),
+        (Sabotage::OtherNodeSends, "rule 1 "),
+        (Sabotage::OtherOctet, "rule 2 "),
+        (Sabotage::AliasLeaves, "rule 3 "),
+        (Sabotage::TimestampGoesBack, "rule 4 "),
+        (Sabotage::AnswersLost, "rule 5 "),
+        (Sabotage::DroppedUncounted, "rule 6 "),
+        (Sabotage::StartDestroysAll, "rule 8 "),
+        (Sabotage::RequestAgain, "rule 10 "),
+    ] {
+        assert!(is_caught(sabotage, rule, &with_on_syn), "{rule}does not catch {sabotage:?}");
     }
 }
 

@@ -8,6 +8,7 @@ use super::control::Sessions;
 use super::link::Link;
 use super::node::{Input, Node};
 use super::odd::Odd;
+use super::on_syn::SHARED;
 use super::plan::{Fault, Kind, Plan, SECOND};
 use super::relabel::Relabel;
 use super::rules::{self, Facts, Rule, Seen};
@@ -128,6 +129,7 @@ impl World {
     pub fn new(plan: Plan, is_kept: bool, is_relabelled: bool) -> Self {
         set_virtual_clock(0);
         let frontends = (0..plan.nodes.len()).filter(|node| plan.nodes[*node].has_frontend);
+        let frontends = frontends.chain(plan.is_shared().then_some(SHARED));
         let frontends =
             frontends.flat_map(|node| [false, true].map(|is_v6| Endpoint::new(node_address(node, is_v6), FRONTEND_PORT)));
         let facts = Facts { frontends: frontends.collect(), plan };
@@ -263,7 +265,7 @@ impl World {
             let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) else { continue };
             self.trace.say(now, || format!("client {client} > {segment}"));
             self.see(&Seen::ClientSent { segment: &segment });
-            let Some(node) = self.node_of(destination(&packet)) else { continue };
+            let Some(node) = self.way(&packet) else { continue };
             self.overheard.push(packet.clone());
             for packet in self.pass_router(client, true, packet) {
                 for (at, packet) in self.clients[client].up.carry(packet, now, &mut self.random) {
@@ -284,10 +286,11 @@ impl World {
                 return Vec::new();
             }
             let error = errors::too_big(&packet, link.mtu);
-            let to = destination(&error);
+            let to = self.way(&error);
+            let host = &mut self.clients[client];
             let back = if is_up { &mut host.down } else { &mut host.up };
             for (at, packet) in back.carry(error, now, &mut self.random) {
-                match self.node_of(to) {
+                match to {
                     Some(node) => self.post_at(at, Event::ToNode { node, packet }),
                     None => self.post_at(at, Event::ToClient { client, packet }),
                 }
@@ -468,7 +471,7 @@ impl World {
     fn remains(&self) -> Option<String> {
         // smoltcp forgets now and then to send a FIN again, also to a client that takes what it likes for lost: then the kernel has the connection, and baton is right to know it.
         let has_replay = |node: &Node| node.kernel.connections.iter().any(|known| is_alias(known.local.address));
-        if !self.facts.plan.kinds.is_empty() && self.nodes.iter().any(has_replay) {
+        if !self.facts.plan.kinds.iter().all(|kind| *kind == Kind::OnSyn) && self.nodes.iter().any(has_replay) {
             return None;
         }
         for (node, its) in self.nodes.iter().enumerate() {

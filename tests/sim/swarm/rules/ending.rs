@@ -29,6 +29,7 @@ fn bound(role: &str, state: &str) -> Option<Duration> {
         ("front-end", "undecided") => limits::HOLD_MAX,
         ("front-end", "offered") => limits::cluster_file::HANDOFF_TIMEOUT_DEFAULT + limits::DELIVERY_PATIENCE,
         ("front-end", "releasing") => limits::HOLD_MAX + limits::RELEASE_PATIENCE,
+        ("front-end", "asking") => limits::OWNER_PATIENCE,
         ("front-end", "securing") => Duration::ZERO,
         ("back-end", "replaying") => limits::DELIVERY_PATIENCE + limits::REPLAY_DEADLINE,
         ("back-end", "prepared") => limits::PREPARED_LIFETIME,

@@ -1,5 +1,6 @@
 //! 8. Connections released to the local server survive whatever happens to the process.
 
+use super::super::on_syn::SHARED;
 use super::{ClientEvent, Ending, Facts, Fault, Rule, Seen};
 use baton::flow::FlowKey;
 use baton::rewrite::{Flags, Segment, ToClientWire};
@@ -43,6 +44,10 @@ impl Rule for LocalSurvives {
             Seen::Client { event: ClientEvent::Ended { errand, ending } } => {
                 let planned = errand_of(errand);
                 self.open.remove(&facts.flow_of(planned));
+                if planned.frontend == SHARED {
+                    // Where a process is gone, packets of connections that are elsewhere reach the kernel.
+                    return Ok(());
+                }
                 if facts.plan.nodes[planned.frontend].cookies {
                     // A kernel that gives cookies resets what does not follow the SYN, whether it was overtaken or not.
                     return Ok(());
