@@ -127,7 +127,7 @@ for family in 4 6; do
         if [[ $family == 4 ]]; then from=10.77.0.$number; else from=fd77::$number; fi
         talk client "$shared" 25 --from "$from" NAME 'PUT 10000' NAME QUIT
         server=${said%% *}
-        assert_said "$server" ok "$server" closed
+        assert_said "$server" "$server" ok "$server" closed
         chosen[$server]=1
         talk client "$shared" 25 --from "$from" NAME QUIT
         assert_said "$server" "$server" closed

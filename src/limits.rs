@@ -104,8 +104,11 @@ pub const HELD_SEGMENTS_MAX: usize = 4_096;
 pub const OVERTAKING_BYTES_MAX: usize = 128 << 10;
 /// Least time between two questions to the kernel whether a client's RST has ended a connection.
 pub const RESET_QUESTIONS_INTERVAL: Duration = Duration::from_millis(50);
-/// A connection without packets is looked up in the kernel this often.
+/// A connection is looked up in the kernel when it is this old, and then each time it is twice as old: what the kernel forgot
+/// without a word costs no more than memory. One whose server has finished is looked up this often: a kernel forgets it soon.
 pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// But no less often than this: a million idle connections are then a thousand questions a second, of 5 us each.
+pub const IDLE_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(15 * 60);
 /// A loop that did not run for this long must assume that the kernel went on without it (capture needs a sign of life
 /// every second), so no undecided connection may be handed off any more.
 pub const STALL: Duration = Duration::from_millis(800);
@@ -194,6 +197,9 @@ pub const REPLAY_WINDOW_PACKETS: u64 = 2_048;
 pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 /// Socket buffer asked for in each direction of the overlay: 10 ms at 400 MB/s while the loop is busy elsewhere.
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Datagrams of the overlay in one call: what Linux takes since it takes several (`UDP_MAX_SEGMENTS`; later ones take twice as
+/// many, but 64 KiB are 45 of the usual length).
+pub const OVERLAY_DATAGRAMS_PER_CALL: usize = 64;
 /// Overlay datagrams rejected in one wake before the loop turns to other work: as many as packets are taken, and each costs
 /// less than a packet does.
 pub const OVERLAY_REJECTED_PER_WAKE: usize = PACKETS_PER_WAKE;
@@ -399,7 +405,7 @@ pub mod cluster_file {
     pub const PROBE_RISE_DEFAULT: u32 = 1;
     /// Probes in a row until a way that was whole counts as broken.
     pub const PROBE_FALL_DEFAULT: u32 = 2;
-    /// `limits.connections`: about 300 octets each, so that the largest table takes some 5 GB.
+    /// `limits.connections`: some 450 octets each (`tests/memory.rs`), so that the largest table takes some 7 GB.
     pub const CONNECTIONS: RangeInclusive<u64> = 1..=16_000_000;
     /// `limits.first_flight_bytes`: one largest request at least.
     pub const FIRST_FLIGHT_BYTES: RangeInclusive<u64> = 256 << 10..=64 << 30;

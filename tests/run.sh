@@ -142,6 +142,7 @@ scenario             120  env FAMILY=6 netns-scripts/http-courses.sh
 scenario             150  env FAMILY=6 netns-scripts/long-lived.sh
 all-at-once-200000   600  netns-scripts/every-direction-at-once.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
+side-by-side         600  benches/side-by-side.sh --quick
 END
 }
 
@@ -156,7 +157,7 @@ check_format() {
     cargo fmt --manifest-path fuzz/Cargo.toml --check -- --color=never
 }
 
-check_scripts() { printf '%s\0' netns-scripts/*.sh tests/*.sh tests/*/*.sh fuzz/*.sh .ci/run | xargs -0 -n 8 -P 2 shellcheck -x -a; }
+check_scripts() { printf '%s\0' netns-scripts/*.sh benches/*.sh tests/*.sh tests/*/*.sh fuzz/*.sh .ci/run | xargs -0 -n 8 -P 2 shellcheck -x -a; }
 
 # --- the arguments ------------------------------------------------------------------------------------------------
 

@@ -221,6 +221,12 @@ impl Chronicle {
         self.wanted.then(Box::default)
     }
 
+    /// For one whose SYN decided, when it came, and was forwarded to the owner that has now named itself.
+    pub fn open(&self, began: Option<Instant>, now: Instant) -> Option<Box<Story>> {
+        let opened = |began| Story { began: Some(began), decided: Some(began), committed: Some(now), ..Story::default() };
+        self.wanted.then(|| Box::new(began.map(opened).unwrap_or_default()))
+    }
+
     /// Counts what became of a connection.
     pub fn count(&mut self, service: &Rc<str>, rule: Option<&Rc<str>>, server: Option<NodeId>, outcome: Outcome) {
         let rule = rule.map_or_else(|| Rc::from(""), Rc::clone);

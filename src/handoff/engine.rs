@@ -137,9 +137,14 @@ impl Engine {
         verdict
     }
 
-    /// A packet that came from a peer through the overlay.
+    /// A plain packet that came from a peer through the overlay.
     pub fn handle_overlay(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
-        let verdict = self.deliver_to_owner(from, packet, Offload::NONE, now);
+        self.handle_overlay_offloaded(from, packet, Offload::NONE, now)
+    }
+
+    /// The same of one that was joined of several on its arrival.
+    pub fn handle_overlay_offloaded(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+        let verdict = self.deliver_to_owner(from, packet, offload, now);
         self.settle(now);
         verdict
     }
@@ -231,6 +236,10 @@ impl Engine {
                 && self.ctx.policy.is_own_frontend(segment.destination())
                 && !self.takes_itself(&segment)
             {
+                if segment.is_super_segment() {
+                    // It may be kept, or counted.
+                    return Verdict::Cut;
+                }
                 return self.btcp.handle_relayed(from, &segment, &mut self.ctx, now);
             }
             return self.utcp.handle_client(from, segment, &mut self.ctx, now);

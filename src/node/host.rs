@@ -31,6 +31,32 @@ pub struct TunCounters {
     pub write_errors: u64,
 }
 
+impl TunCounters {
+    /// What the kernel does not take is counted, and TCP sends it again; an error is told that is more than a full queue.
+    fn count_written(&mut self, bytes: usize, result: io::Result<()>) -> io::Result<()> {
+        match result {
+            Ok(()) => {
+                self.written_packets += 1;
+                self.written_bytes += bytes as u64;
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                self.write_queue_full += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.write_errors += 1;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether the kernel has no room now, and may have some later.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
 impl Host {
     pub fn new(device: Device, sockets: SockDiag, capture: Capture) -> Self {
         Self { capture: Some(capture), device, sockets, counters: TunCounters::default() }
@@ -88,20 +114,11 @@ impl Host {
         self.count_written(frame.packet().len(), result);
     }
 
-    /// What the kernel does not take is counted; TCP sends it again.
     fn count_written(&mut self, bytes: usize, result: io::Result<()>) {
-        let Err(error) = result else {
-            self.counters.written_packets += 1;
-            self.counters.written_bytes += bytes as u64;
-            return;
-        };
-        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
-            self.counters.write_queue_full += 1;
-        } else {
-            if self.counters.write_errors == 0 {
-                log::warn!("cannot write to {}: {error}; is it up?", self.device.name());
-            }
-            self.counters.write_errors += 1;
+        if let Err(error) = self.counters.count_written(bytes, result)
+            && self.counters.write_errors == 1
+        {
+            log::warn!("cannot write to {}: {error}; is it up?", self.device.name());
         }
     }
 
@@ -136,5 +153,22 @@ impl Drop for Host {
             log::warn!("stop: unexpected; putting the host back as it was");
             self.restore();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_finds_no_room_is_counted_as_such_and_is_no_error() {
+        let mut counters = TunCounters::default();
+        for code in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(counters.count_written(100, Err(io::Error::from_raw_os_error(code))).is_ok());
+        }
+        assert!(counters.count_written(100, Err(io::Error::from_raw_os_error(libc::EIO))).is_err());
+        assert!(counters.count_written(100, Ok(())).is_ok());
+        let TunCounters { written_packets, written_bytes, write_queue_full, write_errors, .. } = counters;
+        assert_eq!((written_packets, written_bytes, write_queue_full, write_errors), (1, 100, 3, 1));
     }
 }

@@ -29,7 +29,7 @@ impl Node {
         let arrival = self.recording.as_ref().map(|_| self.arrival(from, frame));
         let verdict = match from {
             Source::Tun => self.engine.handle_tun(frame.packet_mut(), offload, now),
-            Source::Overlay(peer) => self.engine.handle_overlay(peer, frame.packet_mut(), now),
+            Source::Overlay(peer) => self.engine.handle_overlay_offloaded(peer, frame.packet_mut(), offload, now),
         };
         if let Some(arrival) = arrival {
             self.record_arrival(from, &arrival, verdict, frame.packet(), now);

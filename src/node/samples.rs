@@ -38,6 +38,11 @@ impl Node {
         count("tun_super_segments_cut_total", super_segments.cut);
         let overlay = self.overlay.counters();
         count("overlay_super_segments_cut_total", overlay.cut);
+        count("overlay_udp_gso", u64::from(self.overlay.offload().sends));
+        count("overlay_udp_gro", u64::from(self.overlay.offload().receives));
+        count("overlay_send_calls_total", overlay.send_calls);
+        count("overlay_receive_calls_total", overlay.receive_calls);
+        count("overlay_joined_packets_total", overlay.joined);
         count("overlay_sent_packets_total", overlay.sent_packets);
         count("overlay_sent_bytes_total", overlay.sent_bytes);
         count("overlay_received_packets_total", overlay.received_packets);

@@ -16,7 +16,7 @@ use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
 use crate::control::key::{PrivateKey, public_key_to_text};
 use crate::control::message::Epoch;
-use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
+use crate::control::overlay::{Inbox, OVERHEAD_V4, OVERHEAD_V6, Overlay};
 use crate::flow::Endpoint;
 use crate::handoff::{Engine, EngineConfig};
 use crate::metrics::server::Server as MetricsServer;
@@ -176,6 +176,7 @@ fn start_host(
         overlay_ready: true,
         overdue: super::overdue::Overdue::default(),
         buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
+        inbox: Inbox::new(),
     };
     if node.connection_log.is_some() {
         node.engine.want_records();

@@ -122,14 +122,14 @@ fn what_the_local_server_got_is_told_without_octets() {
 }
 
 #[test]
-fn of_a_connection_that_its_owner_opened_only_the_end_is_known() {
+fn of_a_connection_that_its_owner_opened_no_octets_are_known_before_the_client_goes_on() {
     let mut node = on_syn::node("a");
     node.engine.want_records();
     let id = on_syn::opened(&mut node);
     node.hear(B, Message::Closed { id });
     let record = record(&mut node);
     assert_eq!((record.server, record.outcome, record.rule.as_deref()), (Some(B), Outcome::HandedOff, Some("images")));
-    assert_eq!((record.duration(node.instant()), record.octets()), (None, None));
+    assert_eq!((record.duration(node.instant()), record.octets()), (Some(milliseconds(0)), None));
 }
 
 #[test]
@@ -165,4 +165,13 @@ fn outcomes_and_ends_have_the_names_that_dashboards_and_logs_know() {
     let ends = [End::Released, End::Closed, End::ResetByClient, End::OwnerLost, End::NoServer, End::ByPolicy, End::Stopped];
     let names = ["released", "closed", "reset_by_client", "owner_lost", "no_server", "reset_by_policy", "stopped"];
     assert_eq!(ends.map(End::label), names);
+}
+
+#[test]
+fn how_long_decisions_and_handoffs_take_is_told() {
+    let mut node = Node::new("a");
+    told_of(&mut node);
+    let told = node.engine.histograms().map(|(name, times)| (name, times.count(), times.sum()));
+    // From the first octet, which has the whole request here; and from the decision to the commit.
+    assert_eq!(told, [("decision_seconds", 1, milliseconds(0)), ("handoff_seconds", 1, milliseconds(50))]);
 }

@@ -3,6 +3,7 @@
 use super::driver::*;
 use baton::control::message::{HandoffId, Message, Refusal};
 use baton::flow::{Endpoint, NodeId};
+use baton::handoff::chronicle::{End, Outcome};
 use baton::handoff::counters::DropReason;
 use baton::handoff::{Output, PeerEvent, SocketState, Verdict, Why};
 use baton::limits;
@@ -315,6 +316,7 @@ fn a_node_whose_table_is_full_forwards_no_syn() {
     opened(&mut node);
     assert_eq!(node.verdict(&SegmentSpec { source: client(1), ..syn(PORT) }), Verdict::Write);
     assert_eq!(node.counter("fallbacks_total{reason=\"full\"}"), 1);
+    assert!(node.engine.is_full() && !self::node("a").engine.is_full());
 }
 
 #[test]
@@ -568,4 +570,29 @@ fn a_flood_of_syns_takes_no_room_from_connections_and_the_oldest_unanswered_goes
     // And no SYN more is taken.
     assert_eq!(node.overlay(A, &syn_of(last + 1)).0, Verdict::Consumed);
     assert!(matches!(messages(&node.take())[..], [(A, Message::SynRefused { reason: Refusal::Full, .. })]));
+}
+
+#[test]
+fn what_is_decided_on_the_syn_is_told_with_its_times_and_what_stays_at_once() {
+    let mut node = node("a");
+    node.engine.want_records();
+    assert_eq!(node.verdict(&of_nobody(syn(PORT))), Verdict::Write);
+    let record = node.engine.poll_record().expect("nothing more will be known");
+    assert_eq!((record.outcome, record.end, record.server), (Outcome::Local, End::Released, Some(A)));
+    assert_eq!((record.until_decided(), record.until_committed(), record.octets()), (Some(milliseconds(0)), None, None));
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
+    node.wait(milliseconds(30));
+    let id = id_of(B, 7);
+    node.hear(B, Message::Owned { id, flow: flow(PORT) });
+    assert_eq!(node.verdict(&ack()), Verdict::Forward(B));
+    node.wait(milliseconds(50));
+    node.hear(B, Message::Closed { id });
+    let record = node.engine.poll_record().expect("it is over");
+    assert_eq!((record.outcome, record.server, record.rule.as_deref()), (Outcome::HandedOff, Some(B), Some("images")));
+    assert_eq!((record.until_decided(), record.until_committed()), (Some(milliseconds(0)), Some(milliseconds(30))));
+    assert_eq!(record.duration(node.instant()), Some(milliseconds(80)));
+    // Refused by all, it is the local server's after all.
+    assert_eq!(node.verdict(&SegmentSpec { source: client(9), ..syn(PORT) }), Verdict::Consumed);
+    node.hear(B, Message::SynRefused { flow: flow(9), isn: Seq::new(CLIENT_ISN), reason: Refusal::Full });
+    assert_eq!(node.engine.poll_record().map(|record| record.outcome), Some(Outcome::Local));
 }

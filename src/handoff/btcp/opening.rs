@@ -14,6 +14,8 @@ use crate::rewrite::options;
 pub(super) struct Opening {
     isn: Seq<Client>,
     rule: Rc<str>,
+    /// When the SYN came.
+    began: Instant,
     pub(super) to: NodeId,
     /// Who may still be asked, and what follows.
     order: Order,
@@ -65,6 +67,7 @@ impl Btcp {
                 opening.isn = segment.seq();
                 opening.syn = syn_alone(&segment);
                 opening.is_denied = false;
+                opening.began = now;
             }
             return Verdict::Forward(to);
         }
@@ -79,10 +82,12 @@ impl Btcp {
             Step::Forward(_) => {
                 // Its owner would name itself in vain.
                 ctx.counters.fall_back(Fallback::Full);
+                tell_local(flow, rule, now, ctx);
                 return self.keep_local(&flow);
             }
             Step::Local => {
                 ctx.counters.local_on_syn += 1;
+                tell_local(flow, rule, now, ctx);
                 return self.keep_local(&flow);
             }
             Step::Reset => {
@@ -93,7 +98,8 @@ impl Btcp {
         };
         make_forwardable(&mut segment);
         let syn = syn_alone(&segment);
-        let opening = Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true, is_denied: false };
+        let opening =
+            Opening { isn: segment.seq(), rule, to, order, next, finally, syn, asks_kernel: true, is_denied: false, began: now };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
         // A SYN for a connection that the local kernel has is its own to judge (RFC 5961, section 4).
         ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
@@ -151,7 +157,10 @@ impl Btcp {
                 ctx.counters.syns_forwarded += 1;
                 ctx.forward(to, opening.syn.clone(), Why::ForwardedSyn);
             }
-            Step::Local => self.open_locally(flow, ctx),
+            Step::Local => {
+                tell_local(flow, Rc::clone(&opening.rule), opening.began, ctx);
+                self.open_locally(flow, ctx);
+            }
             Step::Reset => {
                 self.openings.remove(&flow);
                 refuse(&flow, isn, ctx);
@@ -165,7 +174,8 @@ impl Btcp {
         let Ok(segment) = Segment::<_, ToServerWire>::parse(syn.as_slice()) else { return };
         let isn = segment.seq();
         let Some((rule, order, finally)) = decide_on_syn(&flow, ctx, now) else { return };
-        let opening = Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false, is_denied: false };
+        let opening =
+            Opening { isn, rule, to: owner, order, next: 0, finally, syn, asks_kernel: false, is_denied: false, began: now };
         ctx.counters.syns_evicted += self.openings.insert(flow, opening, now);
     }
 
@@ -175,7 +185,7 @@ impl Btcp {
         if !self.may_open(from, id, &flow, ctx) {
             return ctx.say(from, Message::Disowned { id });
         }
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             match &self.connections[slot].state {
                 State::Lingering(_) | State::Lost => {}
                 State::Asking(_) => self.end_asking(slot, from, ctx),
@@ -185,7 +195,7 @@ impl Btcp {
                 }
                 _ => return ctx.say(from, Message::Disowned { id }),
             }
-            if let Some(slot) = self.by_flow.get(&flow).copied() {
+            if let Some(slot) = self.slot_of(&flow) {
                 self.forget(slot, ctx);
             }
         } else if self.openings.get(&flow).is_none() {
@@ -205,7 +215,7 @@ impl Btcp {
         (was_given_it || ctx.service_of(flow.frontend).is_some_and(serves))
             && epoch == Some(id.epoch)
             && !self.by_handoff.contains_key(&id)
-            && (ctx.has_room() || self.by_flow.contains_key(flow))
+            && (ctx.has_room() || self.slot_of(flow).is_some())
     }
 
     /// What the kernel said about a flow that a peer claims.
@@ -219,7 +229,7 @@ impl Btcp {
     }
 
     fn adopt_opened(&mut self, from: NodeId, id: HandoffId, flow: FlowKey, ctx: &mut Context, now: Instant) {
-        let rule = self.openings.remove(&flow).map(|opening| opening.rule);
+        let (rule, began) = self.openings.remove(&flow).map(|opening| (opening.rule, opening.began)).unzip();
         self.known.remove(&flow);
         let state = State::HandedOff(HandedOff {
             to: from,
@@ -232,7 +242,7 @@ impl Btcp {
         });
         let slot = self.insert(flow, state, Guard::Asked, ctx, now);
         self.connections[slot].rule = rule;
-        self.connections[slot].story = ctx.chronicle.adopt();
+        self.connections[slot].story = ctx.chronicle.open(began, now);
         self.by_handoff.insert(id, slot);
         self.assign(slot, Some(from), ctx);
         self.count_outcome(slot, Some(from), Outcome::HandedOff, ctx);
@@ -296,6 +306,17 @@ fn next_step(flow: &FlowKey, order: &Order, next: &mut usize, finally: Finally, 
         Finally::Local => Step::Local,
         Finally::Reset => Step::Reset,
     }
+}
+
+/// The local kernel gets it, and nothing more is known: all there is to tell is told now.
+fn tell_local(flow: FlowKey, rule: Rc<str>, began: Instant, ctx: &mut Context) {
+    let service = ctx.service_name(flow.frontend);
+    ctx.chronicle.count(&service, Some(&rule), Some(ctx.node), Outcome::Local);
+    let mut story = ctx.chronicle.begin(began);
+    if let Some(story) = &mut story {
+        story.decide(began);
+    }
+    ctx.chronicle.tell(story, flow, service, Some(rule), Some(ctx.node), Outcome::Local, End::Released);
 }
 
 /// Nobody may serve it, as the policy says: what a kernel says where nothing listens (RFC 9293, section 3.10.7.1).

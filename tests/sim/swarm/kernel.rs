@@ -187,7 +187,9 @@ impl Kernel {
     /// An ICMP error. Only who could have seen the packet knows its sequence number (RFC 5927, section 4; `tcp_v4_err`).
     fn hear_error(&mut self, packet: &[u8]) {
         let interface = &self.host.interface;
-        let is_own = |address: IpAddr| interface.has_ip_addr(address) || super::world::is_alias(address);
+        let is_own = |address: IpAddr| {
+            interface.has_ip_addr(address) || super::world::is_alias(address) || super::on_syn::is_shared(address)
+        };
         let what = match errors::read(packet, is_own) {
             None => "errors that are none",
             Some(TooBig { source, destination, seq, mtu }) => match self.find(source, destination) {

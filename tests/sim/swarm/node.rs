@@ -6,7 +6,6 @@ use super::cluster::{FRONTEND_PORT, node_address, read};
 use super::ecn::Ecn;
 use super::fragments::Reassembly;
 use super::kernel::Kernel;
-use super::on_syn::SHARED;
 use super::plan::Plan;
 use baton::control::message::Epoch;
 use baton::control::overlay::OVERHEAD_V4;
@@ -67,9 +66,8 @@ pub struct Node {
 impl Node {
     pub fn new(node: usize, plan: &Plan) -> Self {
         let its = &plan.nodes[node];
-        let shared = [node_address(SHARED, false), node_address(SHARED, true)];
-        let mut addresses = vec![node_address(node, false), node_address(node, true)];
-        addresses.extend(shared.iter().filter(|_| plan.is_shared() && its.has_frontend));
+        // A shared address needs none here, as aliases do not: what reaches this kernel is its own.
+        let addresses = [node_address(node, false), node_address(node, true)];
         let seed = plan.seed.wrapping_mul(31).wrapping_add(node as u64);
         let mut kernel = Kernel::new(&addresses, seed, its.receive_bytes, its.clock, its.cookies);
         kernel.ecn = Ecn::new(its.ecn);

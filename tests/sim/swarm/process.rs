@@ -417,6 +417,8 @@ impl World {
     /// What the engine keeps or makes leaves nothing to do for anybody.
     fn plain(&mut self, packet: Vec<u8>) -> Vec<u8> {
         let is_right = Segment::<_, ToServerWire>::parse(packet.as_slice()).is_ok_and(|segment| segment.checksums_are_right());
+        // An error about a connection of a shared address is told to all who may have it.
+        let is_right = is_right || errors::is_icmp(&packet);
         // What is only passed on, later, is judged by the kernel.
         let may_be_damaged = self.facts.plan.has_any(&[Kind::Corruption, Kind::Forgery]);
         if !(is_right || may_be_damaged) || packet.len() > MTU {

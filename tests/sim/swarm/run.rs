@@ -232,7 +232,8 @@ fn in_every_world_all_rules_hold() {
          with {zero_shifts} handoffs without shifts"
     );
     println!("odd things: {}", odd.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", "));
-    assert!(seeds < 100 || handoffs > 0 && zero_shifts > 0, "nothing was handed off");
+    // What is decided on the SYN has no shifts that could be zero.
+    assert!(seeds < 100 || handoffs > 0 && (zero_shifts > 0 || without.with_on_syn), "nothing was handed off");
     let mut failed = failed.into_inner().expect("nobody panics with it");
     failed.sort();
     for (seed, _, broken) in failed.iter().skip(3).take(40) {
