@@ -82,8 +82,10 @@ must_fail "the message is another one" refused 3 "nft is missing" "install nftab
 must_fail "the status is 3" run_refused 1 "CAP_NET_ADMIN" "run as root"
 with=(setpriv --bounding-set=-net_admin --inh-caps=-net_admin)
 refused 3 "CAP_NET_ADMIN" "run as root"
+refused 3 "CAP_NET_ADMIN" "CAP_NET_RAW for probes"
 with=(setpriv "--bounding-set=-all,+net_admin" --inh-caps=-all)
 starts
+grep -q 'no CAP_NET_RAW, so probes will fail' "$run_dir/log/doctor.log" || fail "doctor does not tell that CAP_NET_RAW is missing"
 sed 's/port: 7400/port: 740/' "$run_dir/cluster.yaml" >"$run_dir/low.yaml"
 cluster=$run_dir/low.yaml
 refused 3 "cannot bind control channel to 10.77.0.1 port 740" "CAP_NET_BIND_SERVICE"

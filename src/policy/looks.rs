@@ -81,7 +81,9 @@ impl Service {
             return Examination::NeedMore;
         }
         let mut text = Vec::new();
-        let (reading, origin) = self.read(first_flight, origin.into(), looks.is_raw, &mut text);
+        // Behind a proxy, the rules' client is not the one that the connection is from.
+        let connection = origin.into();
+        let (reading, origin) = self.read(first_flight, connection, looks.is_raw, &mut text);
         let examination = self.judge(&reading, origin, Some(&looks.searches));
         let seen = first_flight.len().min(self.inspect_bytes_max);
         looks.octets += match &reading {
@@ -102,7 +104,7 @@ impl Service {
             _ => 1,
         });
         looks.awaits_server = match &reading {
-            Reading::Incomplete => self.awaits_more_than(first_flight, origin),
+            Reading::Incomplete => self.awaits_more_than(first_flight, connection),
             // Who has not said anything is silent.
             Reading::Clear(content) => !first_flight.is_empty() && content.awaits_server(),
             Reading::Unclear(_) => false,
