@@ -85,7 +85,8 @@ write_services "  mail:
     default: local"
 start_cluster
 
-asked() { echo $(($(stat_of a owner_questions_total) + $(stat_of b owner_questions_total))); }
+# Of b, which has seen no SYN. (a asks, too, when its kernel says a RST for what it has no more: a late acknowledgement is enough.)
+asked() { stat_of b owner_questions_total; }
 for family in 4 6; do
     shared=${address_of[shared$family]}
     other=other$family third=third$family
@@ -133,7 +134,8 @@ for family in 4 6; do
         assert_said "$server" "$server" closed
     done
     assert_eq "questions" "$before" "$(asked)"
-    ((${#chosen[@]} > 1)) || fail "all six clients have the same server: ${!chosen[*]}"
+    # Over IPv6 they are one network of 64 bits, and so one client.
+    if [[ $family == 4 ]]; then assert_eq "servers" "a b c" "$(printf '%s\n' "${!chosen[@]}" | sort | xargs)"; else assert_eq "servers" 1 ${#chosen[@]}; fi
 
     say "IPv$family: the first SYN-ACK is lost"
     lose_first_syn_acks
