@@ -97,6 +97,9 @@ assert_at_least "super-segments b read: the answer" 1000 "$(super_segments b rea
 assert_at_least "super-segments b wrote" 1000 "$(super_segments b written)"
 assert_at_least "super-segments a read: the uploads" 100 "$(super_segments a read)"
 assert_at_least "super-segments a cut for b" 100 "$(stat_of a overlay_super_segments_cut_total)"
+assert_at_least "packets a sent to b in each call, on average" 4 \
+    $(($(stat_of a overlay_sent_packets_total) / $(stat_of a overlay_send_calls_total)))
+assert_at_least "packets that b joined again" 10000 "$(stat_of b overlay_joined_packets_total)"
 assert_eq "super-segments that the kernel did not take" "0 0" "$(super_segments a cut) $(super_segments b cut)"
 
 say "a link of 1280 octets behind the router"

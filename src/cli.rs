@@ -41,7 +41,7 @@ pub struct Cli {
 pub enum Command {
     Run(Run),
     Check(Check),
-    Explain(Explain),
+    Explain(Box<Explain>),
     Keygen(Keygen),
     Doctor(Doctor),
     Cleanup(Cleanup),
@@ -123,6 +123,9 @@ pub struct Run {
     /// Whether the kernel may hand over packets of 64 KiB, with checksums to be computed later
     #[arg(long, value_enum, default_value_t = Offload::Auto)]
     pub offload: Offload,
+    /// Whether the kernel may learn which connections the local server serves, and keep their packets from baton
+    #[arg(long, value_enum, default_value_t = Bypass::Auto)]
+    pub bypass: Bypass,
     /// Record every packet that passes baton in this file (pcapng), each with what was done to it and why
     ///
     /// `tshark -r FILE -T fields -e frame.comment` or Wireshark shows the comments. The file holds what clients send; it is
@@ -142,6 +145,14 @@ pub struct Run {
     /// The cluster file, the same on every node
     #[arg(value_name = "CLUSTER.yaml")]
     pub cluster: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Bypass {
+    /// Where the kernel can: local connections cost nothing
+    Auto,
+    /// Every packet of a client goes through baton, as for a recording with --pcap
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

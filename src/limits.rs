@@ -107,8 +107,11 @@ pub const HELD_SEGMENTS_MAX: usize = 4_096;
 pub const OVERTAKING_BYTES_MAX: usize = 128 << 10;
 /// Least time between two questions to the kernel whether a client's RST has ended a connection.
 pub const RESET_QUESTIONS_INTERVAL: Duration = Duration::from_millis(50);
-/// A connection without packets is looked up in the kernel this often.
+/// A connection is looked up in the kernel when it is this old, and then each time it is twice as old: what the kernel forgot
+/// without a word costs no more than memory. One whose server has finished is looked up this often: a kernel forgets it soon.
 pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// But no less often than this: a million idle connections are then a thousand questions a second, of 5 us each.
+pub const IDLE_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(15 * 60);
 /// A loop that did not run for this long must assume that the kernel went on without it (capture needs a sign of life
 /// every second), so no undecided connection may be handed off any more.
 pub const STALL: Duration = Duration::from_millis(800);
@@ -197,6 +200,9 @@ pub const REPLAY_WINDOW_PACKETS: u64 = 2_048;
 pub const OVERLAY_PACKETS_PER_KEY: u64 = 1 << 23;
 /// Socket buffer asked for in each direction of the overlay: 10 ms at 400 MB/s while the loop is busy elsewhere.
 pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Datagrams of the overlay in one call: what Linux takes since it takes several (`UDP_MAX_SEGMENTS`; later ones take twice as
+/// many, but 64 KiB are 45 of the usual length).
+pub const OVERLAY_DATAGRAMS_PER_CALL: usize = 64;
 /// Overlay datagrams rejected in one wake before the loop turns to other work: as many as packets are taken, and each costs
 /// less than a packet does.
 pub const OVERLAY_REJECTED_PER_WAKE: usize = PACKETS_PER_WAKE;
@@ -251,6 +257,17 @@ pub const SUMMARY_VALUE_BYTES_MAX: usize = 512;
 /// Lines that the connection log keeps while its file takes none (a pipe that nobody reads, a full disk), in octets. What
 /// comes then is counted and not written.
 pub const CONNECTION_LOG_BYTES_MAX: usize = 4 << 20;
+/// Connections of the local server, of each family, whose packets leave the TUN: 26,000 new ones a second for
+/// [`LOCAL_FLOW_LIFETIME`]. The kernel takes some 150 octets for each, when it is used; those beyond go through the TUN.
+pub const LOCAL_FLOWS_MAX: usize = 262_144;
+/// The kernel forgets one that was silent for this long. A connection that is over takes its room meanwhile; one that goes on
+/// costs one packet through the process.
+pub const LOCAL_FLOW_LIFETIME: Duration = Duration::from_secs(10);
+/// How long one packet that came past the host's firewall proves that others will, with the same port and device: if the
+/// firewall changes, connections wait this long at most.
+pub const DIRECT_WAY_LIFETIME: Duration = Duration::from_secs(30);
+/// Ports and devices of both families of which that is known: 65,536 ports of one device.
+pub const DIRECT_WAYS_MAX: usize = 65_536;
 /// Changes in one transaction: a message takes 64 KiB, the kernel's answers must fit the socket's buffer (each removal
 /// of a missing element is one), and a transaction must not hold up the loop.
 pub const GUARDS_PER_TRANSACTION_MAX: usize = 128;
@@ -402,7 +419,7 @@ pub mod cluster_file {
     pub const PROBE_RISE_DEFAULT: u32 = 1;
     /// Probes in a row until a way that was whole counts as broken.
     pub const PROBE_FALL_DEFAULT: u32 = 2;
-    /// `limits.connections`: about 300 octets each, so that the largest table takes some 5 GB.
+    /// `limits.connections`: some 450 octets each (`tests/memory.rs`), so that the largest table takes some 7 GB.
     pub const CONNECTIONS: RangeInclusive<u64> = 1..=16_000_000;
     /// `limits.first_flight_bytes`: one largest request at least.
     pub const FIRST_FLIGHT_BYTES: RangeInclusive<u64> = 256 << 10..=64 << 30;

@@ -61,6 +61,7 @@ fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
         server_ports: vec![80],
         state_directory: PathBuf::from(std::env::var("BATON_HOST_STATE").unwrap()),
         guards_max: number("BATON_HOST_GUARDS", 1000),
+        bypass: true,
     }
 }
 

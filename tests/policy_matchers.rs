@@ -1,19 +1,16 @@
 //! What rules can ask of a request, each matcher by what it takes and what it refuses.
 
+mod common;
+
 use baton::flow::{Endpoint, FlowKey};
-use baton::policy::{Ambiguity, ClusterFile, Examination, Explanation, Policy};
+use baton::policy::{Ambiguity, Examination, Explanation, Policy};
+use common::policy_with;
 use std::net::SocketAddr;
 
 /// A file whose one rule has these conditions.
 fn policy(when: &str) -> Policy {
     let text = format!(
         r#"
-cluster: shop
-overlay: {{ port: 7400, aliases: 198.18.0.0/23 }}
-nodes:
-  a: {{ address: 10.77.0.1, public_key: "bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U=" }}
-  b: {{ address: 10.77.0.2, public_key: "jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8=" }}
-services:
   web:
     frontends: {{ a: ["10.77.0.1:80", "10.77.0.1:8080", "10.77.1.1:80"], b: "10.77.0.2:80" }}
     servers: {{ a: {{ port: 80 }}, b: {{ port: 80 }} }}
@@ -24,7 +21,7 @@ services:
       - {{ name: later, when: {{ path: /later }}, send_to: b }}
 "#
     );
-    ClusterFile::parse("test.yaml", &text).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap()
+    policy_with(&text)
 }
 
 fn endpoint(text: &str) -> Endpoint {

@@ -1,17 +1,14 @@
 //! What holds for any bytes a client may send and any text a file may have.
 
+mod common;
+
 use baton::flow::Endpoint;
 use baton::policy::{ClusterFile, Decision, Examination, Policy};
+use common::{file_with, policy_with};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
-const FILE: &str = r#"
-cluster: shop
-overlay: { port: 7400, aliases: 198.18.0.0/24 }
-nodes:
-  a: { address: 10.77.0.1, public_key: "bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U=" }
-  b: { address: 10.77.0.2, public_key: "jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8=" }
-services:
+const SERVICES: &str = r#"
   web:
     frontends: { a: "10.77.0.1:80", b: "10.77.0.2:80" }
     inspect_bytes_max: 300
@@ -23,7 +20,7 @@ services:
 "#;
 
 fn policy() -> Policy {
-    ClusterFile::parse("properties.yaml", FILE).unwrap().compile("a").unwrap()
+    policy_with(SERVICES)
 }
 
 fn client() -> Endpoint {
@@ -146,12 +143,12 @@ proptest! {
 
     #[test]
     fn no_change_of_a_good_file_makes_the_loader_panic(
-        from in 0..FILE.len(),
+        from in 0..file_with(SERVICES).len(),
         length in 0..24_usize,
         replacement in "[\\[\\]{}:,\"'&*!|>%@#a-z0-9./ \n\t-]{0,6}",
     ) {
-        let mut text = FILE.to_owned();
-        text.replace_range(from..(from + length).min(FILE.len()), &replacement);
+        let mut text = file_with(SERVICES);
+        text.replace_range(from..(from + length).min(text.len()), &replacement);
         if let Err(report) = ClusterFile::parse("changed.yaml", &text) {
             prop_assert!(report.has_errors());
             prop_assert!(report.to_string().starts_with("changed.yaml:"));

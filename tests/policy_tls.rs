@@ -1,18 +1,15 @@
 //! TLS by name: what is read from a ClientHello, however it arrives, and what is not one.
 
+mod common;
+
 use baton::flow::Endpoint;
-use baton::policy::{Ambiguity, ClusterFile, Decision, Examination, Explanation, Hello, Policy};
+use baton::policy::{Ambiguity, Decision, Examination, Explanation, Hello, Policy};
+use common::policy_with;
 use proptest::prelude::*;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-const FILE: &str = r#"
-cluster: shop
-overlay: { port: 7400, aliases: 198.18.0.0/22 }
-nodes:
-  a: { address: 10.77.0.1, public_key: "bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U=" }
-  b: { address: 10.77.0.2, public_key: "jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8=" }
-services:
+const SERVICES: &str = r#"
   secure:
     frontends: { a: "10.77.0.1:443", b: "10.77.0.2:443" }
     inspect: tls
@@ -31,7 +28,7 @@ services:
 "#;
 
 fn policy() -> Policy {
-    ClusterFile::parse("tls.yaml", FILE).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap()
+    policy_with(SERVICES)
 }
 
 fn client() -> Endpoint {

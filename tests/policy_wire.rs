@@ -1,17 +1,14 @@
 //! Protocols other than HTTP/1 through the whole of the policy: what is told apart, decided, waited for, explained.
 
+mod common;
+
 use baton::flow::Endpoint;
-use baton::policy::{Ambiguity, ClusterFile, Decision, Examination, Looks, Policy, Service, key_hash};
+use baton::policy::{Ambiguity, Decision, Examination, Looks, Policy, Service, key_hash};
+use common::policy_with;
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
-const FILE: &str = r#"
-cluster: shop
-overlay: { port: 7400, aliases: 198.18.0.0/21 }
-nodes:
-  a: { address: 10.77.0.1, public_key: "bFAaooYD3aihsKStvZrLZsYTH/evZsBXhb4DWEopT2U=" }
-  b: { address: 10.77.0.2, public_key: "jrl59enG5uzTqdjdD0/KvX49zbUTFB7TJoTACATs3h8=" }
-services:
+const SERVICES: &str = r#"
   web:
     frontends: { a: "10.77.0.1:80", b: "10.77.0.2:80" }
     rules:
@@ -73,7 +70,7 @@ services:
 "#;
 
 fn policy() -> Policy {
-    ClusterFile::parse("wire.yaml", FILE).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap()
+    policy_with(SERVICES)
 }
 
 fn client(text: &str) -> Endpoint {

@@ -49,6 +49,7 @@ scenario             180  netns-scripts/large-transfers.sh
 scenario             120  netns-scripts/falls-back-to-the-local-server.sh
 scenario              60  netns-scripts/chooses-servers.sh
 scenario             120  netns-scripts/local-connections-are-the-kernels.sh
+scenario             120  netns-scripts/local-bypass.sh
 scenario             150  netns-scripts/killed-under-a-local-download.sh
 scenario             150  netns-scripts/restarted-under-local-requests.sh
 scenario             150  netns-scripts/stop-drains.sh
@@ -132,6 +133,7 @@ scenario             120  env FAMILY=6 netns-scripts/probes.sh
 scenario             150  env FAMILY=6 netns-scripts/options-that-fall-back.sh
 scenario             300  env FAMILY=6 netns-scripts/path-narrows.sh
 scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
+bypass-for-longer    150  env LONG=yes FAMILY=6 netns-scripts/local-bypass.sh
 every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
@@ -142,6 +144,7 @@ scenario             120  env FAMILY=6 netns-scripts/http-courses.sh
 scenario             150  env FAMILY=6 netns-scripts/long-lived.sh
 all-at-once-200000   600  netns-scripts/every-direction-at-once.sh
 many-more-rounds    1800  env ROUNDS=12 netns-scripts/many-connections.sh
+side-by-side         600  benches/side-by-side.sh --quick
 END
 }
 
@@ -156,7 +159,7 @@ check_format() {
     cargo fmt --manifest-path fuzz/Cargo.toml --check -- --color=never
 }
 
-check_scripts() { printf '%s\0' netns-scripts/*.sh tests/*.sh tests/*/*.sh fuzz/*.sh .ci/run | xargs -0 -n 8 -P 2 shellcheck -x -a; }
+check_scripts() { printf '%s\0' netns-scripts/*.sh benches/*.sh tests/*.sh tests/*/*.sh fuzz/*.sh .ci/run | xargs -0 -n 8 -P 2 shellcheck -x -a; }
 
 # --- the arguments ------------------------------------------------------------------------------------------------
 

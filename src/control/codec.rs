@@ -195,8 +195,8 @@ fn put_offer(offer: &Offer, out: &mut Vec<u8>) -> Result<(), EncodeError> {
 
 fn offer(fields: &mut Reader<'_>) -> Result<Offer, DecodeError> {
     let id = id(fields)?;
-    const DEFINED: u8 = OFFER_SACK | OFFER_ECN | OFFER_ACKNOWLEDGED_EARLY | OFFER_WINDOW_SCALES | OFFER_TIMESTAMPS | OFFER_PROBE;
-    let flags = fields.flags(DEFINED)?;
+    let defined = OFFER_SACK | OFFER_ECN | OFFER_ACKNOWLEDGED_EARLY | OFFER_WINDOW_SCALES | OFFER_TIMESTAMPS | OFFER_PROBE;
+    let flags = fields.flags(defined)?;
     let client_isn = Seq::new(fields.u32()?);
     let frontend_isn = Seq::new(fields.u32()?);
     let client_mss = fields.u16()?;

@@ -212,19 +212,29 @@ impl Keyring {
 
     /// Writes the datagram that carries `packet` to the start of `out`; returns its length.
     pub fn seal(&mut self, peer: NodeId, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
-        let sealer = self.sealers.get_mut(&peer).ok_or(SealError::NoKey)?;
         let length = HEADER_BYTES + packet.len() + TAG_BYTES;
-        let out = out.get_mut(..length).ok_or(SealError::BufferTooSmall)?;
+        if !self.sealers.contains_key(&peer) {
+            return Err(SealError::NoKey);
+        }
+        let datagram = out.get_mut(..length).ok_or(SealError::BufferTooSmall)?;
+        datagram[HEADER_BYTES..HEADER_BYTES + packet.len()].copy_from_slice(packet);
+        self.seal_in_place(peer, datagram)?;
+        Ok(length)
+    }
+
+    /// Seals the packet that lies in `datagram` between [`HEADER_BYTES`] and [`TAG_BYTES`] of room.
+    pub fn seal_in_place(&mut self, peer: NodeId, datagram: &mut [u8]) -> Result<(), SealError> {
+        let sealer = self.sealers.get_mut(&peer).ok_or(SealError::NoKey)?;
+        let Some((header, sealed)) = datagram.split_at_mut_checked(HEADER_BYTES) else { return Err(SealError::BufferTooSmall) };
+        let packet_bytes = sealed.len().checked_sub(TAG_BYTES).ok_or(SealError::BufferTooSmall)?;
         let counter = sealer.counter;
         if counter > COUNTER_MAX {
             return Err(SealError::Exhausted);
         }
         sealer.counter += 1;
-        let (header, sealed) = out.split_at_mut(HEADER_BYTES);
         header[..8].copy_from_slice(&(u64::from(PACKET) << 56 | counter).to_be_bytes());
         header[8..].copy_from_slice(&sealer.session.to_be_bytes());
-        let (body, tag) = sealed.split_at_mut(packet.len());
-        body.copy_from_slice(packet);
+        let (body, tag) = sealed.split_at_mut(packet_bytes);
         let sealed_tag = sealer
             .key
             .of(counter)
@@ -232,7 +242,7 @@ impl Keyring {
             .map_err(|_| SealError::BufferTooSmall)?;
         sealer.key.advance(counter);
         tag.copy_from_slice(sealed_tag.as_ref());
-        Ok(length)
+        Ok(())
     }
 
     /// Opens a datagram in place: who sealed it, and where in `datagram` the packet is.

@@ -1,4 +1,4 @@
-//! Sockets of the control channel and the overlay, with their options.
+//! Sockets of the control channel and the overlay, with their options, and several datagrams in one call.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -91,6 +91,88 @@ pub fn overlay(address: SocketAddr) -> anyhow::Result<mio::net::UdpSocket> {
     Ok(mio::net::UdpSocket::from_std(socket.into()))
 }
 
+/// Whether the kernel cuts what is sent in one piece into datagrams (UDP_SEGMENT, Linux 4.18). One that does not know the
+/// option would send one large datagram.
+pub fn cuts_datagrams(socket: &mio::net::UdpSocket) -> bool {
+    // Zero is the default: each call says for itself what it is.
+    set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+}
+
+/// Asks the kernel to hand over consecutive datagrams of one sender in one piece (UDP_GRO, Linux 5.0); whether it does.
+pub fn join_datagrams(socket: &mio::net::UdpSocket) -> bool {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok()
+}
+
+/// Room for one control message with a number.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+// SAFETY: both only compute with the length.
+#[allow(unsafe_code)]
+const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) } as usize;
+
+/// Sends `datagrams`, each but the last of so many octets, in one call.
+///
+/// # Errors
+///
+/// Besides those of any datagram: `EIO` where the way out computes no checksums, `EINVAL` where a datagram is longer than its
+/// MTU. Nothing was sent then.
+#[allow(unsafe_code)]
+pub fn send_datagrams(
+    socket: &mio::net::UdpSocket,
+    datagrams: &[u8],
+    datagram_bytes: u16,
+    address: SocketAddr,
+) -> io::Result<usize> {
+    let address = socket2::SockAddr::from(address);
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: datagrams.as_ptr().cast_mut().cast(), iov_len: datagrams.len() };
+    // SAFETY: `msghdr` is made of numbers and pointers, for which zero is a value. The header and its control message point to
+    // `address`, `part`, `datagrams` and `control`, all of which outlive the call; the kernel only reads them. `control` is
+    // aligned for a `cmsghdr` and has room for one with a number in it, so `CMSG_FIRSTHDR` is not null.
+    let sent = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = address.as_ptr().cast_mut().cast();
+        message.msg_namelen = address.len();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as _;
+        let first = libc::CMSG_FIRSTHDR(&raw const message);
+        (*first).cmsg_level = libc::SOL_UDP;
+        (*first).cmsg_type = libc::UDP_SEGMENT;
+        (*first).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+        libc::CMSG_DATA(first).cast::<u16>().write_unaligned(datagram_bytes);
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, 0)
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives datagrams of one sender: how many octets, and how many each has but the last.
+#[allow(unsafe_code)]
+pub fn receive_datagrams(socket: &mio::net::UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, usize)> {
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: as above; the kernel writes at most as many octets to `buffer` and `control` as it is told they have, and what
+    // `CMSG_FIRSTHDR` finds lies within what it says it wrote to `control`.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_BYTES as _;
+        let received = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
+        let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        let first = libc::CMSG_FIRSTHDR(&raw const message);
+        let is_size = !first.is_null()
+            && (*first).cmsg_level == libc::SOL_UDP
+            && (*first).cmsg_type == libc::UDP_GRO
+            && (*first).cmsg_len as usize >= libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize;
+        let datagram_bytes = is_size.then(|| libc::CMSG_DATA(first).cast::<libc::c_int>().read_unaligned());
+        Ok((length, datagram_bytes.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes > 0).unwrap_or(length)))
+    }
+}
+
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
@@ -124,7 +206,7 @@ fn enlarge_buffers(socket: &Socket) {
 
 /// For options that `socket2` does not have.
 #[allow(unsafe_code)]
-fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel only reads `length` octets of
     // `value`, which outlives the call.

@@ -50,6 +50,7 @@ use crate::handoff::counters::{DropReason, Fallback};
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
 use crate::handoff::flight::{Arrival, FirstFlight};
 use crate::handoff::holds::Holds;
+use crate::handoff::index::{Index, make_room};
 use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_TAKEN_OUT, SynRecord, SynTable};
 use crate::handoff::notes::Why;
 use crate::handoff::recent::Recent;
@@ -62,7 +63,7 @@ use crate::policy::{Decision, Examination, Finally, Looks, Mode, Order};
 use crate::rewrite::{Client, Flags, Segment, SegmentSpec, Seq, Timestamp, ToClientWire, ToServerWire, Wire};
 use hashbrown::HashMap;
 use slab::Slab;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -82,9 +83,11 @@ pub struct Btcp {
     known: Known,
     late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
-    by_flow: Map<FlowKey, usize>,
+    by_flow: Index,
     by_handoff: Map<HandoffId, usize>,
     holds: Holds,
+    /// Offers made to each peer, in their order, since the first that its commit may yet be repeated of.
+    offered_to: BTreeMap<NodeId, VecDeque<u64>>,
     /// Guarded in an earlier life; waiting for the owner to claim them.
     orphans: BTreeMap<FlowKey, Instant>,
     /// Peers that have named what they own, in this life of ours.
@@ -124,14 +127,15 @@ enum Guard {
     Written,
 }
 
+/// What is large and does not last has a box of its own: most connections there are have been handed off.
 #[derive(Clone, Debug)]
 enum State {
     /// The kernel has answered the SYN; the client has not acknowledged that yet.
-    Handshake(InitialState),
+    Handshake(Box<InitialState>),
     /// The client believes it is connected; nobody is decided to serve it.
-    Undecided(Undecided),
+    Undecided(Box<Undecided>),
     /// A candidate was asked.
-    Offered(Offered),
+    Offered(Box<Offered>),
     /// The kernel's half is about to be purged: the guard is being written, then the kernel is asked whether its half is
     /// still what we think. Nothing is given away before both have answered.
     Securing(Securing),
@@ -150,11 +154,13 @@ enum State {
 }
 
 impl State {
-    const fn label(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Self::Handshake(_) => "handshake",
-            Self::Undecided(Undecided { kernel: KernelHalf::SynReceived, .. }) => "undecided",
-            Self::Undecided(Undecided { kernel: KernelHalf::Purged, .. }) => "parked",
+            Self::Undecided(undecided) => match undecided.kernel {
+                KernelHalf::SynReceived => "undecided",
+                KernelHalf::Purged => "parked",
+            },
             Self::Offered(_) => "offered",
             Self::Securing(_) => "securing",
             Self::Releasing(_) => "releasing",
@@ -200,7 +206,7 @@ struct Undecided {
 /// Who may still be asked.
 #[derive(Clone, Debug)]
 struct Pending {
-    undecided: Undecided,
+    undecided: Box<Undecided>,
     order: Order,
     next: usize,
     finally: Finally,
@@ -212,10 +218,10 @@ struct Pending {
 /// What follows once the guard is written and the kernel's half is known to be what we think.
 #[derive(Clone, Debug)]
 enum Securing {
-    Park(Undecided),
-    Commit(Offered),
+    Park(Box<Undecided>),
+    Commit(Box<Offered>),
     /// Nobody may serve it: the kernel's half goes without a guard, since the client is told that it is over.
-    Reset(Undecided),
+    Reset(Box<Undecided>),
 }
 
 #[derive(Clone, Debug)]
@@ -233,13 +239,13 @@ struct HandedOff {
     id: HandoffId,
     client: Option<ClientView>,
     /// What is needed should the owner return the connection; gone once it has delivered.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// How much of the first flight the offer carried.
     offered_bytes: usize,
     /// The session in which the owner was last heard to own it.
     confirmed_in: u64,
     /// A SYN that came while the connection was not known to be over, and when.
-    kept_syn: Option<(Instant, Vec<u8>)>,
+    kept_syn: Option<Box<(Instant, Vec<u8>)>>,
 }
 
 impl Btcp {
@@ -253,9 +259,10 @@ impl Btcp {
             known: Known::new(seed, now),
             late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
-            by_flow: HashMap::with_hasher(hasher.clone()),
-            by_handoff: HashMap::with_hasher(hasher.clone()),
+            by_flow: Index::new(hasher.clone()),
+            by_handoff: HashMap::with_hasher(hasher),
             holds: Holds::default(),
+            offered_to: BTreeMap::new(),
             orphans: orphans.iter().map(|flow| (*flow, now + limits::ORPHAN_LIFETIME)).collect(),
             heard_from: BTreeSet::new(),
         }
@@ -264,6 +271,7 @@ impl Btcp {
     fn insert(&mut self, flow: FlowKey, state: State, guard: Guard, ctx: &mut Context, now: Instant) -> usize {
         let serial = ctx.serial();
         ctx.connections += 1;
+        make_room(&mut self.connections);
         let slot = self.connections.insert(Connection {
             flow,
             serial,
@@ -275,8 +283,12 @@ impl Btcp {
             alarm: Alarm::default(),
             state,
         });
-        self.by_flow.insert(flow, slot);
+        self.by_flow.insert(slot, |slot| self.connections[slot].flow);
         slot
+    }
+
+    fn slot_of(&self, flow: &FlowKey) -> Option<usize> {
+        self.by_flow.get(flow, |slot| self.connections[slot].flow)
     }
 
     /// Notes who was asked to serve a connection, or that nobody is: nodes are compared by how many they have.
@@ -310,7 +322,7 @@ impl Btcp {
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Btcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= 1;
-        self.by_flow.remove(&connection.flow);
+        self.by_flow.remove(&connection.flow, slot);
         if connection.guard != Guard::None {
             ctx.outputs.push_back(Output::Unguard(connection.flow));
         }
@@ -349,8 +361,8 @@ impl Btcp {
 
     /// The state of a connection.
     pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
-        match self.by_flow.get(flow) {
-            Some(slot) => Some(self.connections[*slot].state.label()),
+        match self.slot_of(flow) {
+            Some(slot) => Some(self.connections[slot].state.label()),
             None => self.openings.get(flow).map(|_| "opening"),
         }
     }

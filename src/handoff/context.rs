@@ -325,4 +325,21 @@ mod tests {
         assert_eq!(sorted(&[3, 1, 2]), [2, 3, 1]);
         assert_eq!(sorted(&[]), [0; 0]);
     }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // Only differences to the moment are used.
+    fn a_node_that_starts_slowly_is_given_its_share_of_what_an_idle_one_is() {
+        let (origin, slow_start) = (Instant::now(), Duration::from_secs(10));
+        let mut loads = Loads::new(NodeId(0), 2, [("web", slow_start)].into_iter());
+        loads.hear_own("web", crate::control::report::Told::Down, 0, origin);
+        loads.hear_own("web", crate::control::report::Told::Up, 3, origin);
+        let load = |now, draining| {
+            let seen = Seen { service: "web", own: NodeId(0), draining, peers: &[], loads: &loads, now };
+            (seen.load(NodeId(0)), seen.state(NodeId(0)).draining)
+        };
+        let (Load { takes, connections, start }, draining) = load(origin + slow_start / 2, true);
+        assert_eq!((takes, connections, draining), (true, 3, true));
+        assert!(start.abs_diff(Load::IDLE.start / 2) <= 1, "{start}");
+        assert_eq!(load(origin + slow_start, false), (Load { takes: true, connections: 3, ..Load::IDLE }, false));
+    }
 }

@@ -173,6 +173,8 @@ pub struct Counters {
     pub released_local: u64,
     /// Connections decided for the local server on their SYN.
     pub local_on_syn: u64,
+    /// Packets of clients that belong to no connection that is followed: the local server's.
+    pub local_packets: u64,
     /// SYNs forwarded to a peer that shall serve the connection.
     pub syns_forwarded: u64,
     /// Peers asked whether they own a connection to a shared address.
@@ -263,6 +265,7 @@ impl Counters {
             ("released_local_total", self.released_local),
             ("replays_to_self_total", self.replays_to_self),
             ("local_on_syn_total", self.local_on_syn),
+            ("local_packets_total", self.local_packets),
             ("syns_forwarded_total", self.syns_forwarded),
             ("owner_questions_total", self.owner_questions),
             ("owner_questions_unanswered_total", self.owner_questions_unanswered),

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 pub enum Verdict {
     /// Write it to the TUN.
     Write,
+    /// Write it to the TUN. The local kernel serves its connection, of which nothing is kept here: what follows need not come
+    /// here at all.
+    Local,
     /// Send it to this peer through the overlay.
     Forward(NodeId),
     /// A super-segment that the engine may have to keep: it was not touched. Cut it, and hand in the pieces instead, as
@@ -137,9 +140,14 @@ impl Engine {
         verdict
     }
 
-    /// A packet that came from a peer through the overlay.
+    /// A plain packet that came from a peer through the overlay.
     pub fn handle_overlay(&mut self, from: NodeId, packet: &mut [u8], now: Instant) -> Verdict {
-        let verdict = self.deliver_to_owner(from, packet, Offload::NONE, now);
+        self.handle_overlay_offloaded(from, packet, Offload::NONE, now)
+    }
+
+    /// The same of one that was joined of several on its arrival.
+    pub fn handle_overlay_offloaded(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+        let verdict = self.deliver_to_owner(from, packet, offload, now);
         self.settle(now);
         verdict
     }
@@ -231,6 +239,10 @@ impl Engine {
                 && self.ctx.policy.is_own_frontend(segment.destination())
                 && !self.takes_itself(&segment)
             {
+                if segment.is_super_segment() {
+                    // It may be kept, or counted.
+                    return Verdict::Cut;
+                }
                 return self.btcp.handle_relayed(from, &segment, &mut self.ctx, now);
             }
             return self.utcp.handle_client(from, segment, &mut self.ctx, now);

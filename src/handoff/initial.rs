@@ -70,6 +70,11 @@ impl SynTable {
         self.recent.remove(flow)
     }
 
+    /// Whether a SYN of this flow waits for its SYN-ACK.
+    pub fn contains(&self, flow: &FlowKey) -> bool {
+        self.recent.get(flow).is_some()
+    }
+
     /// Forgets the SYN of a connection that is served: a SYN-ACK that comes late must not be taken for a new one's.
     pub fn remove(&mut self, flow: &FlowKey) {
         self.recent.remove(flow);
@@ -78,6 +83,11 @@ impl SynTable {
     /// Forgets those for these front-end addresses.
     pub fn forget_frontends(&mut self, frontends: &std::collections::BTreeSet<crate::flow::Endpoint>) {
         self.recent.retain(|flow| !frontends.contains(&flow.frontend));
+    }
+
+    /// Forgets what no SYN-ACK can follow any more.
+    pub fn expire(&mut self, now: Instant) {
+        self.recent.expire(now);
     }
 
     /// Forgets all.

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod engine;
 pub mod flight;
 mod holds;
+mod index;
 mod initial;
 mod notes;
 pub mod probe;

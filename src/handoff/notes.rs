@@ -149,6 +149,7 @@ impl Engine {
                 Some(shifts) => format!("translated: {}", Shown(&shifts)),
                 None => "passed on".to_owned(),
             },
+            Verdict::Local => "passed on, and the kernel may keep the rest".to_owned(),
             Verdict::Forward(node) => {
                 let name = self.ctx.policy.nodes.get(usize::from(node.0)).map_or("a peer", |node| node.name.as_str());
                 format!("forwarded to {name}")

@@ -82,3 +82,29 @@ impl<T> Recent<T> {
         self.by_flow.len()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Only differences to the moment are used.
+mod tests {
+    use super::*;
+    use crate::flow::Endpoint;
+
+    fn flow(port: u16) -> FlowKey {
+        FlowKey { client: Endpoint::new([192, 0, 2, 1].into(), port), frontend: Endpoint::new([10, 0, 0, 1].into(), 80) }
+    }
+
+    #[test]
+    fn what_is_older_than_its_lifetime_expires_and_what_was_said_again_does_not() {
+        let (origin, second) = (Instant::now(), Duration::from_secs(1));
+        let mut recent = Recent::new(1, 10, second);
+        recent.insert(flow(1), 'a', origin);
+        recent.insert(flow(2), 'b', origin);
+        recent.insert(flow(1), 'c', origin + second);
+        recent.expire(origin + second);
+        assert_eq!(recent.count(), 2, "to the moment");
+        recent.expire(origin + second + Duration::from_millis(1));
+        assert_eq!((recent.get(&flow(1)), recent.get(&flow(2))), (Some(&'c'), None));
+        recent.expire(origin + second * 3);
+        assert_eq!((recent.count(), recent.by_age.len()), (0, 0));
+    }
+}

@@ -172,4 +172,29 @@ mod tests {
         unmarked.hear(None, origin + milliseconds(1_000));
         assert_eq!(unmarked.round_trip(None, now), milliseconds(1_100), "in doubt the client is far");
     }
+
+    #[test]
+    fn of_late_syn_acks_the_oldest_go_first_by_number_and_by_age() {
+        use crate::flow::Endpoint;
+        let flow = |port: usize| FlowKey {
+            client: Endpoint::new([192, 0, 2, (port >> 16) as u8].into(), port as u16),
+            frontend: Endpoint::new([10, 0, 0, 1].into(), 80),
+        };
+        let (origin, seq) = (Instant::now(), Seq::new(7));
+        let mut late = LateSynAcks::default();
+        for port in 0..limits::LATE_SYN_ACKS_MAX {
+            late.expect(flow(port), seq, origin);
+        }
+        assert_eq!(late.by_flow.len(), limits::LATE_SYN_ACKS_MAX);
+        // Expected anew, it is not forgotten with what was expected before.
+        late.expect(flow(1), seq, origin + milliseconds(1));
+        assert_eq!((late.by_age.len(), late.by_flow.len()), (limits::LATE_SYN_ACKS_MAX, limits::LATE_SYN_ACKS_MAX - 1));
+        late.expect(flow(70_000), seq, origin + milliseconds(1));
+        assert!(!late.by_flow.contains_key(&flow(0)) && late.take(&flow(1), seq, origin + milliseconds(1)));
+        // To the moment.
+        late.expect(flow(70_001), seq, origin + limits::LATE_SYN_ACK_LIFETIME);
+        assert_eq!(late.by_age.len(), limits::LATE_SYN_ACKS_MAX);
+        late.expect(flow(70_002), seq, origin + limits::LATE_SYN_ACK_LIFETIME + milliseconds(1));
+        assert_eq!((late.by_age.len(), late.by_flow.len()), (4, 3), "the oldest only");
+    }
 }

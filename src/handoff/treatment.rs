@@ -7,6 +7,8 @@ use crate::rewrite::Shifts;
 ///
 /// The process does it itself today. Whatever does it faster (sets in nftables, the kernel's forwarding, an eBPF program)
 /// is told the same and may forget it at any time: the packets then come through the TUN again.
+///
+/// A connection that needs nothing is not kept, so it has no treatment: see [`crate::handoff::Verdict::Local`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Treatment {
     /// The engine must see every packet: undecided, handed over at this moment, or ending.

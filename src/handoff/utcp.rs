@@ -42,6 +42,7 @@ use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::context::Context;
 use crate::handoff::counters::DropReason;
 use crate::handoff::engine::{FlowView, Output, SocketState, Verdict};
+use crate::handoff::index::{Index, make_room};
 use crate::handoff::notes::Why;
 use crate::handoff::synthetic::bare;
 use crate::handoff::timers::{Alarm, Deadline, Owner};
@@ -67,9 +68,9 @@ type Socket = (Endpoint, Endpoint);
 pub struct Utcp {
     connections: Slab<Connection>,
     /// The newest connection of a flow.
-    by_flow: Map<FlowKey, usize>,
-    by_socket: Map<Socket, usize>,
-    by_handoff: Map<HandoffId, usize>,
+    by_flow: Index,
+    by_socket: Index,
+    by_handoff: Index,
     aliases: Map<Endpoint, Vec<IpAddr>>,
     /// Commits ever applied whose front-end may repeat them, by front-end: a commit is applied once.
     applied: BTreeSet<(NodeId, HandoffId)>,
@@ -92,6 +93,12 @@ struct Connection {
     /// Whether it takes room from others: not what is known by a SYN alone.
     is_counted: bool,
     state: State,
+}
+
+impl Connection {
+    fn socket(&self) -> Socket {
+        (self.alias, self.flow.client)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -226,10 +233,10 @@ impl Utcp {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             connections: Slab::new(),
-            by_flow: HashMap::with_hasher(hasher.clone()),
-            by_socket: HashMap::with_hasher(hasher.clone()),
-            by_handoff: HashMap::with_hasher(hasher.clone()),
-            aliases: HashMap::with_hasher(hasher.clone()),
+            by_flow: Index::new(hasher.clone()),
+            by_socket: Index::new(hasher.clone()),
+            by_handoff: Index::new(hasher.clone()),
+            aliases: HashMap::with_hasher(hasher),
             applied: BTreeSet::new(),
             unfinished: VecDeque::new(),
             complaints: BTreeSet::new(),
@@ -276,11 +283,12 @@ impl Utcp {
         let alarm = Alarm::default();
         let is_counted = !matches!(state, State::Opening(_));
         let connection = Connection { id, flow, ingress, alias, client_isn, serial, since: now, alarm, is_counted, state };
+        make_room(&mut self.connections);
         let slot = self.connections.insert(connection);
         ctx.connections += usize::from(is_counted);
-        self.by_flow.insert(flow, slot);
-        self.by_socket.insert((alias, flow.client), slot);
-        self.by_handoff.insert(id, slot);
+        self.by_flow.insert(slot, |slot| self.connections[slot].flow);
+        self.by_socket.insert(slot, |slot| self.connections[slot].socket());
+        self.by_handoff.insert(slot, |slot| self.connections[slot].id);
         slot
     }
 
@@ -288,14 +296,25 @@ impl Utcp {
         let mut connection = self.connections.remove(slot);
         connection.alarm.unqueue(Owner::Utcp, slot, connection.serial, &mut ctx.timers);
         ctx.connections -= usize::from(connection.is_counted);
-        if self.by_flow.get(&connection.flow) == Some(&slot) {
-            self.by_flow.remove(&connection.flow);
-        }
-        self.by_socket.remove(&(connection.alias, connection.flow.client));
-        self.by_handoff.remove(&connection.id);
+        self.by_flow.remove(&connection.flow, slot);
+        self.by_socket.remove(&connection.socket(), slot);
+        self.by_handoff.remove(&connection.id, slot);
         if connection.ingress == ctx.node {
             self.applied.remove(&(connection.ingress, connection.id));
         }
+    }
+
+    /// The newest connection of a flow.
+    fn slot_of(&self, flow: &FlowKey) -> Option<usize> {
+        self.by_flow.get(flow, |slot| self.connections[slot].flow)
+    }
+
+    fn slot_of_socket(&self, socket: Socket) -> Option<usize> {
+        self.by_socket.get(&socket, |slot| self.connections[slot].socket())
+    }
+
+    fn slot_of_handoff(&self, id: HandoffId) -> Option<usize> {
+        self.by_handoff.get(&id, |slot| self.connections[slot].id)
     }
 
     /// Connections served, by the front-end address they came to.
@@ -316,7 +335,7 @@ impl Utcp {
 
     /// Whether the kernel serves this connection, or has until lately.
     pub fn serves(&self, flow: &FlowKey) -> Option<Serves> {
-        match &self.connections[*self.by_flow.get(flow)?].state {
+        match &self.connections[self.slot_of(flow)?].state {
             State::Over(_) => Some(Serves::NoLonger),
             State::Opening(opening) if !opening.is_completed() => Some(Serves::NotYet),
             State::Abandoned | State::Moving => None,
@@ -326,8 +345,8 @@ impl Utcp {
 
     /// Whether the kernel serves this connection, whose client acknowledges this.
     pub fn owns(&self, flow: &FlowKey, ack: Option<Seq<Wire>>) -> bool {
-        let Some(slot) = self.by_flow.get(flow) else { return false };
-        match &self.connections[*slot].state {
+        let Some(slot) = self.slot_of(flow) else { return false };
+        match &self.connections[slot].state {
             State::Opening(opening) if !opening.is_completed() => opening.expects(ack),
             _ => self.serves(flow) == Some(Serves::Yes),
         }
@@ -353,17 +372,17 @@ impl Utcp {
 
     /// The state of the newest connection of a flow.
     pub fn state_of(&self, flow: &FlowKey) -> Option<&'static str> {
-        Some(self.connections[*self.by_flow.get(flow)?].state.label())
+        Some(self.connections[self.slot_of(flow)?].state.label())
     }
 
     /// The state of the connection of one of the kernel's sockets.
     pub fn state_of_socket(&self, local: Endpoint, remote: Endpoint) -> Option<&'static str> {
-        Some(self.connections[*self.by_socket.get(&(local, remote))?].state.label())
+        Some(self.connections[self.slot_of_socket((local, remote))?].state.label())
     }
 
     /// The flow of the connection of one of the kernel's sockets.
     pub fn flow_of_socket(&self, local: Endpoint, remote: Endpoint) -> Option<FlowKey> {
-        Some(self.connections[*self.by_socket.get(&(local, remote))?].flow)
+        Some(self.connections[self.slot_of_socket((local, remote))?].flow)
     }
 
     /// For `baton flows`.

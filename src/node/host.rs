@@ -1,7 +1,9 @@
 //! What this process has changed on the host, in one value that undoes it when it is dropped.
 
-use crate::tun::capture::Capture;
+use crate::rewrite::set_hop_limit;
+use crate::tun::capture::{Capture, HOP_LIMIT_TEACHES};
 use crate::tun::device::{Device, SuperSegments};
+use crate::tun::learned::Learned;
 use crate::tun::offload::{Frame, HEADER_BYTES};
 use crate::tun::sock_diag::SockDiag;
 use std::io;
@@ -31,6 +33,32 @@ pub struct TunCounters {
     pub write_errors: u64,
 }
 
+impl TunCounters {
+    /// What the kernel does not take is counted, and TCP sends it again; an error is told that is more than a full queue.
+    fn count_written(&mut self, bytes: usize, result: io::Result<()>) -> io::Result<()> {
+        match result {
+            Ok(()) => {
+                self.written_packets += 1;
+                self.written_bytes += bytes as u64;
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                self.write_queue_full += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.write_errors += 1;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether the kernel has no room now, and may have some later.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
 impl Host {
     pub fn new(device: Device, sockets: SockDiag, capture: Capture) -> Self {
         Self { capture: Some(capture), device, sockets, counters: TunCounters::default() }
@@ -42,6 +70,14 @@ impl Host {
 
     pub fn capture(&mut self) -> &mut Capture {
         self.capture.as_mut().expect("capture ends with the loop")
+    }
+
+    /// What the kernel has learned; zeros where somebody has removed our rules, None where it does not learn.
+    pub fn learned(&self) -> Option<Learned> {
+        self.capture.as_ref()?.learned().unwrap_or_else(|error| {
+            log::debug!("the counters of inet baton cannot be read: {error}");
+            Some(Learned::default())
+        })
     }
 
     /// Whether the TUN has offload now.
@@ -88,20 +124,17 @@ impl Host {
         self.count_written(frame.packet().len(), result);
     }
 
-    /// What the kernel does not take is counted; TCP sends it again.
+    /// The same, of a connection that the local server serves and the kernel may learn.
+    pub fn teach_frame(&mut self, frame: &mut Frame<'_>) {
+        set_hop_limit(frame.packet_mut(), HOP_LIMIT_TEACHES);
+        self.send_frame(frame);
+    }
+
     fn count_written(&mut self, bytes: usize, result: io::Result<()>) {
-        let Err(error) = result else {
-            self.counters.written_packets += 1;
-            self.counters.written_bytes += bytes as u64;
-            return;
-        };
-        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
-            self.counters.write_queue_full += 1;
-        } else {
-            if self.counters.write_errors == 0 {
-                log::warn!("cannot write to {}: {error}; is it up?", self.device.name());
-            }
-            self.counters.write_errors += 1;
+        if let Err(error) = self.counters.count_written(bytes, result)
+            && self.counters.write_errors == 1
+        {
+            log::warn!("cannot write to {}: {error}; is it up?", self.device.name());
         }
     }
 
@@ -136,5 +169,22 @@ impl Drop for Host {
             log::warn!("stop: unexpected; putting the host back as it was");
             self.restore();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_finds_no_room_is_counted_as_such_and_is_no_error() {
+        let mut counters = TunCounters::default();
+        for code in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(counters.count_written(100, Err(io::Error::from_raw_os_error(code))).is_ok());
+        }
+        assert!(counters.count_written(100, Err(io::Error::from_raw_os_error(libc::EIO))).is_err());
+        assert!(counters.count_written(100, Ok(())).is_ok());
+        let TunCounters { written_packets, written_bytes, write_queue_full, write_errors, .. } = counters;
+        assert_eq!((written_packets, written_bytes, write_queue_full, write_errors), (1, 100, 3, 1));
     }
 }

@@ -39,7 +39,7 @@ pub use stop::Summary;
 use crate::admin::server::Server;
 use crate::control::channel::Channel;
 use crate::control::message::Epoch;
-use crate::control::overlay::Overlay;
+use crate::control::overlay::{Inbox, Overlay};
 use crate::handoff::Engine;
 use crate::policy::Policy;
 use std::collections::VecDeque;
@@ -101,6 +101,7 @@ pub struct Node {
     overdue: overdue::Overdue,
     /// One packet at a time.
     buffer: Box<[u8]>,
+    inbox: Inbox,
 }
 
 /// What this process is; told in `status` and in the log.

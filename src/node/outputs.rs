@@ -29,7 +29,7 @@ impl Node {
         let arrival = self.recording.as_ref().map(|_| self.arrival(from, frame));
         let verdict = match from {
             Source::Tun => self.engine.handle_tun(frame.packet_mut(), offload, now),
-            Source::Overlay(peer) => self.engine.handle_overlay(peer, frame.packet_mut(), now),
+            Source::Overlay(peer) => self.engine.handle_overlay_offloaded(peer, frame.packet_mut(), offload, now),
         };
         if let Some(arrival) = arrival {
             self.record_arrival(from, &arrival, verdict, frame.packet(), now);
@@ -62,6 +62,7 @@ impl Node {
                 }
                 self.host.send_frame(frame);
             }
+            Verdict::Local => self.host.teach_frame(frame),
             Verdict::Forward(peer) => self.overlay.send_offloaded(peer, frame.packet(), &frame.offload()),
             // A piece is not cut again: it is plain.
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}

@@ -177,7 +177,7 @@ impl Node {
     /// What a verdict sends on.
     pub(super) fn record_verdict(&mut self, verdict: Verdict, frame: &Frame<'_>, now: Instant) {
         let place = match verdict {
-            Verdict::Write => Place::Tun,
+            Verdict::Write | Verdict::Local => Place::Tun,
             Verdict::Forward(_) => Place::Overlay,
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => return,
         };

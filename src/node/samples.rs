@@ -36,8 +36,21 @@ impl Node {
         count("tun_super_segments_read_total", super_segments.read);
         count("tun_super_segments_written_total", super_segments.written);
         count("tun_super_segments_cut_total", super_segments.cut);
+        if let Some(learned) = self.host.learned() {
+            count("local_taught_total", learned.taught);
+            count("local_not_taught_total", learned.full);
+            count("local_bypassed_packets_total", learned.passed);
+            if let Some(held) = learned.held {
+                count("local_flows", held);
+            }
+        }
         let overlay = self.overlay.counters();
         count("overlay_super_segments_cut_total", overlay.cut);
+        count("overlay_udp_gso", u64::from(self.overlay.offload().sends));
+        count("overlay_udp_gro", u64::from(self.overlay.offload().receives));
+        count("overlay_send_calls_total", overlay.send_calls);
+        count("overlay_receive_calls_total", overlay.receive_calls);
+        count("overlay_joined_packets_total", overlay.joined);
         count("overlay_sent_packets_total", overlay.sent_packets);
         count("overlay_sent_bytes_total", overlay.sent_bytes);
         count("overlay_received_packets_total", overlay.received_packets);

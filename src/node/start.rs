@@ -16,7 +16,7 @@ use crate::admin::server::Server;
 use crate::control::channel::{Channel, ChannelConfig, Settings};
 use crate::control::key::{PrivateKey, public_key_to_text};
 use crate::control::message::Epoch;
-use crate::control::overlay::{OVERHEAD_V4, OVERHEAD_V6, Overlay};
+use crate::control::overlay::{Inbox, OVERHEAD_V4, OVERHEAD_V6, Overlay};
 use crate::flow::Endpoint;
 use crate::handoff::{Engine, EngineConfig};
 use crate::metrics::server::Server as MetricsServer;
@@ -56,6 +56,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Whether the kernel may leave checksums and segmentation to the TUN.
     pub offload: Offloading,
+    /// Whether packets of connections that the local server serves may stay out of the TUN.
+    pub bypass: bool,
     /// Where to record every packet.
     pub pcap: Option<PathBuf>,
     /// Where Prometheus may scrape.
@@ -134,7 +136,7 @@ fn start_host(
     let mut overlay = Overlay::bind(SocketAddr::new(node_address, policy.overlay_port))?;
     registry.register(overlay.source(), token::OVERLAY, Interest::READABLE)?;
 
-    let mut capture = Capture::install(capture_config(&policy, device.name()))?;
+    let mut capture = Capture::install(CaptureConfig { bypass: options.bypass, ..capture_config(&policy, device.name()) })?;
     capture.probe(&device)?;
     let mut host = Host::new(device, sockets, capture);
     // Changing the host may have taken a second on a busy one.
@@ -176,6 +178,7 @@ fn start_host(
         overlay_ready: true,
         overdue: super::overdue::Overdue::default(),
         buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
+        inbox: Inbox::new(),
     };
     if node.connection_log.is_some() {
         node.engine.want_records();
@@ -254,6 +257,7 @@ pub(super) fn capture_config(policy: &Policy, device: &str) -> CaptureConfig {
         server_ports: listeners::server_ports(policy),
         state_directory: STATE_DIRECTORY.into(),
         guards_max: policy.limits.connections,
+        bypass: true,
     }
 }
 

@@ -10,7 +10,6 @@ use crate::control::report::REPORT_SINCE;
 use crate::handoff::PeerEvent;
 use crate::limits;
 use crate::policy::PolicyHash;
-use crate::rewrite::Offload;
 use crate::tun::offload::{self, Frame};
 use mio::Events;
 use mio::event::Event;
@@ -168,6 +167,8 @@ impl Node {
             self.take_packet(Source::Tun, &mut frame, now);
         }
         self.buffer = buffer;
+        // Before others get their turn.
+        self.overlay.flush();
         empty
     }
 
@@ -175,18 +176,19 @@ impl Node {
     fn read_overlay(&mut self, packets_max: usize, now: Instant) -> bool {
         // The room that a header of the overlay leaves is enough for one of the TUN.
         const { assert!(overlay::HEADER_BYTES >= offload::HEADER_BYTES) };
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut inbox = std::mem::take(&mut self.inbox);
+        inbox.set_joins(self.host.offloads());
         let mut turn = overlay::Turn::new(packets_max);
         let empty = loop {
-            let (from, packet) = match self.overlay.receive(&mut buffer, &mut turn) {
-                Received::Packet(from, packet) => (from, packet),
+            let (from, packet, offload) = match self.overlay.receive(&mut inbox, &mut turn) {
+                Received::Packet(from, packet, offload) => (from, packet, offload),
                 Received::Empty => break true,
                 Received::TurnIsOver => break false,
             };
-            let mut frame = Frame::new(&mut buffer[packet.start - offload::HEADER_BYTES..packet.end], Offload::NONE);
+            let mut frame = Frame::new(inbox.packet(packet, offload::HEADER_BYTES), offload);
             self.take_packet(Source::Overlay(from), &mut frame, now);
         };
-        self.buffer = buffer;
+        self.inbox = inbox;
         empty
     }
 
@@ -227,7 +229,7 @@ impl Node {
         any
     }
 
-    /// Once per wake: guards that are not urgent, and one write for each peer.
+    /// Once per wake: guards that are not urgent, what is gathered for the overlay, and one write for each peer.
     pub(super) fn finish_wake(&mut self, now: Instant) {
         if let Some(recording) = &mut self.recording {
             recording.flush();
@@ -239,6 +241,7 @@ impl Node {
             self.write_guards();
         }
         loop {
+            self.overlay.flush();
             self.channel.flush(self.poll.registry(), now);
             // A peer that cannot be written to is down, and the engine may have something to say to others about it.
             if !self.handle_channel(now) {

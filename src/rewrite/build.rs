@@ -14,6 +14,9 @@ const IPV6_HEADER: usize = 40;
 /// What a header has room for (RFC 9293, section 3.1).
 const OPTIONS_MAX: usize = 40;
 
+/// A SACK block: left edge, and right edge after the last octet (RFC 2018, section 3).
+pub type Block<S> = (Seq<S>, Seq<S>);
+
 /// A segment to be built. Checksums are computed, IPv4 gets DF and identification 0 (RFC 6864), hop limit 64.
 #[derive(Clone, Debug)]
 pub struct SegmentSpec<'a, L: Leg> {
@@ -54,13 +57,12 @@ impl<L: Leg> SegmentSpec<'_, L> {
         self.build_with_sack(&[])
     }
 
-    /// The same with a SACK option (RFC 2018, section 3): left edges, and right edges after the last octet. As many blocks
-    /// as there is room for, the first ones.
+    /// The same with a SACK option: as many of these blocks as there is room for, the first ones.
     ///
     /// # Panics
     ///
     /// As [`SegmentSpec::build`].
-    pub fn build_with_sack(&self, blocks: &[(Seq<L::Receiver>, Seq<L::Receiver>)]) -> Segment<Vec<u8>, L> {
+    pub fn build_with_sack(&self, blocks: &[Block<L::Receiver>]) -> Segment<Vec<u8>, L> {
         let mut packet = Vec::with_capacity(IPV6_HEADER + field::OPTIONS + OPTIONS_MAX + self.payload.len());
         let transport = match (self.source.address, self.destination.address) {
             (IpAddr::V4(_), IpAddr::V4(_)) => IPV4_HEADER,
@@ -124,7 +126,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
     }
 
     /// Header and options, checksum 0.
-    fn append_tcp_header(&self, packet: &mut Vec<u8>, blocks: &[(Seq<L::Receiver>, Seq<L::Receiver>)]) {
+    fn append_tcp_header(&self, packet: &mut Vec<u8>, blocks: &[Block<L::Receiver>]) {
         let start = packet.len();
         let ack = if self.flags.contains(Flags::ACK) { self.ack.raw() } else { 0 };
         packet.extend_from_slice(&self.source.port.to_be_bytes());
@@ -165,7 +167,7 @@ impl<L: Leg> SegmentSpec<'_, L> {
 }
 
 /// As many of these blocks as fit behind the options that begin at `options`; laid out as Linux does.
-fn append_sack<O>(packet: &mut Vec<u8>, options: usize, blocks: &[(Seq<O>, Seq<O>)]) {
+fn append_sack<S>(packet: &mut Vec<u8>, options: usize, blocks: &[Block<S>]) {
     const NOP: u8 = kind::NO_OPERATION;
     let room = OPTIONS_MAX.saturating_sub(packet.len() - options + 4) / length::SACK_BLOCK;
     let blocks = &blocks[..blocks.len().min(room)];

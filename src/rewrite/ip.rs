@@ -69,6 +69,20 @@ pub(super) struct AddressChange {
     pub(super) header: Change,
 }
 
+/// Sets time to live, or hop limit, of a packet that was parsed before, and keeps an IPv4 header checksum right.
+pub fn set_hop_limit(packet: &mut [u8], to: u8) {
+    match packet.first().map(|octet| octet >> 4) {
+        Some(4) if packet.len() >= 20 => {
+            // The other half of the word is the protocol.
+            let change = replace(packet, 8, [to, packet[9]]);
+            let checksum = change.apply(u16_at(packet, IPV4_HEADER_CHECKSUM));
+            packet[IPV4_HEADER_CHECKSUM..IPV4_HEADER_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+        }
+        Some(6) if packet.len() >= IPV6_HEADER => packet[7] = to,
+        _ => {}
+    }
+}
+
 impl IpLayout {
     /// Finds `upper` in the IP packet that begins with `bytes`.
     pub(super) fn locate(bytes: &[u8], upper: Upper, extent: Extent) -> Result<Self, Malformed> {
@@ -244,6 +258,23 @@ mod tests {
 
     fn parse(bytes: &[u8]) -> Result<Segment<&[u8], ToServerWire>, Malformed> {
         Segment::parse(bytes)
+    }
+
+    #[test]
+    fn a_hop_limit_is_set_and_nothing_else() {
+        let mut v4 = packet();
+        let before = v4.clone();
+        super::set_hop_limit(&mut v4, 255);
+        assert_eq!(v4[8], 255);
+        assert!(parse(&v4).unwrap().checksums_are_right());
+        super::set_hop_limit(&mut v4, before[8]);
+        assert_eq!(v4, before);
+        let mut v6 = packet_v6();
+        super::set_hop_limit(&mut v6, 255);
+        assert_eq!(v6[7], 255);
+        assert!(parse(&v6).unwrap().checksums_are_right());
+        super::set_hop_limit(&mut [0x45; 8], 255);
+        super::set_hop_limit(&mut [], 255);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod fixtures;
 mod flags;
 pub mod icmp;
 mod ip;
+pub mod join;
 mod leg;
 mod octets;
 pub mod offload;
@@ -25,6 +26,8 @@ pub mod translate;
 
 pub use build::SegmentSpec;
 pub use coordinates::{Client, Local, Seq, SeqShift, Timestamp, TimestampShift, WindowRescale, WindowScale, Wire};
+pub use ip::set_hop_limit;
+pub use join::Joined;
 pub use offload::{Offload, Pieces};
 pub use segment::{Flags, Leg, Malformed, Segment, TimestampPair, ToClientLocal, ToClientWire, ToServerLocal, ToServerWire};
 pub use translate::Shifts;

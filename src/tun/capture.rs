@@ -13,7 +13,9 @@ use super::first_values::FirstValues;
 use super::forwarding::Means;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
-use super::nft::{Forwarding, Ingress, Ruleset, Tracking};
+use super::learned::{self, Learned};
+pub use super::nft::HOP_LIMIT_TEACHES;
+use super::nft::{Bypass, Forwarding, Ingress, Ruleset, Tracking};
 use super::routing::{Route, RouteKind, Routing, TABLE_DEFAULT};
 use super::steering::Steering;
 use super::{forwarding, heartbeat, nft, preflight, probe, requirements, sysctl, undo};
@@ -47,6 +49,8 @@ pub struct CaptureConfig {
     pub state_directory: std::path::PathBuf,
     /// Guards the set must hold.
     pub guards_max: usize,
+    /// Whether connections of the local server leave the TUN, where the kernel can learn them.
+    pub bypass: bool,
 }
 
 impl CaptureConfig {
@@ -65,6 +69,7 @@ pub struct Capture {
     device: u32,
     ingress: Vec<Ingress>,
     tracking: Tracking,
+    bypass: Bypass,
     steering: Vec<Steering>,
     /// What makes packets of each family be forwarded.
     means: BTreeMap<Family, Means>,
@@ -119,6 +124,7 @@ impl Capture {
             not_a_router: &[],
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
+            bypass: Bypass::wanted(config.bypass),
         };
         let mut families = Vec::new();
         let mut steering = Vec::new();
@@ -136,7 +142,7 @@ impl Capture {
         ruleset.not_a_router = &not_a_router;
         let left_over = preflight::left_over()?;
         preflight::check_rules(&mut ruleset, &left_over)?;
-        let tracking = ruleset.tracking;
+        let (tracking, bypass) = (ruleset.tracking, ruleset.bypass);
         let transaction = ruleset.install(&left_over);
 
         let mut capture = Self {
@@ -149,6 +155,7 @@ impl Capture {
             device,
             ingress,
             tracking,
+            bypass,
             steering,
             means: families.into_iter().collect(),
             routing,
@@ -262,6 +269,14 @@ impl Capture {
     /// nothing was changed. More than a hundred changes are several transactions.
     pub fn change_guards(&mut self, add: &[FlowKey], remove: &[FlowKey]) -> io::Result<()> {
         self.guards.change(add, remove)
+    }
+
+    /// What the kernel has learned of connections that the local server serves; None where it cannot.
+    pub fn learned(&self) -> io::Result<Option<Learned>> {
+        match self.bypass {
+            Bypass::Never => Ok(None),
+            Bypass::Learned => learned::ask(&self.means.keys().copied().collect::<Vec<_>>()).map(Some),
+        }
     }
 
     /// The packets that show the kernel this process is alive, one per service port; write them to the TUN every

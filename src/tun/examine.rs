@@ -8,7 +8,7 @@ use super::firewall::{self, Consequence, Firewall};
 use super::first_values::FirstValues;
 use super::forwarding::Means;
 use super::host_lock::{self, Namespace};
-use super::nft::{Forwarding, Ingress, LeftOver, Ruleset, Tracking};
+use super::nft::{Bypass, Forwarding, Ingress, LeftOver, Ruleset, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing};
 use super::sock_diag::SockDiag;
 use super::steering::Steering;
@@ -241,12 +241,22 @@ impl Look<'_> {
             not_a_router: &not_a_router,
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
+            bypass: Bypass::wanted(config.bypass),
         };
         let checked = preflight::check_rules(&mut ruleset, left_over);
-        let tracking = ruleset.tracking;
-        findings.check("rules", checked, |()| match tracking {
-            Tracking::Bypassed => "the kernel takes all of them; connection tracking is passed by".to_owned(),
-            Tracking::Absent => "the kernel takes all of them; it has no connection tracking".to_owned(),
+        let (tracking, bypass) = (ruleset.tracking, ruleset.bypass);
+        findings.check("rules", checked, |()| {
+            let tracking = match tracking {
+                Tracking::Bypassed => "connection tracking is passed by",
+                Tracking::Absent => "it has no connection tracking",
+            };
+            let lacks = match bypass {
+                Bypass::Never if config.bypass => {
+                    "; it cannot learn local connections (CONFIG_NFT_SOCKET), which go through baton"
+                }
+                Bypass::Never | Bypass::Learned => "",
+            };
+            format!("the kernel takes all of them; {tracking}{lacks}")
         });
         check_firewall(config, &ingress, tracking, findings);
         Ok(())

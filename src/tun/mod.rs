@@ -16,6 +16,7 @@ mod forwarding;
 mod guard;
 mod heartbeat;
 mod host_lock;
+pub mod learned;
 mod left_files;
 mod netlink;
 mod nft;

@@ -3,6 +3,11 @@
 //! Everything lies in one table, replaced in one transaction. Only the guard sets outlive a transaction: a connection
 //! that was handed away before a crash must not be answered by this host's kernel after it.
 
+mod bypass;
+
+pub use bypass::HOP_LIMIT_TEACHES;
+pub(super) use bypass::{Bypass, LOCAL_FULL, LOCAL_PASSED, LOCAL_TAUGHT, local_set};
+
 use super::family::Family;
 use super::heartbeat::{ADDRESS_V4, ADDRESS_V6, SOURCE_PORT};
 use crate::doctor::refusal;
@@ -60,6 +65,7 @@ pub(super) struct Ruleset<'a> {
     pub(super) not_a_router: &'a [Family],
     pub(super) guards_max: usize,
     pub(super) tracking: Tracking,
+    pub(super) bypass: Bypass,
 }
 
 /// What to do with the host's connection tracking: it sees only halves of our connections.
@@ -150,6 +156,9 @@ impl Ruleset<'_> {
         for set in left_over.sets.iter().filter(|set| !is_guard_set(set)) {
             let _ = writeln!(text, "delete set inet {TABLE} {set}");
         }
+        for counter in &left_over.counters {
+            let _ = writeln!(text, "delete counter inet {TABLE} {counter}");
+        }
         let _ = writeln!(text, "table inet {TABLE} {{");
         self.write_sets(&mut text);
         self.write_chains(&mut text);
@@ -239,12 +248,14 @@ impl Ruleset<'_> {
                 elements(prefixes.map(|prefix| prefix.to_string()))
             );
         }
+        self.write_bypass_sets(text);
     }
 
     fn write_chains(&self, text: &mut String) {
         let device = self.device;
         let notrack = self.tracking.statement();
 
+        self.write_bypass_chains(text);
         text.push_str("  chain from_tun {\n");
         for (ip, address) in [("ip", IpAddr::from(ADDRESS_V4)), ("ip6", ADDRESS_V6.into())] {
             // Three rules: a set that cannot be updated ends its rule, and must not end more.
@@ -255,20 +266,24 @@ impl Ruleset<'_> {
         if self.tracking == Tracking::Bypassed {
             text.push_str("    notrack\n");
         }
+        self.write_lessons(text);
         text.push_str("  }\n  chain capture {\n");
         for family in self.families() {
             let Words { digit, ip, unfragmented, routable, .. } = words(family);
             for whole in unfragmented {
-                let _ = writeln!(
-                    text,
-                    "    iifname @ingress{digit} {whole} {routable}{ip} daddr . tcp dport @frontends{digit} tcp dport @alive \
-                     {notrack}meta mark set {MARK_CAPTURED:#x}"
+                let captured = format!(
+                    "iifname @ingress{digit} {whole} {routable}{ip} daddr . tcp dport @frontends{digit} tcp dport @alive"
                 );
+                let _ = match self.bypass {
+                    Bypass::Learned => writeln!(text, "    {captured} goto bypass{digit}"),
+                    Bypass::Never => writeln!(text, "    {captured} {notrack}meta mark set {MARK_CAPTURED:#x}"),
+                };
             }
         }
         text.push_str("  }\n  chain answers {\n");
         for family in self.families() {
             let Words { digit, ip, .. } = words(family);
+            self.write_oblivion(family, text);
             let _ = writeln!(
                 text,
                 "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (syn | ack) == (syn | ack) \
@@ -383,6 +398,7 @@ pub(super) fn remove() -> String {
 pub(super) struct LeftOver {
     pub(super) chains: Vec<String>,
     pub(super) sets: Vec<String>,
+    pub(super) counters: Vec<String>,
 }
 
 impl LeftOver {
@@ -400,7 +416,7 @@ impl LeftOver {
         };
         let mut sets = names("set");
         sets.extend(names("map"));
-        Ok(Some(Self { chains: names("chain"), sets }))
+        Ok(Some(Self { chains: names("chain"), sets, counters: names("counter") }))
     }
 
     /// Whether there is something that captures.
@@ -512,6 +528,7 @@ mod tests {
             not_a_router,
             guards_max: 1000,
             tracking: Tracking::Bypassed,
+            bypass: Bypass::Learned,
         };
         ruleset.install(left_over)
     }
@@ -527,6 +544,44 @@ mod tests {
     }
 
     #[test]
+    fn a_guard_wins_over_what_was_learned_and_a_syn_is_never_looked_up() {
+        let text = text(&LeftOver::default());
+        let prerouting = line(&text, "chain prerouting").unwrap();
+        let guard = text.lines().skip(prerouting).position(|line| line.contains("@guard4")).unwrap() + prerouting;
+        assert!(line(&text, "jump capture").unwrap() > guard);
+        let goto = line(&text, "goto bypass4").unwrap();
+        assert!(goto > line(&text, "chain capture").unwrap() && goto < line(&text, "chain answers").unwrap());
+        let rules = line(&text, "chain bypass4").unwrap();
+        let syn = line(&text, "tcp flags & (syn | ack) == syn delete @local4").unwrap();
+        assert_eq!(syn, rules + 1);
+        assert!(text.lines().nth(syn).unwrap().ends_with("meta mark set 0x7 return"));
+        // What a late packet taught between SYN and SYN-ACK is forgotten, too.
+        let answers = line(&text, "chain answers").unwrap();
+        let forgets = "tcp flags & (syn | ack) == (syn | ack) delete @local4 { ip daddr . tcp dport . ip saddr . tcp sport }";
+        assert!(line(&text, forgets).unwrap() > answers);
+        assert!(text.contains("tcp flags & (fin | syn | rst) == 0x0 socket wildcard 0 jump learn4"));
+    }
+
+    #[test]
+    fn without_bypass_there_is_no_trace_of_it() {
+        let ruleset = Ruleset {
+            device: "bt0",
+            frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
+            aliases: &["198.18.0.0/16".parse().unwrap()],
+            ingress: &[],
+            not_a_router: &[],
+            guards_max: 1000,
+            tracking: Tracking::Bypassed,
+            bypass: Bypass::Never,
+        };
+        let text = ruleset.install(&LeftOver::default());
+        for word in ["local", "bypass", "learn", "direct", "arrived", "socket"] {
+            assert!(!text.contains(word), "{word}");
+        }
+        assert!(text.contains("tcp dport @alive notrack meta mark set 0x7"));
+    }
+
+    #[test]
     fn alias_packets_are_dropped_before_anything_else_may_let_them_in() {
         let text = text(&LeftOver::default());
         let drop = line(&text, "ip daddr @aliases4 drop").unwrap();
@@ -536,11 +591,15 @@ mod tests {
 
     #[test]
     fn guards_survive_a_new_transaction_and_nothing_else_does() {
-        let left_over =
-            LeftOver { chains: vec!["prerouting".into(), "older".into()], sets: vec!["guard4".into(), "alive".into()] };
+        let left_over = LeftOver {
+            chains: vec!["prerouting".into(), "older".into()],
+            sets: vec!["guard4".into(), "alive".into()],
+            counters: vec!["local_taught".into()],
+        };
         let text = text(&left_over);
         assert!(text.contains("delete chain inet baton older"));
         assert!(text.contains("delete set inet baton alive"));
+        assert!(text.contains("delete counter inet baton local_taught"));
         assert!(!text.contains("delete set inet baton guard4"));
     }
 
@@ -557,6 +616,7 @@ mod tests {
             not_a_router: &[],
             guards_max: 1000,
             tracking: Tracking::Bypassed,
+            bypass: Bypass::Learned,
         };
         let known = [Endpoint::new(before.into(), 80), frontends[0]].into();
         assert_eq!(

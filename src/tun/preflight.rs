@@ -3,7 +3,7 @@
 use super::family::Family;
 use super::first_values::FirstValues;
 use super::forwarding::Means;
-use super::nft::{Forwarding, Ingress, LeftOver, Ruleset, TABLE, Tracking};
+use super::nft::{Bypass, Forwarding, Ingress, LeftOver, Ruleset, TABLE, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing, TABLE_MAIN};
 use super::sysctl;
 use crate::doctor::refusal;
@@ -108,14 +108,24 @@ pub(super) fn left_over() -> anyhow::Result<LeftOver> {
     }
 }
 
-/// Has the kernel look at the rules, and finds out whether it knows `notrack`.
+/// Has the kernel look at the rules, and finds out whether it knows `notrack` and can learn connections.
 pub(super) fn check_rules(ruleset: &mut Ruleset<'_>, left_over: &LeftOver) -> anyhow::Result<()> {
     let Err(error) = super::nft::check(&ruleset.install(left_over)) else {
         return Ok(());
     };
-    ruleset.tracking = Tracking::Absent;
-    if super::nft::check(&ruleset.install(left_over)).is_ok() {
-        log::info!("the kernel has no notrack; connection tracking is left alone");
+    let wanted = ruleset.bypass;
+    for (tracking, bypass) in [(Tracking::Absent, wanted), (Tracking::Bypassed, Bypass::Never), (Tracking::Absent, Bypass::Never)]
+    {
+        (ruleset.tracking, ruleset.bypass) = (tracking, bypass);
+        if super::nft::check(&ruleset.install(left_over)).is_err() {
+            continue;
+        }
+        if tracking == Tracking::Absent {
+            log::info!("the kernel has no notrack; connection tracking is left alone");
+        }
+        if bypass != wanted {
+            log::info!("the kernel cannot learn local connections (CONFIG_NFT_SOCKET?): they go through baton");
+        }
         return Ok(());
     }
     let version = super::nft::version()?;

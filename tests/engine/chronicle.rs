@@ -166,3 +166,12 @@ fn outcomes_and_ends_have_the_names_that_dashboards_and_logs_know() {
     let names = ["released", "closed", "reset_by_client", "owner_lost", "no_server", "reset_by_policy", "stopped"];
     assert_eq!(ends.map(End::label), names);
 }
+
+#[test]
+fn how_long_decisions_and_handoffs_take_is_told() {
+    let mut node = Node::new("a");
+    told_of(&mut node);
+    let told = node.engine.histograms().map(|(name, times)| (name, times.count(), times.sum()));
+    // From the first octet, which has the whole request here; and from the decision to the commit.
+    assert_eq!(told, [("decision_seconds", 1, milliseconds(0)), ("handoff_seconds", 1, milliseconds(50))]);
+}

@@ -11,8 +11,11 @@ fn after(offset: u32) -> Seq<baton::rewrite::Client> {
     Seq::new(CLIENT_ISN).plus(1 + offset)
 }
 
-/// What the client is told of a hole: up to where, and the blocks behind it.
-fn reports(node: &mut Node) -> Vec<(Seq<baton::rewrite::Client>, Vec<(u32, u32)>)> {
+/// Up to where all is here, and the blocks behind the hole.
+type Report = (Seq<baton::rewrite::Client>, Vec<(u32, u32)>);
+
+/// What the client is told of a hole.
+fn reports(node: &mut Node) -> Vec<Report> {
     let blocks_of = |packet: &Vec<u8>| {
         let told = segment::<ToClientWire>(packet);
         assert!(told.checksums_are_right());

@@ -3,7 +3,7 @@
 use super::driver::*;
 use baton::handoff::Verdict;
 use baton::handoff::counters::DropReason;
-use baton::rewrite::{SegmentSpec, checksum};
+use baton::rewrite::{Flags, SegmentSpec, checksum};
 
 const PORT: u16 = 50_000;
 
@@ -102,7 +102,18 @@ fn what_is_none_of_ours_is_dropped_and_counted() {
 fn segments_of_the_local_servers_own_connections_pass() {
     let mut node = Node::new("a");
     let (verdict, packet) = node.read(&ack(PORT));
-    assert_eq!((verdict, packet), (Verdict::Write, ack(PORT).build().into_inner()));
+    assert_eq!((verdict, packet), (Verdict::Local, ack(PORT).build().into_inner()));
+    assert_eq!(node.counter("local_packets_total"), 1);
+    // What begins or ends a connection is not worth being learned.
+    for flags in [Flags::FIN.with(Flags::ACK), Flags::RST.with(Flags::ACK), Flags::RST, Flags::SYN.with(Flags::ACK)] {
+        assert_eq!(node.verdict(&SegmentSpec { flags, ..ack(PORT) }), Verdict::Write, "{flags:?}");
+    }
+    // A late segment while its client opens another connection with the same ends: what follows may be the new one's.
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Write);
+    // Nothing came of it.
+    node.wait(baton::limits::SYN_LIFETIME + 2 * baton::limits::HOUSEKEEPING_INTERVAL);
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Local);
     let answer = SegmentSpec { flags: baton::rewrite::Flags::ACK, ..syn_ack(PORT) };
     let (verdict, packet) = node.read(&answer);
     assert_eq!((verdict, packet), (Verdict::Write, answer.build().into_inner()));

@@ -112,7 +112,7 @@ fn what_is_decided_for_this_node_is_its_kernels_unchanged_and_nothing_is_kept() 
     let to_client = SegmentSpec { destination: of_nobody(syn(PORT)).source, ..syn_ack(PORT) };
     let (verdict, packet) = node.read(&to_client);
     assert_eq!((verdict, segment::<ToClientWire>(&packet).mss()), (Verdict::Write, Some(1_460)));
-    assert_eq!(node.verdict(&of_nobody(super::driver::ack(PORT))), Verdict::Write);
+    assert_eq!(node.verdict(&of_nobody(super::driver::ack(PORT))), Verdict::Local);
     assert_eq!((node.take(), node.states(), node.counter("openings_pending")), (vec![], vec![], 0));
     assert_eq!((node.counter("local_on_syn_total"), node.counter("decisions_local_total")), (2, 2));
 }
@@ -139,7 +139,7 @@ fn a_syn_for_a_connection_that_the_local_kernel_has_is_the_kernels_to_judge() {
         node.socket = socket;
         assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
         assert_eq!(written(&node.take(), Why::LocalSyn).len(), 1);
-        assert_eq!(node.verdict(&ack()), Verdict::Write);
+        assert_eq!(node.verdict(&ack()), Verdict::Local);
         assert_eq!(node.counter("openings_pending"), 0);
     }
 }
@@ -173,7 +173,7 @@ fn whoever_refuses_the_next_one_is_asked_and_at_last_the_local_server() {
     assert_eq!(written(&node.take(), Why::LocalSyn), [of_both(syn(PORT)).build().into_inner()]);
     assert_eq!(node.counter("fallbacks_total{reason=\"refused_application_down\"}"), 1);
     assert_eq!(node.counter("fallbacks_total{reason=\"refused_backlog_full\"}"), 1);
-    assert_eq!(node.verdict(&of_both(ack())), Verdict::Write);
+    assert_eq!(node.verdict(&of_both(ack())), Verdict::Local);
 }
 
 #[test]
@@ -316,6 +316,7 @@ fn a_node_whose_table_is_full_forwards_no_syn() {
     opened(&mut node);
     assert_eq!(node.verdict(&SegmentSpec { source: client(1), ..syn(PORT) }), Verdict::Write);
     assert_eq!(node.counter("fallbacks_total{reason=\"full\"}"), 1);
+    assert!(node.engine.is_full() && !self::node("a").engine.is_full());
 }
 
 #[test]

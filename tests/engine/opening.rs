@@ -274,7 +274,56 @@ fn an_owner_that_has_only_answered_the_syn_owns_what_acknowledges_that() {
         node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(acknowledged)) });
         assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns })]);
     }
+    assert_eq!((node.engine.served().get("web"), node.engine.live()), (None, 0));
     // One that acknowledges nothing is a RST, which its kernel judges.
     let reset = SegmentSpec::<ToServerWire> { flags: Flags::RST, ..ack() };
     assert_eq!(node.overlay(B, &reset).0, Verdict::Write);
+}
+
+#[test]
+fn an_owner_that_was_acknowledged_owns_whatever_follows() {
+    let mut node = shared("c");
+    owned(&mut node);
+    node.hear(B, Message::WhoOwns { flow: flow(PORT), ack: Some(Seq::new(KERNEL_NEXT + 100)) });
+    assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns: true })]);
+    assert_eq!((node.engine.served().get("web"), node.engine.live()), (Some(&1), 1));
+    assert_eq!(node.counter("connections_back_end"), 1);
+}
+
+#[test]
+fn at_the_end_of_the_process_what_is_open_is_cut_and_what_opens_is_refused() {
+    let mut node = node("b");
+    owned(&mut node);
+    node.reset_all();
+    let said = node.take();
+    let [packet] = written(&said, Why::Reset).try_into().expect("one");
+    let reset = segment::<ToClientWire>(&packet);
+    assert_eq!((reset.flags(), reset.seq()), (Flags::RST, Seq::new(KERNEL_NEXT)));
+    assert!(said.iter().any(|output| matches!(output, Output::DestroySocket { .. })));
+    assert!(messages(&said).iter().any(|(to, message)| *to == A && matches!(message, Message::Closed { .. })));
+
+    let mut node = self::node("b");
+    answered(&mut node);
+    node.reset_all();
+    let reason = Refusal::Draining;
+    assert_eq!(messages(&node.take()), [(A, Message::SynRefused { flow: flow(PORT), isn: Seq::new(CLIENT_ISN), reason })]);
+}
+
+#[test]
+fn guards_of_an_earlier_life_are_their_owners_also_where_the_syn_decides() {
+    let mut node = Node::of_file("a", &ON_SYN, &[flow(PORT)]);
+    node.socket = SocketState::Absent;
+    node.peer(B, PeerEvent::Up(epoch_of(B)));
+    node.take();
+    node.hear(B, Message::Owned { id: id_of(B, 7), flow: flow(PORT) });
+    assert_eq!((node.counter("adopted_total"), messages(&node.take())), (1, vec![]));
+    // It is guarded already, and no new handoff.
+    assert_eq!(node.counter("handoffs_committed_total"), 0);
+}
+
+#[test]
+fn where_the_request_decides_nobody_opens_anything() {
+    let mut node = Node::new("a");
+    node.hear(B, Message::Owned { id: id_of(B, 7), flow: flow(PORT) });
+    assert_eq!((messages(&node.take()), node.states()), (vec![(B, Message::Disowned { id: id_of(B, 7) })], vec![]));
 }

@@ -350,15 +350,24 @@ fn a_reset_reaches_the_kernel_and_only_the_kernel_ends_the_connection() {
 }
 
 #[test]
-fn an_idle_connection_is_looked_after_once_a_minute() {
+fn an_idle_connection_is_looked_after_ever_more_seldom_but_once_a_minute_when_its_server_has_finished() {
     let mut node = Node::new("b");
     let alias = node.established(&offer(PORT));
-    for _ in 0..3 {
-        node.wait(limits::IDLE_CHECK_INTERVAL - milliseconds(1));
-        assert_eq!(node.take(), []);
+    let is_asked_after = |node: &mut Node, seconds: u64| {
+        node.wait(milliseconds(seconds * 1_000 - 1));
+        assert_eq!(node.take(), [], "{seconds}");
         node.wait(milliseconds(1));
-        assert_eq!(node.take(), [Output::AskSocket { local: alias, remote: client(PORT) }]);
+        assert_eq!(node.take(), [Output::AskSocket { local: alias, remote: client(PORT) }], "{seconds}");
+    };
+    for seconds in [60, 60, 120, 240, 480, 900, 900] {
+        is_asked_after(&mut node, seconds);
     }
+    let end = Seq::new(CLIENT_ISN).plus(1 + flight());
+    let fin = SegmentSpec { flags: Flags::FIN.with(Flags::ACK), ack: end, ..from_kernel(alias) };
+    assert_eq!(node.verdict(&fin), Verdict::Write);
+    is_asked_after(&mut node, 900);
+    is_asked_after(&mut node, 60);
+    is_asked_after(&mut node, 60);
 }
 
 #[test]

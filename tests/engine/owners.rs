@@ -3,11 +3,11 @@
 
 use super::driver::*;
 use super::noise::too_big;
-use super::on_syn::{ON_SYN, ack, forwarded, id_of, messages, node, of_both, of_nobody, owned, shared};
-use baton::control::message::Message;
+use super::on_syn::{KERNEL_NEXT, ON_SYN, ack, answered, forwarded, id_of, messages, node, of_both, of_nobody, owned, shared};
+use baton::control::message::{Epoch, HandoffId, Message};
 use baton::flow::{Endpoint, FlowKey};
 use baton::handoff::counters::DropReason;
-use baton::handoff::{Output, PeerEvent, SocketState, Verdict, Why};
+use baton::handoff::{PeerEvent, SocketState, Verdict};
 use baton::limits;
 use baton::rewrite::{Flags, Offload, SegmentSpec, Seq, ToClientLocal, ToServerLocal, ToServerWire};
 
@@ -31,7 +31,7 @@ fn each_peer_answers_once_and_only_those_that_were_asked() {
     let mut node = shared("a");
     assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
     assert_eq!(messages(&node.take()).len(), 2);
-    assert_eq!(node.counter("owner_questions_total"), 2);
+    assert_eq!((node.counter("owner_questions_total"), node.counter("owners_asked_for")), (2, 1));
     node.hear(B, owner(false));
     node.hear(B, owner(true));
     assert_eq!((node.take(), node.states()), (vec![], vec![("asking", "inspect")]), "it has said already that it does not");
@@ -86,6 +86,43 @@ fn a_super_segment_whose_owner_is_looked_for_is_cut_first() {
     let mut packet = SegmentSpec { payload: &payload, ..nobody() }.build().into_inner();
     let offload = Offload { segment_bytes: std::num::NonZeroU16::new(1_400), ..Offload::NONE };
     assert_eq!(node.engine.handle_tun(&mut packet, offload, node.instant()), Verdict::Cut);
+    // While somebody is being asked, too.
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    assert_eq!(node.engine.handle_tun(&mut packet, offload, node.instant()), Verdict::Cut);
+}
+
+#[test]
+fn a_syn_ends_the_search_for_the_owner_of_what_was_before() {
+    let mut node = shared("a");
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed, "an acknowledgement does not");
+    assert_eq!(node.states(), [("asking", "inspect")]);
+    assert_eq!(node.verdict(&of_nobody(syn(PORT))), Verdict::Write);
+    assert_eq!(node.states(), []);
+}
+
+#[test]
+fn what_is_for_another_kernel_than_the_one_that_has_only_answered_is_looked_for() {
+    let mut node = shared("b");
+    answered(&mut node);
+    // A SYN-ACK of another node was the first to arrive, say.
+    assert_eq!(node.verdict(&SegmentSpec { ack: Seq::new(KERNEL_NEXT + 1), ..ack() }), Verdict::Consumed);
+    assert_eq!(node.counter("owners_asked_for"), 1);
+    assert_eq!(node.engine.dropped(DropReason::BadAcknowledgement), 0);
+}
+
+#[test]
+fn what_this_node_serves_no_longer_for_an_ingress_that_gave_it_up_is_looked_for() {
+    let mut node = shared("b");
+    owned(&mut node);
+    let id = match node.engine.flows(node.instant()).as_slice() {
+        [_] => HandoffId { epoch: Epoch(11), serial: 1 },
+        flows => panic!("{flows:?}"),
+    };
+    node.hear(A, Message::Disowned { id });
+    assert_eq!(node.states(), [("abandoned", "inspect")]);
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    assert_eq!(node.counter("owners_asked_for"), 1);
 }
 
 #[test]
@@ -127,7 +164,6 @@ fn who_is_given_a_syn_may_deny_that_it_owns_what_came_of_it_and_nobody_else() {
     node.hear(C, denied.clone());
     assert_eq!((node.counter("openings_pending"), node.verdict(&ack())), (1, Verdict::Forward(B)));
     node.hear(B, denied.clone());
-    assert_eq!(node.counter("openings_pending"), 1, "a SYN that is repeated follows it");
     node.take();
     assert_eq!(node.verdict(&ack()), Verdict::Consumed);
     assert_eq!(messages(&node.take()).len(), 2, "all are asked");
@@ -135,7 +171,7 @@ fn who_is_given_a_syn_may_deny_that_it_owns_what_came_of_it_and_nobody_else() {
     let mut node = self::node("a");
     assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
     node.hear(B, denied);
-    assert_eq!(node.counter("openings_pending"), 1);
+    assert_eq!((node.counter("openings_pending"), node.verdict(&ack())), (1, Verdict::Forward(B)));
 }
 
 #[test]
@@ -191,14 +227,12 @@ fn an_error_about_a_connection_that_nothing_is_known_of_is_told_to_all_who_may_o
     let _: Verdict = node.tun(&mut error);
     let to: Vec<_> = forwarded(&node.take()).into_iter().map(|(to, _)| to).collect();
     assert_eq!(to, [B, C]);
-    // Some; and owners are still asked for.
     for _ in 2..limits::ERRORS_TOLD_PER_SECOND {
         let _: Verdict = node.tun(&mut error);
     }
-    node.take();
+    assert_eq!(forwarded(&node.take()).len(), 2 * (limits::ERRORS_TOLD_PER_SECOND - 2));
     let _: Verdict = node.tun(&mut error);
-    assert_eq!((forwarded(&node.take()), node.verdict(&nobody())), (vec![], Verdict::Consumed));
-    assert!(!node.take().iter().any(|output| matches!(output, Output::Packet(_, Why::OwnerFound))));
+    assert_eq!((forwarded(&node.take()), node.verdict(&nobody())), (vec![], Verdict::Consumed), "questions are counted apart");
 }
 
 #[test]
@@ -207,4 +241,26 @@ fn an_error_about_a_syn_that_was_forwarded_goes_where_that_went() {
     assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);
     let about = SegmentSpec { destination: of_both(syn(PORT)).source, ..syn_ack(PORT) };
     assert_eq!(node.tun(&mut too_big(&about.build().into_inner())), Verdict::Forward(B));
+}
+
+#[test]
+fn an_error_about_what_the_local_kernel_serves_is_its_own() {
+    let mut node = shared("a");
+    node.socket = SocketState::Open;
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    node.take();
+    assert_eq!(node.tun(&mut too_big(&syn_ack(PORT).build().into_inner())), Verdict::Write);
+    assert_eq!(node.take(), [], "nobody is told");
+}
+
+#[test]
+fn an_error_that_a_peer_passes_on_reaches_the_kernel_only_where_that_may_serve_the_connection() {
+    for (mut node, expected) in [
+        (shared("a"), Verdict::Write),
+        (shared("c"), Verdict::Drop(DropReason::NoConnection)),
+        (node("a"), Verdict::Drop(DropReason::NoConnection)),
+    ] {
+        let mut error = too_big(&syn_ack(PORT).build().into_inner());
+        assert_eq!(node.engine.handle_overlay(B, &mut error, node.instant()), expected);
+    }
 }

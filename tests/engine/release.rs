@@ -185,3 +185,19 @@ fn only_an_acknowledgement_that_could_be_the_clients_tells_that_the_kernel_went_
         assert_eq!(node.verdict(&heard), verdict, "{acknowledged} {offset}");
     }
 }
+
+#[test]
+fn a_client_that_may_be_waiting_for_the_server_is_decided_for_after_a_while_and_two_round_trips() {
+    let mut node = Node::new("a");
+    assert_eq!(node.verdict(&syn(PORT)), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack(PORT)), Verdict::Write);
+    node.wait(milliseconds(30));
+    assert_eq!(node.verdict(&ack(PORT)), Verdict::Consumed);
+    // The preface of HTTP/2, and SETTINGS: no request.
+    node.ask_of(PORT, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let decided = |node: &mut Node| written(&node.take(), Why::Replay).len();
+    node.wait(limits::AWAITS_SERVER_MAX + milliseconds(2 * 30 - 1));
+    assert_eq!(decided(&mut node), 0);
+    node.wait(milliseconds(1));
+    assert_eq!(decided(&mut node), 1, "to this node itself: early acknowledgements have parked it");
+}

@@ -67,7 +67,11 @@ fn a_connection_of_the_local_kernel_is_remembered_for_a_while() {
     assert_eq!(node.verdict(&ack()), Verdict::Consumed);
     assert_eq!(written(&node.take(), Why::OwnerFound).len(), 1);
     node.wait(limits::KNOWN_OWNER_LIFETIME);
-    assert_eq!((node.verdict(&ack()), node.take()), (Verdict::Write, vec![]), "nobody is asked");
+    assert_eq!(
+        (node.verdict(&ack()), node.take()),
+        (Verdict::Write, vec![]),
+        "nobody is asked, and the kernel does not keep it from us"
+    );
     assert_eq!(node.counter("owners_known"), 1);
     node.wait(limits::KNOWN_OWNER_LIFETIME * 3);
     assert_eq!(node.counter("owners_known"), 0);

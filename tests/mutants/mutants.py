@@ -21,7 +21,7 @@ EXPLAINED = PROJECT / "tests/mutants/explained.txt"
 # The pure part of control: what touches neither a descriptor nor a file.
 FILES = ["src/rewrite/**", "src/handoff/**"] + [
     f"src/control/{name}.rs" for name in
-    "backoff codec complaints ending frame greeting message outbox peer profile replay seal session session/** settings tls wire".split()]
+    "backoff codec complaints ending frame greeting message outbox peer profile replay report seal session session/** settings tls wire".split()]
 # Test binaries, in the order in which they are asked; what is not named here is not asked.
 BINARIES = ["engine", "baton", "rewrite", "sim", "sim_with_offload", "control_overlay", "control"]
 SETTINGS = {"BATON_SEEDS": "50", "PROPTEST_RNG_SEED": "1", "RUSTC_BOOTSTRAP": "1", "PROPTEST_DISABLE_FAILURE_PERSISTENCE": "1"}

@@ -226,7 +226,7 @@ impl World {
 
     fn obey_verdict(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>) {
         match verdict {
-            Verdict::Write => self.write_to_tun(node, &packet),
+            Verdict::Write | Verdict::Local => self.write_to_tun(node, &packet),
             Verdict::Forward(_) => self.send_overlay(node, packet),
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }

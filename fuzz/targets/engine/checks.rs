@@ -121,7 +121,7 @@ impl Host {
     fn judge(&mut self, verdict: Verdict, before: &[u8], after: &[u8], offload: Offload) {
         assert_eq!(before.len(), after.len());
         match verdict {
-            Verdict::Write => {
+            Verdict::Write | Verdict::Local => {
                 let was = Segment::<_, ToServerWire>::parse_offloaded(before, offload);
                 let is = Segment::<_, ToServerWire>::parse_offloaded(after, offload);
                 assert_eq!(was.as_ref().err(), is.as_ref().err());

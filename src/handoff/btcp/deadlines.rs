@@ -88,8 +88,9 @@ impl Btcp {
         self.give_up_orphans(|at| at <= now, ctx, now);
     }
 
-    /// Forwarded SYNs of which nothing came.
+    /// SYNs of which nothing came, neither from the kernel nor from whom they were forwarded to.
     pub fn expire_openings(&mut self, now: Instant) {
+        self.syns.expire(now);
         self.openings.expire(now);
         self.known.keep_house(now);
     }

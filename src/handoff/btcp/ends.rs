@@ -14,9 +14,9 @@ impl Btcp {
             }
             let end = if ctx.stopping { End::Stopped } else { End::OwnerLost };
             self.tell(slot, Some(handed_off.to), outcome, end, ctx);
-            let kept_syn = handed_off.kept_syn.filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
+            let kept_syn = handed_off.kept_syn.filter(|kept| now.saturating_duration_since(kept.0) <= limits::SYN_LIFETIME);
             self.reset_client(slot, handed_off.client, ctx, now);
-            if let Some((_, syn)) = kept_syn {
+            if let Some(syn) = kept_syn.map(|kept| kept.1) {
                 self.begin_anew(slot, syn, ctx, now);
             }
         }
@@ -24,7 +24,7 @@ impl Btcp {
 
     /// Nobody may serve it, as the policy says. The kernel is asked first, as before a commit: what it has gone on with it
     /// serves.
-    pub(super) fn refuse(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context, now: Instant) {
+    pub(super) fn refuse(&mut self, slot: usize, undecided: Box<Undecided>, ctx: &mut Context, now: Instant) {
         let connection = &mut self.connections[slot];
         match undecided.kernel {
             KernelHalf::SynReceived => {
@@ -134,8 +134,8 @@ impl Btcp {
                 }
                 State::Undecided(undecided) if undecided.kernel == KernelHalf::SynReceived => self.release(slot, undecided, ctx),
                 State::Releasing(Releasing { undecided, .. }) => self.release(slot, undecided, ctx),
-                State::Offered(Offered { pending, id, to, .. })
-                | State::Securing(Securing::Commit(Offered { pending, id, to, .. })) => {
+                State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
+                    let Offered { pending, id, to, .. } = *offered;
                     ctx.say(to, Message::Abort { id });
                     self.by_handoff.remove(&id);
                     if pending.undecided.kernel == KernelHalf::SynReceived {

@@ -32,7 +32,8 @@ impl Btcp {
         let deadline = now + share.max(least + limits::REPLAY_DEADLINE / 4);
         self.by_handoff.insert(id, slot);
         connection.since = now;
-        connection.state = State::Offered(Offered { pending, id, to, offered_bytes });
+        connection.state = State::Offered(Box::new(Offered { pending, id, to, offered_bytes }));
+        self.note_offer(to, id, ctx);
         self.assign(slot, Some(to), ctx);
         self.set_alarm(slot, deadline, ctx);
     }
@@ -47,7 +48,7 @@ impl Btcp {
             State::Offered(offered) if offered.to == from => {
                 connection.alarm.clear();
                 match offered.pending.undecided.kernel {
-                    KernelHalf::Purged => self.commit(slot, offered, ctx, now),
+                    KernelHalf::Purged => self.commit(slot, *offered, ctx, now),
                     KernelHalf::SynReceived => connection.secure(Securing::Commit(offered), ctx),
                 }
             }
@@ -87,7 +88,7 @@ impl Btcp {
             to,
             id,
             client: Some(undecided.client),
-            pending: Some(offered.pending),
+            pending: Some(Box::new(offered.pending)),
             offered_bytes: offered.offered_bytes,
             confirmed_in: u64::MAX,
             kept_syn: None,
@@ -159,14 +160,14 @@ impl Btcp {
             pending.undecided.client = client;
         }
         self.by_handoff.remove(&id);
-        self.passed_over(slot, from, pending, Fallback::Returned, ctx, now);
+        self.passed_over(slot, from, *pending, Fallback::Returned, ctx, now);
     }
 
     /// The owner says the connection is over. A SYN that came meanwhile begins the next one.
     pub fn handle_closed(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context, now: Instant) {
         let Some(slot) = self.by_handoff.get(&id).copied() else { return };
         let Some(handed_off) = self.handed_off_mut(from, id) else { return };
-        let kept_syn = handed_off.kept_syn.take().filter(|(at, _)| now.saturating_duration_since(*at) <= limits::SYN_LIFETIME);
+        let kept_syn = handed_off.kept_syn.take().filter(|kept| now.saturating_duration_since(kept.0) <= limits::SYN_LIFETIME);
         let outcome = Self::outcome_at(from, ctx);
         if let Some(pending) = handed_off.pending.take() {
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
@@ -183,7 +184,7 @@ impl Btcp {
         }
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
-        let Some((_, syn)) = kept_syn else { return };
+        let Some(syn) = kept_syn.map(|kept| kept.1) else { return };
         let flow = self.connections[slot].flow;
         if from != ctx.node && ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn()) {
             self.forget(slot, ctx);

@@ -49,7 +49,8 @@ impl Btcp {
             return match self.openings.get(&flow) {
                 Some(opening) if !opening.is_denied => Verdict::Forward(opening.to),
                 _ if ctx.policy.is_shared_frontend(flow.frontend) => self.find_owner(flow, &segment, ctx, now),
-                _ => Verdict::Write,
+                None => self.pass_to_local(&flow, &segment, ctx),
+                Some(_) => Verdict::Write,
             };
         }
         if !segment.checksums_are_right() {
@@ -185,7 +186,7 @@ impl Btcp {
         if !self.may_open(from, id, &flow, ctx) {
             return ctx.say(from, Message::Disowned { id });
         }
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             match &self.connections[slot].state {
                 State::Lingering(_) | State::Lost => {}
                 State::Asking(_) => self.end_asking(slot, from, ctx),
@@ -195,7 +196,7 @@ impl Btcp {
                 }
                 _ => return ctx.say(from, Message::Disowned { id }),
             }
-            if let Some(slot) = self.by_flow.get(&flow).copied() {
+            if let Some(slot) = self.slot_of(&flow) {
                 self.forget(slot, ctx);
             }
         } else if self.openings.get(&flow).is_none() {
@@ -215,7 +216,7 @@ impl Btcp {
         (was_given_it || ctx.service_of(flow.frontend).is_some_and(serves))
             && epoch == Some(id.epoch)
             && !self.by_handoff.contains_key(&id)
-            && (ctx.has_room() || self.by_flow.contains_key(flow))
+            && (ctx.has_room() || self.slot_of(flow).is_some())
     }
 
     /// What the kernel said about a flow that a peer claims.

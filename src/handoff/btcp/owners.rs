@@ -33,7 +33,7 @@ enum Stage {
 impl Btcp {
     /// Whether anything is known here of a connection to a shared address.
     pub fn knows(&self, flow: &FlowKey) -> bool {
-        let has_begun = self.by_flow.contains_key(flow) || self.openings.get(flow).is_some();
+        let has_begun = self.slot_of(flow).is_some() || self.openings.get(flow).is_some();
         has_begun || self.known.peek(flow).is_some() || self.known.answered.get(flow).is_some()
     }
 
@@ -46,6 +46,7 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         match self.known.owner(&flow) {
+            // Not for the kernel to keep: when this connection is over, one with the same ends may be another node's.
             Some(owner) if owner == ctx.node => Verdict::Write,
             Some(owner) => Verdict::Forward(owner),
             None if self.known.is_answer(&flow, acknowledged(segment)) => {
@@ -73,7 +74,7 @@ impl Btcp {
             self.known.insert(flow, ctx.node);
             return Verdict::Write;
         }
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             if matches!(self.connections[slot].state, State::Asking(_)) {
                 return self.keep_while_asking(slot, segment, ctx);
             }
@@ -159,7 +160,7 @@ impl Btcp {
 
     /// A peer owns a connection, or does not.
     pub fn handle_owner(&mut self, from: NodeId, flow: FlowKey, owns: bool, ctx: &mut Context, now: Instant) {
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             let connection = &mut self.connections[slot];
             match connection.state.take() {
                 State::Asking(Asking { stage: Stage::Peers(mut waiting), packets, bytes, ack, reset })
@@ -264,7 +265,7 @@ impl Btcp {
         if self.known.is_answer(&flow, Some(seq)) {
             return Verdict::Write;
         }
-        let is_elsewhere = self.by_flow.contains_key(&flow) || self.openings.get(&flow).is_some_and(|opening| !opening.is_denied);
+        let is_elsewhere = self.slot_of(&flow).is_some() || self.openings.get(&flow).is_some_and(|opening| !opening.is_denied);
         match self.known.peek(&flow) {
             _ if is_elsewhere => ctx.drop(DropReason::UnexpectedFromKernel),
             None => Verdict::Write,

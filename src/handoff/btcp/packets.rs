@@ -7,7 +7,7 @@ impl Btcp {
     /// A client's packet to one of this node's front-end addresses.
     pub fn handle_client(&mut self, segment: Segment<&mut [u8], ToServerWire>, ctx: &mut Context, now: Instant) -> Verdict {
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
-        let Some(slot) = self.by_flow.get(&flow).copied() else {
+        let Some(slot) = self.slot_of(&flow) else {
             if self.orphans.contains_key(&flow) {
                 return ctx.drop(DropReason::Orphan);
             }
@@ -39,7 +39,7 @@ impl Btcp {
             }
             State::HandedOff(handed_off) => {
                 if is_syn {
-                    handed_off.kept_syn = Some((now, segment.completed()));
+                    handed_off.kept_syn = Some(Box::new((now, segment.completed())));
                 } else if segment.checksums_are_right() {
                     // What the owner's kernel will not believe says nothing here either: a TSval that was never the client's
                     // would go into the next offer, should the owner return the connection.
@@ -92,7 +92,7 @@ impl Btcp {
         self.forget(slot, ctx);
         let Ok(segment) = Segment::parse(syn.as_mut_slice()) else { return };
         match self.handle_unknown(flow, segment, ctx, now) {
-            Verdict::Write => ctx.write(syn, Why::KeptSyn),
+            Verdict::Write | Verdict::Local => ctx.write(syn, Why::KeptSyn),
             Verdict::Forward(to) => ctx.forward(to, syn, Why::KeptSyn),
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
@@ -109,7 +109,10 @@ impl Btcp {
         if ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn()) {
             return self.handle_unopened(flow, syn, ctx, now);
         }
-        if !opening::begins(&syn) || !syn.checksums_are_right() {
+        if !opening::begins(&syn) {
+            return self.pass_to_local(&flow, &syn, ctx);
+        }
+        if !syn.checksums_are_right() {
             return Verdict::Write;
         }
         ctx.counters.syns += 1;
@@ -135,6 +138,20 @@ impl Btcp {
         Verdict::Consumed
     }
 
+    /// A packet of a connection that nothing is known of here. It is for the local kernel to judge, and so is all that follows,
+    /// unless the client is opening a connection with the same ends just now: then the next thing that comes may be the new one's.
+    pub(super) fn pass_to_local(
+        &mut self,
+        flow: &FlowKey,
+        segment: &Segment<&mut [u8], ToServerWire>,
+        ctx: &mut Context,
+    ) -> Verdict {
+        ctx.counters.local_packets += 1;
+        let flags = segment.flags();
+        let goes_on = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN.with(Flags::FIN).with(Flags::RST));
+        if goes_on && !self.syns.contains(flow) { Verdict::Local } else { Verdict::Write }
+    }
+
     pub(super) fn in_handshake(
         &mut self,
         slot: usize,
@@ -144,7 +161,7 @@ impl Btcp {
     ) -> Verdict {
         let connection = &mut self.connections[slot];
         let State::Handshake(initial) = &connection.state else { return ctx.drop(DropReason::UnexpectedFromKernel) };
-        let initial = *initial;
+        let initial = **initial;
         let flow = connection.flow;
         let flags = segment.flags();
         if flags.contains(Flags::SYN) {
@@ -168,7 +185,7 @@ impl Btcp {
             // The kernel answers this as it should; its half stays as it is.
             return Verdict::Write;
         }
-        connection.state = State::Undecided(Undecided {
+        connection.state = State::Undecided(Box::new(Undecided {
             initial,
             client: ClientView::new(&initial),
             kernel: KernelHalf::SynReceived,
@@ -181,7 +198,7 @@ impl Btcp {
             awaits_server: None,
             acknowledge_when_parked: false,
             challenged: None,
-        });
+        }));
         connection.since = now;
         connection.story = ctx.chronicle.begin(now);
         self.holds.enter(flow.frontend, slot, connection.serial);
@@ -289,7 +306,7 @@ impl Btcp {
     /// A SYN-ACK of the local kernel, on its way to a client.
     pub fn handle_syn_ack(&mut self, mut syn_ack: Segment<&mut [u8], ToClientWire>, ctx: &mut Context, now: Instant) -> Verdict {
         let flow = FlowKey { client: syn_ack.destination(), frontend: syn_ack.source() };
-        if let Some(slot) = self.by_flow.get(&flow).copied() {
+        if let Some(slot) = self.slot_of(&flow) {
             match &mut self.connections[slot].state {
                 State::Handshake(initial) if initial.frontend_isn == syn_ack.seq() => {
                     initial.hear_again(&syn_ack, now);
@@ -320,7 +337,7 @@ impl Btcp {
             ctx.counters.fall_back(Fallback::Full);
             return Verdict::Write;
         }
-        let state = State::Handshake(InitialState::learn(&syn, &syn_ack, &flow, now));
+        let state = State::Handshake(Box::new(InitialState::learn(&syn, &syn_ack, &flow, now)));
         let slot = self.insert(flow, state, Guard::None, ctx, now);
         self.set_alarm(slot, now + crate::limits::HANDSHAKE_LIFETIME, ctx);
         ctx.counters.connections += 1;
@@ -330,10 +347,10 @@ impl Btcp {
 
     /// Where an ICMP error about this connection has to go; None if the local kernel serves it.
     pub fn owner_of(&self, flow: &FlowKey) -> Option<NodeId> {
-        let Some(slot) = self.by_flow.get(flow) else {
+        let Some(slot) = self.slot_of(flow) else {
             return self.openings.get(flow).map(|opening| opening.to).or_else(|| self.known.peek(flow));
         };
-        match &self.connections[*slot].state {
+        match &self.connections[slot].state {
             State::HandedOff(handed_off) => Some(handed_off.to),
             State::Lingering(owner) => Some(*owner),
             State::Handshake(_)

@@ -45,7 +45,7 @@ impl Btcp {
         if !is_orphan && decides_on_syn && ctx.is_own_frontend(flow.frontend) {
             return self.handle_opened(from, id, flow, ctx, now);
         }
-        if !is_orphan || self.by_flow.contains_key(&flow) || self.by_handoff.contains_key(&id) {
+        if !is_orphan || self.slot_of(&flow).is_some() || self.by_handoff.contains_key(&id) {
             // Given up here, its client reset: the owner must not send for it any more.
             return ctx.say(from, Message::Disowned { id });
         }
@@ -85,20 +85,38 @@ impl Btcp {
     }
 
     /// The lowest serial whose commit to this peer may yet be repeated.
-    pub fn settled_below(&self, peer: NodeId, ctx: &Context) -> u64 {
-        self.connections
-            .iter()
-            .filter_map(|(_, connection)| match &connection.state {
-                State::HandedOff(handed_off) if handed_off.to == peer && handed_off.pending.is_some() => {
-                    Some(handed_off.id.serial)
-                }
-                State::Offered(offered) | State::Securing(Securing::Commit(offered)) if offered.to == peer => {
-                    Some(offered.id.serial)
-                }
-                _ => None,
-            })
-            .min()
-            .unwrap_or(ctx.next_serial)
+    pub fn settled_below(&mut self, peer: NodeId, ctx: &Context) -> u64 {
+        self.forget_settled(peer, ctx);
+        let first = self.offered_to.get(&peer).and_then(|offered| offered.front());
+        first.copied().unwrap_or(ctx.next_serial)
+    }
+
+    /// Remembers an offer until its commit is settled, so that nobody has to look through all connections for it.
+    pub(super) fn note_offer(&mut self, to: NodeId, id: HandoffId, ctx: &Context) {
+        // This node tells itself nothing.
+        if to != ctx.node {
+            self.forget_settled(to, ctx);
+            self.offered_to.entry(to).or_default().push_back(id.serial);
+        }
+    }
+
+    fn forget_settled(&mut self, peer: NodeId, ctx: &Context) {
+        let Some(offered) = self.offered_to.get(&peer) else { return };
+        let is_settled = |serial: &u64| !self.may_be_repeated(HandoffId { epoch: ctx.epoch, serial: *serial });
+        let settled = offered.iter().take_while(|serial| is_settled(serial)).count();
+        if let Some(offered) = self.offered_to.get_mut(&peer) {
+            offered.drain(..settled);
+        }
+    }
+
+    /// Whether the commit of this offer may yet be sent, or sent again.
+    fn may_be_repeated(&self, id: HandoffId) -> bool {
+        let connection = self.by_handoff.get(&id).and_then(|slot| self.connections.get(*slot));
+        connection.is_some_and(|connection| match &connection.state {
+            State::HandedOff(handed_off) => handed_off.id == id && handed_off.pending.is_some(),
+            State::Offered(offered) | State::Securing(Securing::Commit(offered)) => offered.id == id,
+            _ => false,
+        })
     }
 
     pub(super) fn slots_at(&self, peer: NodeId) -> Vec<usize> {

@@ -10,7 +10,7 @@ use super::*;
 /// A connection that is being let go of.
 #[derive(Clone, Debug)]
 pub(super) struct Releasing {
-    pub(super) undecided: Undecided,
+    pub(super) undecided: Box<Undecided>,
     /// The client's SYN was repeated.
     repeated_syn: bool,
 }
@@ -85,7 +85,7 @@ impl Btcp {
     }
 
     /// Lets go of a connection whose kernel keeps a request, so that it learns the client's round trip without the hold.
-    fn release_timed(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context, now: Instant) {
+    fn release_timed(&mut self, slot: usize, undecided: Box<Undecided>, ctx: &mut Context, now: Instant) {
         let echo = undecided.initial.timestamps.and(undecided.initial.syn_acks.echo(undecided.round_trip, now));
         self.let_go(slot, undecided, echo, ctx);
     }
@@ -100,12 +100,12 @@ impl Btcp {
     }
 
     /// Lets go of a connection: the kernel gets what was withheld, and serves it from now on as if we had never been.
-    pub(super) fn release(&mut self, slot: usize, undecided: Undecided, ctx: &mut Context) {
+    pub(super) fn release(&mut self, slot: usize, undecided: Box<Undecided>, ctx: &mut Context) {
         self.let_go(slot, undecided, None, ctx);
     }
 
     /// A guard goes first, so that none can outlive us there.
-    fn let_go(&mut self, slot: usize, undecided: Undecided, echo: Option<Timestamp<Wire>>, ctx: &mut Context) {
+    fn let_go(&mut self, slot: usize, undecided: Box<Undecided>, echo: Option<Timestamp<Wire>>, ctx: &mut Context) {
         let flow = self.connections[slot].flow;
         self.count_outcome(slot, Some(ctx.node), Outcome::Local, ctx);
         self.tell(slot, Some(ctx.node), Outcome::Local, End::Released, ctx);

@@ -53,7 +53,7 @@ impl Btcp {
 
     /// The guard of a connection was written, or could not be.
     pub fn handle_guard(&mut self, flow: FlowKey, written: bool, ctx: &mut Context) {
-        let Some(slot) = self.by_flow.get(&flow).copied() else {
+        let Some(slot) = self.slot_of(&flow) else {
             if written {
                 ctx.outputs.push_back(Output::Unguard(flow));
             }
@@ -79,7 +79,7 @@ impl Btcp {
         if self.judge_question(flow, socket, ctx) || self.judge_claim(flow, socket, ctx, now) {
             return;
         }
-        let Some(slot) = self.by_flow.get(&flow).copied() else { return self.judge_opening(flow, socket, ctx) };
+        let Some(slot) = self.slot_of(&flow) else { return self.judge_opening(flow, socket, ctx) };
         if matches!(self.connections[slot].state, State::Asking(_)) {
             if let State::Asking(asking) = self.connections[slot].state.take() {
                 self.judge_asking(slot, asking, socket, ctx, now);
@@ -96,7 +96,7 @@ impl Btcp {
         let connection = &mut self.connections[slot];
         match connection.state.take() {
             State::Releasing(releasing) => self.judge_release(slot, releasing, socket, ctx, now),
-            State::Securing(Securing::Commit(offered)) => self.commit(slot, offered, ctx, now),
+            State::Securing(Securing::Commit(offered)) => self.commit(slot, *offered, ctx, now),
             State::Securing(Securing::Reset(mut undecided)) => {
                 purge(&flow, &mut undecided, &mut self.holds, ctx);
                 self.refuse_purged(slot, &undecided, ctx, now);

@@ -65,6 +65,11 @@ impl Course {
         self.reset || (self.server_fin_acknowledged && self.client_fin_acknowledged)
     }
 
+    /// Whether the server has sent its FIN: from then on its kernel may forget the connection without a word.
+    pub(super) const fn server_has_finished(&self) -> bool {
+        self.server_fin.is_some()
+    }
+
     /// The kernel says that it is not.
     pub(super) const fn go_on(&mut self) {
         self.reset = false;

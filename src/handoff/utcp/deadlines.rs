@@ -34,8 +34,9 @@ impl Utcp {
                 self.set_alarm(slot, now + limits::DELIVERY_INTERVAL, ctx);
             }
             State::Established(_) => {
+                // The answer says when the next question is due; it is no later than this.
                 self.ask(slot, ctx);
-                self.set_alarm(slot, now + limits::IDLE_CHECK_INTERVAL, ctx);
+                self.set_alarm(slot, now + limits::IDLE_CHECK_INTERVAL_MAX, ctx);
             }
             State::Over(_) | State::Abandoned => self.forget(slot, ctx),
             State::Moving => {}

@@ -5,7 +5,7 @@ use super::*;
 impl Utcp {
     /// The connection is this node's now. Applied once, answered always.
     pub fn handle_commit(&mut self, from: NodeId, id: HandoffId, more: &[u8], ctx: &mut Context, now: Instant) {
-        let slot = self.by_handoff.get(&id).copied().filter(|slot| self.connections[*slot].ingress == from);
+        let slot = self.slot_of_handoff(id).filter(|slot| self.connections[*slot].ingress == from);
         let Some(slot) = slot else {
             // Served and forgotten, or never prepared (or given up since): then it never will be applied.
             if self.applied.contains(&(from, id)) {

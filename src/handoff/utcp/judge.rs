@@ -10,7 +10,7 @@ impl Utcp {
 
     /// What the kernel said about a socket.
     pub fn handle_socket(&mut self, local: Endpoint, remote: Endpoint, socket: SocketState, ctx: &mut Context, now: Instant) {
-        let Some(slot) = self.by_socket.get(&(local, remote)).copied() else { return };
+        let Some(slot) = self.slot_of_socket((local, remote)) else { return };
         let connection = &mut self.connections[slot];
         match connection.state.take() {
             State::Established(established) => self.judge(slot, established, socket, ctx, now),
@@ -75,7 +75,12 @@ impl Utcp {
         let looks_over = established.course.looks_over();
         established.course.go_on();
         established.asked = if looks_over { (established.asked + 1).min(12) } else { 0 };
-        let again = now + if looks_over { Duration::from_millis(1 << established.asked) } else { limits::IDLE_CHECK_INTERVAL };
+        let age = now.saturating_duration_since(connection.since);
+        let idle = match established.course.server_has_finished() {
+            true => limits::IDLE_CHECK_INTERVAL,
+            false => age.clamp(limits::IDLE_CHECK_INTERVAL, limits::IDLE_CHECK_INTERVAL_MAX),
+        };
+        let again = now + if looks_over { Duration::from_millis(1 << established.asked) } else { idle };
         // A question because of a RST may be due before that.
         let again = if established.asked_at > now { again.min(established.asked_at) } else { again };
         connection.state = State::Established(established);

@@ -6,7 +6,7 @@ impl Utcp {
     /// A packet that this node's kernel sent from an alias.
     pub fn handle_kernel(&mut self, segment: Segment<&mut [u8], ToClientLocal>, ctx: &mut Context, now: Instant) -> Verdict {
         let socket = (segment.source(), segment.destination());
-        let Some(slot) = self.by_socket.get(&socket).copied() else { return ctx.drop(DropReason::NoConnection) };
+        let Some(slot) = self.slot_of_socket(socket) else { return ctx.drop(DropReason::NoConnection) };
         let connection = &mut self.connections[slot];
         let flags = segment.flags();
         let is_syn_ack = flags.contains(Flags::SYN.with(Flags::ACK));
@@ -81,7 +81,7 @@ impl Utcp {
         now: Instant,
     ) -> Verdict {
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
-        let Some(slot) = self.by_flow.get(&flow).copied() else {
+        let Some(slot) = self.slot_of(&flow) else {
             if self.opens_on(&segment, ctx) {
                 return self.open(from, segment, ctx, now);
             }
@@ -200,7 +200,7 @@ impl Utcp {
 
     /// The shifts of a connection that this kernel serves, for translating an ICMP error about it.
     pub fn shifts_of(&self, flow: &FlowKey) -> Option<Shifts> {
-        match &self.connections[*self.by_flow.get(flow)?].state {
+        match &self.connections[self.slot_of(flow)?].state {
             State::Delivering(delivering) => Some(delivering.learned.shifts),
             State::Opening(opening) => Some(opening.shifts),
             State::Established(established) => Some(established.shifts),

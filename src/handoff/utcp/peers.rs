@@ -29,7 +29,7 @@ impl Utcp {
     /// The ingress has given this connection up and reset its client: nothing may be sent for it any more. (The client may
     /// use its port again already, so it is not reset from here.)
     pub fn handle_disowned(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context, now: Instant) {
-        let Some(slot) = self.by_handoff.get(&id).copied() else { return };
+        let Some(slot) = self.slot_of_handoff(id) else { return };
         let connection = &mut self.connections[slot];
         if connection.ingress != from {
             return;

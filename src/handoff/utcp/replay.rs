@@ -27,7 +27,7 @@ impl Utcp {
         let policy = if from == ctx.node { ctx.policy_of(offer.flow.frontend) } else { &ctx.policy };
         let policy = std::rc::Rc::clone(policy);
         let port = Self::server_port(&policy, ctx.node, from, &offer.service, offer.flow.frontend)?;
-        if self.by_handoff.contains_key(&offer.id) || self.applied.contains(&(from, offer.id)) {
+        if self.slot_of_handoff(offer.id).is_some() || self.applied.contains(&(from, offer.id)) {
             // No honest peer numbers two handoffs alike.
             return Err(Refusal::InUse);
         }
@@ -42,7 +42,7 @@ impl Utcp {
         port: u16,
         ctx: &mut Context,
     ) -> Result<Endpoint, Refusal> {
-        if let Some(slot) = self.by_flow.get(flow).copied() {
+        if let Some(slot) = self.slot_of(flow) {
             match &self.connections[slot].state {
                 State::Over(_) | State::Abandoned => {}
                 State::Opening(opening) if !opening.is_completed() => self.purge_and_forget(slot, ctx),
@@ -57,12 +57,13 @@ impl Utcp {
                 }
             }
         }
-        let aliases = self.aliases.entry(flow.frontend).or_insert_with(|| policy.aliases_of(flow.frontend));
+        self.aliases.entry(flow.frontend).or_insert_with(|| policy.aliases_of(flow.frontend));
+        let aliases = &self.aliases[&flow.frontend];
         let client = flow.client;
         let free = aliases
             .iter()
             .map(|address| Endpoint::new(*address, port))
-            .find(|alias| !self.by_socket.contains_key(&(*alias, client)));
+            .find(|alias| self.slot_of_socket((*alias, client)).is_none());
         if let Some(alias) = free {
             return Ok(alias);
         }
@@ -70,7 +71,7 @@ impl Utcp {
         // client's timestamp or sequence number has moved on (RFC 6191), and otherwise stays silent.
         let (_, slot) = aliases
             .iter()
-            .filter_map(|address| self.by_socket.get(&(Endpoint::new(*address, port), client)).copied())
+            .filter_map(|address| self.slot_of_socket((Endpoint::new(*address, port), client)))
             .filter(|slot| self.connections[*slot].state.is_over())
             .map(|slot| (self.connections[slot].since, slot))
             .min()
@@ -152,7 +153,7 @@ impl Utcp {
 
     /// The front-end withdraws its offer.
     pub fn handle_abort(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context) {
-        let Some(slot) = self.by_handoff.get(&id).copied() else { return };
+        let Some(slot) = self.slot_of_handoff(id) else { return };
         let connection = &self.connections[slot];
         if connection.ingress == from && matches!(connection.state, State::Replaying(_) | State::Prepared(_)) {
             self.purge_and_forget(slot, ctx);

@@ -189,7 +189,7 @@ services:
         is_counted: true,
         state: State::Delivering(Box::new(delivering(offer(), 0, now))),
     });
-    utcp.by_flow.insert(offer().flow, slot);
+    utcp.by_flow.insert(slot, |slot| utcp.connections[slot].flow);
 
     let mut add = |payload: &[u8], after: u32| {
         let mut packet = SegmentSpec::<ToServerWire> {

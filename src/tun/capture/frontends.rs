@@ -57,6 +57,7 @@ impl Capture {
             not_a_router: &[],
             guards_max: self.config.guards_max,
             tracking: self.tracking,
+            bypass: self.bypass,
         }
     }
 }

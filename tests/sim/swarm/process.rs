@@ -299,7 +299,7 @@ impl World {
 
     /// Whatever is passed on has the marks it came with.
     fn keeps_bits(&mut self, verdict: Verdict, before: u8, packet: &[u8]) {
-        if matches!(verdict, Verdict::Write | Verdict::Forward(_)) && ecn::bits(packet) != before {
+        if matches!(verdict, Verdict::Write | Verdict::Local | Verdict::Forward(_)) && ecn::bits(packet) != before {
             self.blame(format!("rule 11 congestion marks: a packet's mark changed from {before}: {packet:02x?}"));
         }
     }
@@ -310,7 +310,7 @@ impl World {
         let verdict = if is_missent { Verdict::Write } else { verdict };
         let plain = |packet: Vec<u8>| if offload == Offload::NONE { vec![packet] } else { offload::plain(&packet, &offload) };
         match verdict {
-            Verdict::Write => plain(packet).into_iter().for_each(|packet| self.write_to_tun(node, packet)),
+            Verdict::Write | Verdict::Local => plain(packet).into_iter().for_each(|packet| self.write_to_tun(node, packet)),
             Verdict::Forward(to) => plain(packet).into_iter().for_each(|packet| self.send_overlay(node, to, &packet)),
             Verdict::Cut => self.blame("a plain packet cannot be cut".to_owned()),
             Verdict::Consumed | Verdict::Drop(_) => {

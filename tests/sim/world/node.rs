@@ -30,7 +30,7 @@ impl World {
 
     pub(super) fn obey(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>, offload: Offload) {
         match verdict {
-            Verdict::Write => {
+            Verdict::Write | Verdict::Local => {
                 self.super_segments.1 += usize::from(offload.segment_bytes.is_some());
                 // Where its packets go the host cuts what no device cuts for it.
                 for packet in self.plain(packet, offload) {
