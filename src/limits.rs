@@ -28,6 +28,9 @@ pub const KNOWN_OWNERS_MAX: usize = 131_072;
 /// A remembered owner that no packet asks for is forgotten after one to two of these: less than a TIME-WAIT each, so that
 /// what is remembered is seldom another connection's.
 pub const KNOWN_OWNER_LIFETIME: Duration = Duration::from_secs(30);
+/// Whom a policy would choose everywhere, and who said that it is not so, is not taken for the owner again for so long: longer than the
+/// longest pause between repetitions (120 s in Linux) and between keep-alive probes (75 s), so that the second one asks everybody.
+pub const DENIED_OWNER_LIFETIME: Duration = Duration::from_secs(300);
 /// Owners looked for in a second: each costs a question to the kernel (5 us) here and one at each peer. What comes beyond that
 /// is dropped, and sent again by clients that are real.
 pub const OWNER_QUESTIONS_PER_SECOND: usize = 10_000;

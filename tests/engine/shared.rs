@@ -397,3 +397,35 @@ fn a_reset_is_not_the_local_kernels_while_another_has_the_syn_or_the_connection(
     assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
     assert_eq!(node.verdict(&reset_of_kernel()), Verdict::Write);
 }
+
+#[test]
+fn who_denied_it_is_not_taken_for_the_owner_again_by_a_client_that_speaks_seldom() {
+    let mut node = shared("a");
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    assert_eq!(forwarded(&node.take())[0].0, B);
+    node.hear(B, Message::Owner { flow: flow(PORT), owns: false });
+    // A keep-alive probe; nobody has the connection, and the client must come to know.
+    node.wait(milliseconds(75_000));
+    node.take();
+    assert_eq!(node.verdict(&ack()), Verdict::Consumed);
+    assert_eq!(messages(&node.take()).len(), 2, "all are asked");
+}
+
+#[test]
+fn a_node_with_another_cluster_file_refuses_a_syn_and_denies_what_follows() {
+    let files: [&[(&str, &str)]; 2] = [
+        // It does not have the address under anybody's name, or under one node's only.
+        &[("a: [\"10.77.0.1:80\", \"[fd77::1]:80\"], b: \"10.77.0.2:80\"", "b: \"10.77.0.2:80\"")],
+        &[],
+    ];
+    for (changes, is_known) in files.into_iter().zip([false, true]) {
+        let mut node = Node::of_file("b", &[&ON_SYN[..], changes].concat(), &[]);
+        if !is_known {
+            assert_eq!(node.overlay(A, &syn(PORT)).0, Verdict::Drop(DropReason::NoConnection));
+            let refused = Message::SynRefused { flow: flow(PORT), isn: Seq::new(CLIENT_ISN), reason: Refusal::UnknownFrontend };
+            assert_eq!(messages(&node.take()), [(A, refused)]);
+        }
+        assert_eq!(node.overlay(A, &ack()).0, Verdict::Drop(DropReason::NoConnection));
+        assert_eq!(messages(&node.take()), [(A, Message::Owner { flow: flow(PORT), owns: false })]);
+    }
+}

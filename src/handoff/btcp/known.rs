@@ -53,7 +53,7 @@ impl Known {
             young: HashMap::with_hasher(hasher.clone()),
             old: HashMap::with_hasher(hasher),
             turned: now,
-            denied: Recent::new(seed, limits::KNOWN_OWNERS_MAX / 16, limits::KNOWN_OWNER_LIFETIME),
+            denied: Recent::new(seed, limits::KNOWN_OWNERS_MAX / 16, limits::DENIED_OWNER_LIFETIME),
             answered: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
             left: Left::all(),
         }

@@ -85,7 +85,16 @@ impl Utcp {
             if self.opens_on(&segment, ctx) {
                 return self.open(from, segment, ctx, now);
             }
-            self.deny(from, flow, ctx);
+            if segment.flags().contains(Flags::SYN) && from != ctx.node {
+                // Whoever forwarded it has another cluster file. Others may take it, and the client must not wait for ever.
+                ctx.say(from, Message::SynRefused { flow, isn: segment.seq(), reason: Refusal::UnknownFrontend });
+                return ctx.drop(DropReason::NoConnection);
+            }
+            // The other's file may say that the address is shared where this node's does not any more.
+            let may_be_shared = ctx.policy.service_of(flow.frontend).is_none_or(|service| service.decides_on_syn());
+            if from != ctx.node && may_be_shared {
+                ctx.say(from, Message::Owner { flow, owns: false });
+            }
             return ctx.drop(DropReason::NoConnection);
         };
         let connection = &mut self.connections[slot];

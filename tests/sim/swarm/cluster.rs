@@ -61,7 +61,8 @@ pub fn text(plan: &Plan, variant: usize) -> String {
     }
     if let Some(on_syn) = &plan.on_syn {
         let rules = on_syn.rules(usize::from(variant == 1), count, absent);
-        let _ = write!(text, "    inspect: none\n    rules:\n{rules}");
+        let heading = if rules.is_empty() { "" } else { "    rules:\n" };
+        let _ = write!(text, "    inspect: none\n{heading}{rules}");
         write_end(plan, &mut text);
         return text;
     }

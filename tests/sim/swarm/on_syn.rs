@@ -44,9 +44,9 @@ pub struct OnSyn {
 }
 
 impl OnSyn {
-    pub fn of(seed: u64, clients: usize, may_share: bool, nodes: &mut [NodePlan], errands: &mut [Errand]) -> Self {
+    pub fn of(seed: u64, clients: usize, nodes: &mut [NodePlan], errands: &mut [Errand]) -> Self {
         let mut random = Random::of(seed, "decides on syn");
-        let entry = (random.permille(600) && may_share).then(|| match random.below(3) {
+        let entry = random.permille(600).then(|| match random.below(3) {
             0 => Entry::SynsElsewhere,
             1 => Entry::EachPacket,
             _ => Entry::Turns(*random.pick(&[3, 40, 700, 5_000]) * MILLISECOND),

@@ -306,7 +306,7 @@ impl Plan {
             }
         }
         let has_on_syn = kinds.contains(&Kind::OnSyn);
-        let on_syn = has_on_syn.then(|| OnSyn::of(seed, clients.len(), without.with_on_syn, &mut nodes, &mut errands));
+        let on_syn = has_on_syn.then(|| OnSyn::of(seed, clients.len(), &mut nodes, &mut errands));
         let faults = plan_faults(seed, &kinds, node_count, client_count);
         let small_tables = kinds.contains(&Kind::SmallTables);
         let mut plan = Self {
