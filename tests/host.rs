@@ -53,6 +53,7 @@ fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
     let number = |name, default: usize| std::env::var(name).map_or(default, |value| value.parse().unwrap());
     CaptureConfig {
         device: device.to_owned(),
+        shared: Vec::new(),
         frontends: addresses.iter().filter(|a| !a.contains('/')).map(|a| endpoint(a)).collect(),
         answered_addresses: Vec::new(),
         answered: Vec::new(),

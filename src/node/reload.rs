@@ -126,8 +126,12 @@ impl Node {
         self.host.capture().answer_for(&answered).map_err(|error| format!("{}: {error:#}", path.display()))?;
         // Everything up to here has changed nothing. So has this when it fails; after it nothing can fail.
         let frontends = policy.own_frontends();
-        if frontends != self.policy.own_frontends() {
-            self.host.capture().replace_frontends(&frontends).map_err(|error| format!("{}: {error:#}", path.display()))?;
+        let shared = policy.own_shared_frontends();
+        if (&frontends, &shared) != (&self.policy.own_frontends(), &self.policy.own_shared_frontends()) {
+            self.host
+                .capture()
+                .replace_frontends(&frontends, &shared)
+                .map_err(|error| format!("{}: {error:#}", path.display()))?;
         }
         let policy = Rc::new(policy);
         self.engine.replace_policy(Rc::clone(&policy), now);

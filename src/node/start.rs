@@ -250,6 +250,7 @@ pub(super) fn capture_config(policy: &Policy, device: &str) -> CaptureConfig {
     CaptureConfig {
         device: device.to_owned(),
         frontends: policy.own_frontends(),
+        shared: policy.own_shared_frontends(),
         answered: listeners::answered_frontends(policy),
         answered_addresses: listeners::answered_addresses(policy),
         aliases: policy.aliases.clone(),

@@ -110,6 +110,11 @@ impl Policy {
         own
     }
 
+    /// Those of them that other nodes have, too.
+    pub fn own_shared_frontends(&self) -> Vec<Endpoint> {
+        self.own_frontends().into_iter().filter(|frontend| self.is_shared_frontend(*frontend)).collect()
+    }
+
     /// Whether this is a front-end address of this node.
     pub fn is_own_frontend(&self, endpoint: Endpoint) -> bool {
         self.service_of(endpoint).is_some_and(|service| service.frontends.binary_search(&(self.node, endpoint)).is_ok())

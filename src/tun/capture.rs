@@ -35,6 +35,8 @@ pub struct CaptureConfig {
     pub device: String,
     /// This node's front-end addresses.
     pub frontends: Vec<Endpoint>,
+    /// Those of them that other nodes have, too.
+    pub shared: Vec<Endpoint>,
     /// Other nodes' front-end addresses whose clients this node may answer; one of each service and family is enough.
     pub answered: Vec<Endpoint>,
     /// The addresses of all such front-ends.
@@ -119,6 +121,7 @@ impl Capture {
         let mut ruleset = Ruleset {
             device: &config.device,
             frontends: &config.frontends,
+            shared: &config.shared,
             aliases: &config.aliases,
             ingress: &[],
             not_a_router: &[],

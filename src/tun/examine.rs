@@ -236,6 +236,7 @@ impl Look<'_> {
         let mut ruleset = Ruleset {
             device: self.name,
             frontends: &config.frontends,
+            shared: &config.shared,
             aliases: &config.aliases,
             ingress: &ingress,
             not_a_router: &not_a_router,

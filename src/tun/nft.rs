@@ -59,6 +59,8 @@ pub(super) enum Forwarding {
 pub(super) struct Ruleset<'a> {
     pub(super) device: &'a str,
     pub(super) frontends: &'a [Endpoint],
+    /// Those of them that other nodes have, too.
+    pub(super) shared: &'a [Endpoint],
     pub(super) aliases: &'a [IpNet],
     pub(super) ingress: &'a [Ingress],
     /// Families no device of which forwarded before, while now all do.
@@ -202,12 +204,13 @@ impl Ruleset<'_> {
         }
         for family in self.families() {
             let Words { digit, .. } = words(family);
-            let _ = writeln!(text, "flush set inet {TABLE} frontends{digit}");
-            let endpoints: BTreeSet<String> =
-                self.frontends_of(family).map(|frontend| format!("{} . {}", frontend.address, frontend.port)).collect();
-            if !endpoints.is_empty() {
-                let endpoints: Vec<String> = endpoints.into_iter().collect();
-                let _ = writeln!(text, "add element inet {TABLE} frontends{digit} {{ {} }}", endpoints.join(", "));
+            for (set, endpoints) in [("frontends", self.frontends), ("shared", self.shared)] {
+                let _ = writeln!(text, "flush set inet {TABLE} {set}{digit}");
+                let endpoints: BTreeSet<String> = endpoints_of(endpoints, family).collect();
+                if !endpoints.is_empty() {
+                    let endpoints: Vec<String> = endpoints.into_iter().collect();
+                    let _ = writeln!(text, "add element inet {TABLE} {set}{digit} {{ {} }}", endpoints.join(", "));
+                }
             }
         }
         text
@@ -232,7 +235,6 @@ impl Ruleset<'_> {
         }
         for family in self.families() {
             let Words { digit, address, .. } = words(family);
-            let endpoints = self.frontends_of(family).map(|frontend| format!("{} . {}", frontend.address, frontend.port));
             let addresses = self.frontends_of(family).map(|frontend| frontend.address.to_string());
             let prefixes = self.aliases.iter().filter(|prefix| Family::of_prefix(prefix) == family).map(IpNet::trunc);
             let names = self.ingress.iter().filter(|ingress| ingress.family == family).map(|ingress| &ingress.name);
@@ -240,10 +242,12 @@ impl Ruleset<'_> {
                 text,
                 "  set ingress{digit} {{ type ifname; {} }}\n  \
                    set frontends{digit} {{ type {address} . inet_service; {} }}\n  \
+                   set shared{digit} {{ type {address} . inet_service; {} }}\n  \
                    set addresses{digit} {{ type {address}; {} }}\n  \
                    set aliases{digit} {{ type {address}; flags interval; auto-merge; {} }}\n",
                 elements(names.map(|name| format!("\"{name}\""))),
-                elements(endpoints),
+                elements(endpoints_of(self.frontends, family)),
+                elements(endpoints_of(self.shared, family)),
                 elements(addresses),
                 elements(prefixes.map(|prefix| prefix.to_string()))
             );
@@ -289,11 +293,10 @@ impl Ruleset<'_> {
                 "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (syn | ack) == (syn | ack) \
                  meta mark set {MARK_CAPTURED:#x}"
             );
-            // A RST that answers a segment of no connection: if the address is shared, another node may have that one. (Addresses
-            // that are not are not told apart here: such a RST is rare.)
+            // A RST that answers a segment of no connection: another node may have that one.
             let _ = writeln!(
                 text,
-                "    {ip} saddr . tcp sport @frontends{digit} tcp sport @alive tcp flags & (rst | ack) == rst \
+                "    {ip} saddr . tcp sport @shared{digit} tcp sport @alive tcp flags & (rst | ack) == rst \
                  meta mark set {MARK_CAPTURED:#x}"
             );
             if self.tracking == Tracking::Bypassed {
@@ -367,6 +370,12 @@ impl Ruleset<'_> {
         }
         text.push_str("  }\n");
     }
+}
+
+/// Those of a family, as elements of a set.
+fn endpoints_of(endpoints: &[Endpoint], family: Family) -> impl Iterator<Item = String> {
+    let of_family = endpoints.iter().filter(move |endpoint| Family::of(endpoint.address) == family);
+    of_family.map(|endpoint| format!("{} . {}", endpoint.address, endpoint.port))
 }
 
 fn elements(elements: impl Iterator<Item = String>) -> String {
@@ -523,6 +532,7 @@ mod tests {
         let ruleset = Ruleset {
             device: "bt0",
             frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
+            shared: &[],
             aliases: &["198.18.0.0/16".parse().unwrap()],
             ingress: &ingress,
             not_a_router,
@@ -567,6 +577,7 @@ mod tests {
         let ruleset = Ruleset {
             device: "bt0",
             frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
+            shared: &[],
             aliases: &["198.18.0.0/16".parse().unwrap()],
             ingress: &[],
             not_a_router: &[],
@@ -611,6 +622,7 @@ mod tests {
         let ruleset = Ruleset {
             device: "bt0",
             frontends: &frontends,
+            shared: &frontends,
             aliases: &["198.18.0.0/16".parse().unwrap()],
             ingress: &[],
             not_a_router: &[],
@@ -626,6 +638,8 @@ add element inet baton ingress4 { \"eth1\" }
 add element inet baton addresses4 { 10.77.0.1, 10.77.0.9 }
 flush set inet baton frontends4
 add element inet baton frontends4 { 10.77.0.9 . 81 }
+flush set inet baton shared4
+add element inet baton shared4 { 10.77.0.9 . 81 }
 "
         );
         assert_eq!(

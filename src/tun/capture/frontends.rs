@@ -3,17 +3,17 @@
 use super::*;
 
 impl Capture {
-    /// Captures for these front-end addresses from now on, in one transaction; on error it captures as before.
+    /// Captures for these front-end addresses, some of them `shared` with other nodes, from now on, in one transaction; on error it captures as before.
     ///
     /// Their families must be ones that there are aliases for. Addresses that are front-ends' no longer keep being told of
     /// ICMP errors: their handed-off connections go on.
-    pub fn replace_frontends(&mut self, frontends: &[Endpoint]) -> anyhow::Result<()> {
+    pub fn replace_frontends(&mut self, frontends: &[Endpoint], shared: &[Endpoint]) -> anyhow::Result<()> {
         let links = self.routing.links().context("listing network interfaces")?;
         let mut addresses = self.routing.addresses().context("listing addresses")?;
         addresses.retain(|host| host.link != self.device);
         let mut known = self.known.clone();
         known.extend(frontends);
-        let mut config = CaptureConfig { frontends: frontends.to_vec(), ..self.config.clone() };
+        let mut config = CaptureConfig { frontends: frontends.to_vec(), shared: shared.to_vec(), ..self.config.clone() };
         preflight::check_addresses(&config.frontends, &config.aliases, &addresses)?;
 
         let families: Vec<(Family, Means)> = self.means.iter().map(|(family, means)| (*family, *means)).collect();
@@ -52,6 +52,7 @@ impl Capture {
         Ruleset {
             device: &self.config.device,
             frontends: &self.config.frontends,
+            shared: &self.config.shared,
             aliases: &self.config.aliases,
             ingress: &self.ingress,
             not_a_router: &[],
