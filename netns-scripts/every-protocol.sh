@@ -104,13 +104,13 @@ say "a field of a JSON body, over HTTP/2; curl sends it unasked"
 mark
 get 81 /picture --http2-prior-knowledge -d '{"stream": true, "model": "llama3"}'
 assert_eq "status and answered by" "405 b" "$status $answered_by"
+# What stays with a is counted only: its nginx refuses before it has read the body, if that is a segment of its own, and curl
+# takes the end of that stream for an error.
 get 81 /picture --http2-prior-knowledge -d '{"stream": true, "model": "mistral"}'
-assert_eq "status and answered by" "405 a" "$status $answered_by"
 # A body that is not read is not waited for.
 get 81 /picture --http2-prior-knowledge -d '{"model": "llama3"}' -H 'Content-Encoding: br'
-assert_eq "status and answered by" "405 a" "$status $answered_by"
 assert_counts a.handed_off=1 b.accepted=1
-must_fail "the last one was a's" assert_eq "answered by" b "$answered_by"
+must_fail "one of them was b's" assert_counts a.handed_off=2 b.accepted=2
 
 say "an upgrade to HTTP/2 is decided by its HTTP/1 request; nginx goes on with HTTP/1"
 mark

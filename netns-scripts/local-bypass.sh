@@ -8,6 +8,7 @@ topology_up a b
 make_file big 40M
 make_file small 2K
 start_applications
+export RUN_OPTIONS="--bypass auto"
 NO_VIDEOS=yes start_cluster
 
 # learned FAMILY: client ports of the connections that a's kernel has learned.

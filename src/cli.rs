@@ -124,7 +124,9 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = Offload::Auto)]
     pub offload: Offload,
     /// Whether the kernel may learn which connections the local server serves, and keep their packets from baton
-    #[arg(long, value_enum, default_value_t = Bypass::Auto)]
+    ///
+    /// An upload may be overtaken by its own later packets, once, at the moment the kernel learns.
+    #[arg(long, value_enum, default_value_t = Bypass::Off)]
     pub bypass: Bypass,
     /// Record every packet that passes baton in this file (pcapng), each with what was done to it and why
     ///
@@ -151,7 +153,7 @@ pub struct Run {
 pub enum Bypass {
     /// Where the kernel can: local connections cost nothing
     Auto,
-    /// Every packet of a client goes through baton, as for a recording with --pcap
+    /// Every packet of a client goes through baton
     Off,
 }
 
