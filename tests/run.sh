@@ -31,7 +31,7 @@ documentation        600  check_documentation
 tests                900  cargo test
 scripts              120  check_scripts
 build                900  cargo build --release
-swarm                900  cargo test --release --test sim swarm -- --nocapture
+swarm                1500 cargo test --release --test sim swarm -- --nocapture
 host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
