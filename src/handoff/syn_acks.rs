@@ -3,7 +3,7 @@
 
 use crate::flow::FlowKey;
 use crate::limits;
-use crate::rewrite::{Seq, Timestamp, Wire};
+use crate::rewrite::{Segment, Seq, Timestamp, ToServerWire, Wire};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,13 @@ impl SynAcks {
     pub fn round_trip(&self, echoed: Option<Timestamp<Wire>>, now: Instant) -> Duration {
         let answers_newest = !self.is_repeated || (echoed.is_some() && echoed == self.newest.tsval);
         now.saturating_duration_since(if answers_newest { self.newest.at } else { self.first.at })
+    }
+
+    /// Whether this echoes a clock later than that of all of them: the client has heard more of the local kernel. Zero is what
+    /// is echoed by those who know no better.
+    pub fn are_surpassed_by<B: AsRef<[u8]>>(&self, segment: &Segment<B, ToServerWire>) -> bool {
+        let (Some(newest), Some((_, echoed))) = (self.newest.tsval, segment.timestamps()) else { return false };
+        echoed.raw() != 0 && echoed.since(&newest) > 0
     }
 
     /// What an acknowledgement that completes the handshake now has to echo, if it is to have taken `round_trip`: what the

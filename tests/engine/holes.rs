@@ -99,3 +99,23 @@ fn a_report_echoes_the_last_timestamp_that_came_in_order() {
     let told = segment::<ToClientWire>(&packet);
     assert_eq!(told.timestamps(), Some((Timestamp::new(FRONTEND_TSVAL), ack(PORT).timestamps.expect("it has some").0)));
 }
+
+#[test]
+fn who_echoes_a_later_clock_has_heard_the_local_server() {
+    // What came first is gone: the kernel acknowledged it, while this process hung.
+    let echo = |echoed: u32| Some((Timestamp::new(CLIENT_TSVAL + 9), Timestamp::new(echoed)));
+    for (echoed, is_the_servers) in [(FRONTEND_TSVAL + 1, true), (FRONTEND_TSVAL, false), (0, false)] {
+        let mut node = Node::new("a");
+        node.handshake_of(PORT);
+        node.take();
+        let beyond = SegmentSpec { timestamps: echo(echoed), ..octets(PORT, 10, b"0123456789") };
+        assert_eq!(node.verdict(&beyond), Verdict::Consumed);
+        assert_eq!(node.counter("fallbacks_total{reason=\"kernel_went_on\"}"), u64::from(is_the_servers), "{echoed}");
+        let outputs = node.take();
+        assert_eq!(written(&outputs, Why::Hole).len(), usize::from(!is_the_servers), "{echoed}");
+        assert_eq!(
+            written(&outputs, Why::Released).iter().filter(|packet| packet.ends_with(b"0123456789")).count(),
+            usize::from(is_the_servers)
+        );
+    }
+}

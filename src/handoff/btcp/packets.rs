@@ -260,6 +260,12 @@ impl Btcp {
         if acknowledged != 0 {
             return ctx.drop(DropReason::BadAcknowledgement);
         }
+        if undecided.kernel == KernelHalf::SynReceived && undecided.initial.syn_acks.are_surpassed_by(segment) {
+            // It echoes what the local server said after its SYN-ACKs, while this process hung, for example.
+            self.take_back(slot, Fallback::KernelWentOn, ctx);
+            ctx.write(segment.completed(), Why::Released);
+            return Verdict::Consumed;
+        }
         undecided.client.update(segment);
         undecided.note_timestamp(segment);
         let inspect_bytes_max = ctx.service_of(flow.frontend).map_or(0, |service| service.inspect_bytes_max);

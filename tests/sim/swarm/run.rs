@@ -191,6 +191,8 @@ fn seeds_that_failed_once_pass() {
     for seed in [52_114, 88_287, 55_010] {
         assert_eq!(failure(seed, &without, false), None, "{}", command(seed, &without));
     }
+    // A hole reported for a kernel that had gone on while its node hung.
+    assert_eq!(failure(1_911, &Without::default(), false), None, "{}", command(1_911, &Without::default()));
 }
 
 #[test]
