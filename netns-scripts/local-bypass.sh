@@ -19,7 +19,7 @@ for item in json.load(sys.stdin)["nftables"]:
     for element in item.get("set", {}).get("elem", []):
         print(element["elem"]["val"]["concat"][1])'
 }
-knows() { learned "$1" | grep -qx "$2"; }
+knows() { grep -qx "$2" <<<"$(learned "$1")"; }
 does_not_know() { ! knows "$@"; }
 since() { echo $(($(stat_of a "$1") - before[$1])); }
 note() {
