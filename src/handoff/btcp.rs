@@ -81,6 +81,8 @@ pub struct Btcp {
     questions: BTreeMap<FlowKey, (NodeId, Option<Seq<Wire>>)>,
     /// Who owns connections to shared addresses that did not begin here.
     known: Known,
+    /// Who may own connections to shared addresses by policies that were in force before.
+    former_owners: BTreeMap<Endpoint, BTreeSet<NodeId>>,
     late_syn_acks: LateSynAcks,
     connections: Slab<Connection>,
     by_flow: Index,
@@ -257,6 +259,7 @@ impl Btcp {
             claims: BTreeMap::new(),
             questions: BTreeMap::new(),
             known: Known::new(seed, now),
+            former_owners: BTreeMap::new(),
             late_syn_acks: LateSynAcks::default(),
             connections: Slab::new(),
             by_flow: Index::new(hasher.clone()),

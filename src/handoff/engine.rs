@@ -160,7 +160,21 @@ impl Engine {
         };
         let (source, destination) = (segment.source(), segment.destination());
         if self.ctx.policy.is_alias(source.address) {
-            return self.utcp.handle_kernel(segment.reinterpret(), &mut self.ctx, now);
+            // A RST without ACK answers what is of no connection that the kernel has (RFC 9293, section 3.5.2).
+            let flags = segment.flags();
+            let is_answer = flags.contains(Flags::RST) && !flags.contains(Flags::ACK);
+            let flow = self.utcp.flow_of_socket(source, destination);
+            let is_over = flow.is_some_and(|flow| self.utcp.serves(&flow) == Some(Serves::NoLonger));
+            let verdict = self.utcp.handle_kernel(segment.reinterpret(), &mut self.ctx, now);
+            if is_answer
+                && is_over
+                && verdict == Verdict::Write
+                && flow.is_some_and(|flow| self.ctx.policy.is_shared_frontend(flow.frontend))
+                && let Ok(reset) = Segment::<_, ToClientWire>::parse_offloaded(&mut *packet, offload)
+            {
+                return self.btcp.handle_reset_of_former_owner(&reset, &mut self.ctx, now);
+            }
+            return verdict;
         }
         if self.ctx.policy.is_shared_frontend(destination) && self.takes_itself(&segment) {
             return Verdict::Forward(self.ctx.node);
@@ -233,12 +247,18 @@ impl Engine {
     fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse_offloaded(&mut *packet, offload) {
             let begins = segment.flags().contains(Flags::SYN);
-            if from != self.ctx.node
+            let is_missent = from != self.ctx.node
                 && !begins
                 && self.ctx.policy.is_shared_frontend(segment.destination())
-                && self.ctx.policy.is_own_frontend(segment.destination())
-                && !self.takes_itself(&segment)
-            {
+                && !self.takes_itself(&segment);
+            if is_missent && !self.ctx.policy.is_own_frontend(segment.destination()) {
+                let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+                if self.utcp.serves(&flow) == Some(Serves::NoLonger) {
+                    // Another has the next connection with the same ends.
+                    self.ctx.say(from, Message::Owner { flow, owns: false });
+                    return self.ctx.drop(DropReason::NoConnection);
+                }
+            } else if is_missent {
                 if segment.is_super_segment() {
                     // It may be kept, or counted.
                     return Verdict::Cut;
@@ -467,6 +487,7 @@ impl Engine {
         let removed: BTreeSet<Endpoint> = before.own_frontends().into_iter().filter(|frontend| !own.contains(frontend)).collect();
         self.ctx.retired.extend(removed.iter().map(|frontend| (*frontend, (Rc::clone(&before), now))));
         self.utcp.forget_policy();
+        self.btcp.note_former_owners(&before);
         self.ctx.chooser.keep(self.ctx.policy.services.iter().flat_map(|service| service.choices()));
         self.btcp.retire(&removed, &mut self.ctx, now);
         self.settle(now);

@@ -19,3 +19,4 @@ mod owners;
 mod parked;
 mod release;
 mod shared;
+mod shared_over;

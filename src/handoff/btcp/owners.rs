@@ -48,7 +48,13 @@ impl Btcp {
         match self.known.owner(&flow) {
             // Not for the kernel to keep: when this connection is over, one with the same ends may be another node's.
             Some(owner) if owner == ctx.node => Verdict::Write,
-            Some(owner) => Verdict::Forward(owner),
+            Some(owner) if !is_gone(owner, ctx, now) => Verdict::Forward(owner),
+            Some(_) if segment.is_super_segment() => Verdict::Cut,
+            Some(_) => {
+                // Gone for good, and its connections with it.
+                self.known.remove(&flow);
+                self.ask_kernel(flow, segment, None, ctx, now)
+            }
             None if self.known.is_answer(&flow, acknowledged(segment)) => {
                 self.known.insert(flow, ctx.node);
                 Verdict::Write
@@ -132,6 +138,9 @@ impl Btcp {
         }
         if let Stage::Kernel { for_peer: Some(peer) } = asking.stage {
             ctx.say(peer, Message::Owner { flow, owns: false });
+            for _packet in &asking.packets {
+                let _: Verdict = ctx.drop(DropReason::NoConnection);
+            }
             return self.forget(slot, ctx);
         }
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
@@ -146,7 +155,9 @@ impl Btcp {
     fn ask_peers(&mut self, slot: usize, asking: Asking, ctx: &mut Context, now: Instant) {
         let flow = self.connections[slot].flow;
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
-        let asked: BTreeSet<NodeId> = who_may_own(&policy, &flow).filter(|node| is_up(*node, ctx)).collect();
+        let former = self.former_owners.get(&flow.frontend).into_iter().flatten().copied();
+        let asked: BTreeSet<NodeId> =
+            who_may_own(&policy, flow.frontend).chain(former).filter(|node| is_up(*node, ctx)).collect();
         if asked.is_empty() {
             return self.found_nobody(slot, asking, ctx, now);
         }
@@ -176,6 +187,11 @@ impl Btcp {
                     } else {
                         connection.state = State::Asking(asking);
                     }
+                }
+                // What it had is over, and what comes now is not of that.
+                State::Lingering(owner) if owner == from && !owns && ctx.policy.is_shared_frontend(flow.frontend) => {
+                    self.forget(slot, ctx);
+                    self.known.denied.insert(flow, (), now);
                 }
                 other => connection.state = other,
             }
@@ -238,23 +254,54 @@ impl Btcp {
         let flow = self.connections[slot].flow;
         self.forget(slot, ctx);
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
-        let may_come_back = |node| {
-            ctx.peer(node).is_some_and(|peer| {
-                !peer.up && peer.since.is_some_and(|since| now.saturating_duration_since(since) < limits::OWNER_LOST_AFTER)
-            })
-        };
-        if who_may_own(&policy, &flow).any(may_come_back) {
+        let may_come_back = |node| !is_up(node, ctx) && !is_gone(node, ctx, now);
+        let mut former = self.former_owners.get(&flow.frontend).into_iter().flatten().copied();
+        if who_may_own(&policy, flow.frontend).any(may_come_back) || former.any(may_come_back) {
             return drop_all(&asking, ctx);
         }
-        for packet in asking.reset.into_iter().chain(asking.packets) {
+        // Who is asked about one acknowledgement says nothing of another: a forged one may have come first.
+        let (asked_about, others): (Vec<_>, Vec<_>) =
+            asking.packets.into_iter().partition(|packet| acknowledged_by(packet) == asking.ack);
+        for packet in asking.reset.into_iter().chain(asked_about) {
             ctx.write(packet, Why::NobodyOwns);
         }
+        self.ask_about_others(flow, others, ctx, now);
+    }
+
+    /// What waited behind something else, and may be another's.
+    fn ask_about_others(&mut self, flow: FlowKey, packets: Vec<Vec<u8>>, ctx: &mut Context, now: Instant) {
+        let Some(first) = packets.first() else { return };
+        let (ack, bytes) = (acknowledged_by(first), packets.iter().map(Vec::len).sum());
+        if !self.known.may_ask(false) {
+            for _packet in packets {
+                let _: Verdict = ctx.drop(DropReason::OwnerNotAsked);
+            }
+            return;
+        }
+        let asking = Asking { packets, bytes, ack, reset: None, stage: Stage::Kernel { for_peer: None } };
+        self.insert(flow, State::Asking(asking), Guard::None, ctx, now);
+        ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
     }
 
     /// Not everybody has answered in time.
     pub(super) fn give_up_asking(&mut self, slot: usize, asking: &Asking, ctx: &mut Context) {
         self.forget(slot, ctx);
         drop_all(asking, ctx);
+    }
+
+    /// A new policy is in force: what nodes had under the one before they go on with.
+    pub fn note_former_owners(&mut self, before: &Policy) {
+        for frontend in before.own_frontends().into_iter().filter(|frontend| before.is_shared_frontend(*frontend)) {
+            self.former_owners.entry(frontend).or_default().extend(who_may_own(before, frontend));
+        }
+    }
+
+    /// A connection begins on these ends: what was kept of the one before is of no use.
+    pub(super) fn stop_asking(&mut self, slot: usize, ctx: &mut Context) {
+        if let State::Asking(asking) = self.connections[slot].state.take() {
+            drop_all(&asking, ctx);
+        }
+        self.forget(slot, ctx);
     }
 
     /// A RST of the local kernel's that answers a segment of a connection which it does not have (RFC 9293, section 3.5.2), on its
@@ -270,18 +317,40 @@ impl Btcp {
             _ if is_elsewhere => ctx.drop(DropReason::UnexpectedFromKernel),
             None => Verdict::Write,
             Some(owner) if owner != ctx.node => ctx.drop(DropReason::UnexpectedFromKernel),
-            Some(_) => {
-                self.known.remove(&flow);
-                if !self.known.may_ask(true) || !ctx.has_room() {
-                    return ctx.drop(DropReason::OwnerNotAsked);
-                }
-                let (packets, stage) = (Vec::new(), Stage::Peers(BTreeSet::new()));
-                let asking = Asking { packets, bytes: 0, ack: Some(seq), reset: Some(reset.completed()), stage };
-                let slot = self.insert(flow, State::Moving, Guard::None, ctx, now);
-                self.ask_peers(slot, asking, ctx, now);
-                Verdict::Consumed
-            }
+            Some(_) => self.ask_about_reset(flow, reset, ctx, now),
         }
+    }
+
+    /// The same of one that had it under an alias, where nothing is left but what lingers.
+    pub fn handle_reset_of_former_owner(
+        &mut self,
+        reset: &Segment<&mut [u8], ToClientWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        let flow = FlowKey { client: reset.destination(), frontend: reset.source() };
+        if self.slot_of(&flow).is_some() || self.openings.get(&flow).is_some_and(|opening| !opening.is_denied) {
+            return ctx.drop(DropReason::UnexpectedFromKernel);
+        }
+        self.ask_about_reset(flow, reset, ctx, now)
+    }
+
+    fn ask_about_reset(
+        &mut self,
+        flow: FlowKey,
+        reset: &Segment<&mut [u8], ToClientWire>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Verdict {
+        self.known.remove(&flow);
+        if !self.known.may_ask(true) || !ctx.has_room() {
+            return ctx.drop(DropReason::OwnerNotAsked);
+        }
+        let (packets, stage) = (Vec::new(), Stage::Peers(BTreeSet::new()));
+        let asking = Asking { packets, bytes: 0, ack: Some(reset.seq()), reset: Some(reset.completed()), stage };
+        let slot = self.insert(flow, State::Moving, Guard::None, ctx, now);
+        self.ask_peers(slot, asking, ctx, now);
+        Verdict::Consumed
     }
 
     /// A peer has named itself the owner meanwhile.
@@ -298,7 +367,7 @@ impl Btcp {
             return;
         }
         let policy = Rc::clone(&ctx.policy);
-        for peer in who_may_own(&policy, flow) {
+        for peer in who_may_own(&policy, flow.frontend) {
             if is_up(peer, ctx) {
                 ctx.forward(peer, packet.to_vec(), Why::OwnerFound);
             }
@@ -323,6 +392,12 @@ fn acknowledged(segment: &Segment<&mut [u8], ToServerWire>) -> Option<Seq<Wire>>
     segment.flags().contains(Flags::ACK).then(|| segment.ack())
 }
 
+/// The same of a packet that was kept.
+fn acknowledged_by(packet: &[u8]) -> Option<Seq<Wire>> {
+    let segment = Segment::<_, ToServerWire>::parse(packet).ok()?;
+    segment.flags().contains(Flags::ACK).then(|| segment.ack())
+}
+
 /// Whoever sent them tries again.
 fn drop_all(asking: &Asking, ctx: &mut Context) {
     for _packet in asking.packets.iter().chain(&asking.reset) {
@@ -334,11 +409,18 @@ fn is_up(node: NodeId, ctx: &Context) -> bool {
     ctx.peer(node).is_some_and(|peer| peer.up)
 }
 
+/// Whether a peer has been away for so long that what it owned is lost.
+fn is_gone(node: NodeId, ctx: &Context, now: Instant) -> bool {
+    ctx.peer(node).is_none_or(|peer| {
+        !peer.up && peer.since.is_none_or(|since| now.saturating_duration_since(since) >= limits::OWNER_LOST_AFTER)
+    })
+}
+
 /// Other nodes that may own connections to this address: those that have it, and the service's servers.
-fn who_may_own<'a>(policy: &'a Policy, flow: &'a FlowKey) -> impl Iterator<Item = NodeId> + 'a {
-    let service = policy.service_of(flow.frontend);
+fn who_may_own(policy: &Policy, frontend: Endpoint) -> impl Iterator<Item = NodeId> {
+    let service = policy.service_of(frontend);
     let owners = service.into_iter().flat_map(|service| &service.frontends);
-    let owners = owners.filter(|(_, endpoint)| *endpoint == flow.frontend).map(|(node, _)| *node);
+    let owners = owners.filter(|(_, endpoint)| *endpoint == frontend).map(|(node, _)| *node);
     let servers = service.into_iter().flat_map(|service| &service.servers).map(|(node, _)| *node);
     let all: BTreeSet<NodeId> = owners.chain(servers).filter(|node| *node != policy.node).collect();
     all.into_iter()

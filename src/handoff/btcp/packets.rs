@@ -64,7 +64,7 @@ impl Btcp {
                 Verdict::Forward(handed_off.to)
             }
             State::Asking(_) if is_syn => {
-                self.forget(slot, ctx);
+                self.stop_asking(slot, ctx);
                 self.handle_unknown(flow, segment, ctx, now)
             }
             State::Asking(_) if segment.is_super_segment() => Verdict::Cut,
@@ -323,7 +323,7 @@ impl Btcp {
                 State::Undecided(_) | State::Offered(_) | State::Securing(_) | State::Releasing(_) => {
                     return self.absorb_syn_ack(slot, &syn_ack, ctx, now);
                 }
-                State::Asking(_) => self.forget(slot, ctx),
+                State::Asking(_) => self.stop_asking(slot, ctx),
                 State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
                     return ctx.drop(DropReason::UnexpectedFromKernel);
                 }
