@@ -138,9 +138,7 @@ impl Btcp {
         }
         if let Stage::Kernel { for_peer: Some(peer) } = asking.stage {
             ctx.say(peer, Message::Owner { flow, owns: false });
-            for _packet in &asking.packets {
-                let _: Verdict = ctx.drop(DropReason::NoConnection);
-            }
+            drop_all(&asking, ctx);
             return self.forget(slot, ctx);
         }
         let policy = Rc::clone(ctx.policy_of(flow.frontend));
