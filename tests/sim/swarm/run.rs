@@ -193,6 +193,9 @@ fn seeds_that_failed_once_pass() {
     }
     // A hole reported for a kernel that had gone on while its node hung.
     assert_eq!(failure(1_911, &Without::default(), false), None, "{}", command(1_911, &Without::default()));
+    // A table full of SYNs that nobody has completed.
+    let without = Without { with_on_syn: true, ..Without::default() };
+    assert_eq!(failure(50_209, &without, false), None, "{}", command(50_209, &without));
 }
 
 #[test]
