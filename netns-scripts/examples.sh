@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Files of examples/ as they lie there, but for the keys, on real servers: an object store on three nginx, where an object is
-# only where the hash of its path says; model servers, which get what the JSON in a request asks for; and Redis by key.
+# only where the hash of its path says; model servers, which get what the JSON in a request asks for; Redis by key; and TLS by
+# server name, each server with the certificates of its own names.
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=netns-scripts/lib/install.sh
 . "$scripts_dir/lib/install.sh"
 
+# shellcheck source=netns-scripts/lib/tls.sh
+. "$scripts_dir/lib/tls.sh"
 install_missing redis-server:redis-server redis-cli:redis-tools
 
 topology_up a b c
@@ -22,6 +25,12 @@ server {
 }
 END
 done
+make_certificates
+# The names of the example instead of the stage's.
+sign a "subjectAltName=DNS:www.example.com,DNS:api.example.com,DNS:cdn.example.com,IP:192.0.2.1,IP:192.0.2.3"
+sign b "subjectAltName=DNS:img.example.com,DNS:*.cdn.example.com"
+sign c "subjectAltName=DNS:api.example.com,DNS:www.example.com"
+write_tls_servers
 start_applications
 
 # play EXAMPLE NODE:NAME...: every server plays the node of this name.
@@ -185,5 +194,36 @@ mark
 assert_eq "a key of nobody in particular" OK "$(redis c SET other x)"
 assert_eq "stays on c" x "$(stored c GET other)"
 assert_counts
+stop_playing
+
+say "TLS: by server name and protocol; who verifies the certificate knows who answered"
+number=0
+for node in "${nodes[@]}"; do
+    number=$((number + 1))
+    ip -n "$(namespace "$node")" address add 192.0.2.$number/32 dev eth0
+    ip -n "$(namespace client)" route add 192.0.2.$number/32 via "${address_of[$node]}"
+    # Packets for an address of no device's network come in where the default route leaves.
+    ip -n "$(namespace "$node")" route add default via "${address_of[client]}"
+done
+play tls a:front b:media c:api
+# secure FRONT-END-ADDRESS NAME [CURL-OPTION...]: who answered; or curl's exit status.
+secure() {
+    local status=0
+    in_ns client curl -sS --noproxy '*' --max-time 10 -o "$run_dir/object" -D "$run_dir/object.headers" --cacert "$run_dir/tls/ca.crt" \
+        --connect-to "::$1:443" "${@:3}" "https://$2/" 2>"$run_dir/object.error" || status=$?
+    if [[ $status == 0 ]]; then header X-Server "$run_dir/object.headers"; else echo "curl-$status"; fi
+}
+mark
+assert_eq "img.example.com through front" b "$(secure 192.0.2.1 img.example.com)"
+assert_eq "a.cdn.example.com through front" b "$(secure 192.0.2.1 a.cdn.example.com)"
+assert_eq "img.example.com through api" b "$(secure 192.0.2.3 img.example.com)"
+assert_eq "HTTP/2 for api.example.com" c "$(secure 192.0.2.1 api.example.com)"
+assert_counts a.handed_off=3 b.accepted=3 c.handed_off=1 c.accepted=1
+mark
+assert_eq "HTTP/1.1 alone is for where it came" a "$(secure 192.0.2.1 api.example.com --no-alpn)"
+assert_eq "no name, through api: the one that has a certificate for the address" a "$(secure 192.0.2.3 192.0.2.3)"
+assert_eq "a name of nobody's rule" a "$(secure 192.0.2.1 www.example.com)"
+assert_counts c.handed_off=1 a.accepted=1
+must_fail "another server has no such certificate" assert_eq "img.example.com" b "$(secure 192.0.2.2 api.example.com --no-alpn)"
 
 scenario_end

@@ -8,7 +8,6 @@ topology_up a b
 make_file big 40M
 make_file small 2K
 start_applications
-export RUN_OPTIONS="--bypass auto"
 NO_VIDEOS=yes start_cluster
 
 # learned FAMILY: client ports of the connections that a's kernel has learned.
@@ -29,7 +28,7 @@ note() {
 }
 declare -A before=()
 # What a download costs the process: handshake, request, what teaches, and the way that is tried once a second.
-assert_leaves() { assert_at_most "packets that a read for $1" 30 "$(since tun_read_packets_total)"; }
+assert_leaves() { assert_at_most "packets that a read for $1" "${2:-30}" "$(since tun_read_packets_total)"; }
 # from_client FAMILY: packets that the client's wire has carried to a.
 from_client() { wire traffic client "${address_of[client$1]}" "${address_of[a$1]}" | awk '{ sum += $1 } END { print sum + 0 }'; }
 
@@ -49,7 +48,8 @@ for family in 4 6; do
     fetch client a /elsewhere/upload -T "$run_dir/www/big" -H Expect:
     assert_answered a
     assert_eq "what the application got" "$(sha256sum <"$run_dir/www/big" | cut -d ' ' -f 1)" "$(<"$body")"
-    assert_at_least "packets past the TUN" 100 "$(since local_bypassed_packets_total)"
+    # Left in the middle, it would overtake itself.
+    assert_at_most "packets of an upload past the TUN" 5 "$(since local_bypassed_packets_total)"
     assert_counts
     note
     fetch client a /images/big
@@ -126,7 +126,7 @@ for flushed in 1 2 3; do
     knows "$FAMILY" 6200 || fail "the kernel has not learned $flushed times"
 done
 assert_at_least "packets that taught" 3 "$(since local_taught_total)"
-assert_leaves "three downloads of 40 MB"
+assert_leaves "three downloads of 40 MB" 150
 if [[ -n ${LONG:-} ]]; then
     say "one that was silent for long"
     wait_until 15 does_not_know "$FAMILY" 6200
@@ -188,7 +188,7 @@ note
 FETCH_TIMEOUT=5 fetch client a /elsewhere/big
 assert_answered a
 assert_same_file "the answer" big
-assert_at_most "packets that were tried, one a second" $((${seconds%.*} + 3)) "$(since local_bypassed_packets_total)"
+assert_at_most "packets that were tried" $((${seconds%.*} + 3)) "$(since local_bypassed_packets_total)"
 must_fail "the firewall takes no others" assert_leaves "a download of 40 MB"
 
 say "somebody flushes all rules"

@@ -124,9 +124,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = Offload::Auto)]
     pub offload: Offload,
     /// Whether the kernel may learn which connections the local server serves, and keep their packets from baton
-    ///
-    /// An upload may be overtaken by its own later packets, once, at the moment the kernel learns.
-    #[arg(long, value_enum, default_value_t = Bypass::Off)]
+    #[arg(long, value_enum, default_value_t = Bypass::Auto)]
     pub bypass: Bypass,
     /// Record every packet that passes baton in this file (pcapng), each with what was done to it and why
     ///

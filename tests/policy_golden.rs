@@ -47,6 +47,17 @@ fn wrong_files_are_explained() {
 }
 
 #[test]
+fn there_are_many_wrong_files_and_every_kind_of_warning() {
+    let (warned_of, wrong): (Vec<_>, Vec<_>) =
+        wrong_files().into_iter().partition(|path| path.file_name().unwrap().to_string_lossy().starts_with(ONLY_WARNED_OF));
+    assert!(wrong.len() >= 50, "{}", wrong.len());
+    let said: String = warned_of.iter().map(|path| report(path)).collect();
+    for words in ["can never match", "has no part in any service", "fits nothing", "has only one node to choose from"] {
+        assert!(said.contains(words), "nothing is said with {words:?}");
+    }
+}
+
+#[test]
 fn every_problem_begins_with_file_line_and_column() {
     for path in wrong_files() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -167,7 +167,7 @@ sockets_of() {
         awk '$1 != "LISTEN" { count[$1]++ } END { for (state in count) print state, count[state] }' | sort
 }
 
-nothing_open() { [[ -z $(sockets_of a b c client | grep -v '^TIME-WAIT ') ]]; }
+nothing_open() { [[ -z $(sockets_of a b c client | sed '/^TIME-WAIT /d') ]]; }
 
 # guards_of NODE: entries that keep its kernel from answering for what it has given away.
 guards_of() { in_ns "$1" nft -j list ruleset | "$PYTHON" -c '

@@ -1,5 +1,6 @@
 //! What this process has changed on the host, in one value that undoes it when it is dropped.
 
+use super::lesson::Lesson;
 use crate::rewrite::set_hop_limit;
 use crate::tun::capture::{Capture, HOP_LIMIT_TEACHES};
 use crate::tun::device::{Device, SuperSegments};
@@ -16,6 +17,7 @@ pub struct Host {
     device: Device,
     pub sockets: SockDiag,
     pub counters: TunCounters,
+    lesson: Lesson,
 }
 
 /// Packets between the kernel and this process.
@@ -61,7 +63,7 @@ fn is_full(error: &io::Error) -> bool {
 
 impl Host {
     pub fn new(device: Device, sockets: SockDiag, capture: Capture) -> Self {
-        Self { capture: Some(capture), device, sockets, counters: TunCounters::default() }
+        Self { capture: Some(capture), device, sockets, counters: TunCounters::default(), lesson: Lesson::none() }
     }
 
     pub fn device_name(&self) -> &str {
@@ -124,10 +126,23 @@ impl Host {
         self.count_written(frame.packet().len(), result);
     }
 
-    /// The same, of a connection that the local server serves and the kernel may learn.
-    pub fn teach_frame(&mut self, frame: &mut Frame<'_>) {
-        set_hop_limit(frame.packet_mut(), HOP_LIMIT_TEACHES);
-        self.send_frame(frame);
+    /// The same, of a connection that the local server serves and the kernel may learn: if this is a packet that may teach,
+    /// it waits until it is known whether it was the last one.
+    pub fn send_local(&mut self, frame: &mut Frame<'_>) {
+        if !self.lesson.keep(frame) {
+            self.send_frame(frame);
+        }
+    }
+
+    /// Before anything else is written: what waits goes first, and `teaches` if nothing is behind it in the TUN.
+    pub fn send_lesson(&mut self, teaches: bool) {
+        if let Some(mut frame) = self.lesson.take() {
+            if teaches {
+                set_hop_limit(frame.packet_mut(), HOP_LIMIT_TEACHES);
+            }
+            let (length, result) = (frame.packet().len(), self.device.send_frame(&mut frame));
+            self.count_written(length, result);
+        }
     }
 
     fn count_written(&mut self, bytes: usize, result: io::Result<()>) {

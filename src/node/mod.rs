@@ -13,6 +13,7 @@ mod files;
 mod guards;
 mod health;
 mod host;
+mod lesson;
 mod listeners;
 mod listening;
 mod outputs;

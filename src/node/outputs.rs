@@ -26,6 +26,7 @@ impl Node {
     /// The one way in for packets: the engine sees it, its verdict is obeyed, and so is everything else it says.
     pub(super) fn take_packet(&mut self, from: Source, frame: &mut Frame<'_>, now: Instant) {
         let offload = frame.offload();
+        self.host.send_lesson(false);
         let arrival = self.recording.as_ref().map(|_| self.arrival(from, frame));
         let verdict = match from {
             Source::Tun => self.engine.handle_tun(frame.packet_mut(), offload, now),
@@ -62,7 +63,7 @@ impl Node {
                 }
                 self.host.send_frame(frame);
             }
-            Verdict::Local => self.host.teach_frame(frame),
+            Verdict::Local => self.host.send_local(frame),
             Verdict::Forward(peer) => self.overlay.send_offloaded(peer, frame.packet(), &frame.offload()),
             // A piece is not cut again: it is plain.
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}

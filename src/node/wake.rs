@@ -167,6 +167,7 @@ impl Node {
             self.take_packet(Source::Tun, &mut frame, now);
         }
         self.buffer = buffer;
+        self.host.send_lesson(empty);
         // Before others get their turn.
         self.overlay.flush();
         empty
@@ -189,6 +190,7 @@ impl Node {
             self.take_packet(Source::Overlay(from), &mut frame, now);
         };
         self.inbox = inbox;
+        self.host.send_lesson(false);
         empty
     }
 

@@ -114,13 +114,13 @@ fn probes_of(device: &str, routing: &mut Routing, frontend: Endpoint) -> anyhow:
 }
 
 /// An address a client might have: a documentation address (RFC 5737, RFC 3849) when a route leads there, otherwise a
-/// neighbour of the front-end's, or of another address of this host, that is not this host itself.
+/// neighbour of the front-end's, or of another address of this host. None of them is this host itself.
 fn client_address(routing: &mut Routing, frontend: Endpoint) -> anyhow::Result<IpAddr> {
     let documented: IpAddr = match Family::of(frontend.address) {
         Family::V4 => Ipv4Addr::new(192, 0, 2, 1).into(),
         Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
     };
-    if routing.path(documented)?.is_some() {
+    if routing.path(documented)?.is_some_and(|path| path.device != LOOPBACK) {
         return Ok(documented);
     }
     let neighbour = |near: IpAddr, bit: u32| -> IpAddr {

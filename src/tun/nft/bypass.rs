@@ -10,7 +10,7 @@
 //! and the kernel's SYN-ACK, which deletes once more what a late packet of the connection before has taught in between.
 //!
 //! What leaves the TUN comes in by another device, past rules that others may have made about that. So it is tried first:
-//! once a second a packet may go, and only when one has passed the host's input rules do others follow.
+//! once in ten seconds a packet may go, and only when one has passed the host's input rules do others follow.
 
 use super::{Family, MARK_CAPTURED, Ruleset, Words, words};
 use crate::limits;
@@ -110,7 +110,7 @@ impl Ruleset<'_> {
                    chain bypass{digit} {{\n    \
                      tcp flags & (syn | ack) == syn delete @local{digit} {{ {ends} }} {captured} return\n    \
                      {ends} @local{digit} {WAY} @direct counter name {LOCAL_PASSED} {notrack}accept\n    \
-                     {ends} @local{digit} limit rate 1/second burst 1 packets counter name {LOCAL_PASSED} {notrack}accept\n    \
+                     {ends} @local{digit} limit rate 6/minute burst 1 packets counter name {LOCAL_PASSED} {notrack}accept\n    \
                      {captured}\n  \
                    }}\n"
             );
