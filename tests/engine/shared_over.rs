@@ -180,3 +180,15 @@ fn what_was_kept_and_is_let_go_of_is_counted() {
     assert_eq!(node.overlay(B, &nobody()).0, Verdict::Consumed);
     assert_eq!(dropped(&node), 1, "relayed and denied");
 }
+
+#[test]
+fn a_syn_ack_for_what_another_node_serves_stays_here_until_the_client_begins_anew() {
+    let syn_ack = || SegmentSpec { destination: nobody().source, ..syn_ack(PORT) };
+    let mut node = shared("a");
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    node.hear(C, owner(true));
+    node.take();
+    assert_eq!(node.verdict(&syn_ack()), Verdict::Drop(DropReason::UnexpectedFromKernel));
+    assert_eq!(node.verdict(&of_nobody(syn(PORT))), Verdict::Write);
+    assert_eq!(node.verdict(&syn_ack()), Verdict::Write);
+}

@@ -333,6 +333,11 @@ impl Btcp {
             return ctx.drop(DropReason::SynAckAbsorbed);
         }
         if ctx.policy.is_shared_frontend(flow.frontend) {
+            if self.known.peek(&flow).is_some_and(|owner| owner != ctx.node) {
+                // Of a SYN that reached this node as well. The client took another's answer, and a client that reads the
+                // timestamp of this one would discard all that its server says (PAWS, RFC 7323, section 5).
+                return ctx.drop(DropReason::UnexpectedFromKernel);
+            }
             self.note_shared_syn_ack(flow, &mut syn_ack, ctx, now);
         }
         if ctx.draining {
