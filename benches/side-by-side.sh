@@ -26,6 +26,7 @@
 # Each letter is a network namespace at one switch. All run all the time, and the one that is measured has the machine:
 # the others say nothing but their heartbeats. The servers are pinned to the first processor, the clients to the last one;
 # what is in the middle may run on all (PIN_SERVERS, PIN_CLIENTS, PIN_MIDDLES are lists of processors as taskset takes them).
+# All use the same congestion control: CONGESTION, otherwise the kernel's default.
 # BATON and LOAD are the programs to measure and to measure with, if not those in target/release/.
 given=${BATON:+yes}
 # shellcheck source=netns-scripts/lib.sh
@@ -245,6 +246,12 @@ for place in s h n; do
     plug "$place"
     mkdir "$run_dir/$place"
 done
+if [[ -n ${CONGESTION:-} ]]; then
+    for place in client a b s h n; do
+        in_ns "$place" sysctl -q -w "net.ipv4.tcp_congestion_control=$CONGESTION" >/dev/null 2>&1 ||
+            fail "CONGESTION=$CONGESTION: this kernel allows namespaces only $(sysctl -n net.ipv4.tcp_allowed_congestion_control)"
+    done
+fi
 # Where a container runtime has loaded br_netfilter, each frame in a bridge would pass a packet filter that does nothing.
 for setting in ip ip6 arp; do
     in_ns switch sh -c "echo 0 >/proc/sys/net/bridge/bridge-nf-call-${setting}tables" 2>/dev/null || true
@@ -309,7 +316,8 @@ fi
 
 # In the background, so that a signal is heeded at once.
 "$PYTHON" "$parts/main.py" "${arguments[@]}" --stage "$run_dir" --client "$(namespace client)" --load "$LOAD" \
-    --baton "$BATON" --pins "$PIN_SERVERS $PIN_CLIENTS $PIN_MIDDLES" &
+    --baton "$BATON" --pins "$PIN_SERVERS $PIN_CLIENTS $PIN_MIDDLES" \
+    --congestion "$(in_ns client sysctl -n net.ipv4.tcp_congestion_control)" &
 measuring=$!
 trap 'status=$?; kill "$measuring" 2>/dev/null || true; topology_down $status' EXIT
 # What is wrong it has said itself; what it asked is not a failure of this script.

@@ -38,7 +38,7 @@ declare -A options=(
     [everything]='--jitter 2 --loss 1 --burst 3 --duplicate 2 --reorder 2 --reorder-by 3 --corrupt 1'
 )
 declare -A did=([duplicating]=duplicated [reordering]=reordered [losing-in-bursts]=lost [corrupting]=corrupted
-    [corrupting-towards-servers]=corrupted [everything]='duplicated reordered lost corrupted')
+    [corrupting-towards-servers]=corrupted [everything]='duplicated reordered lost corrupted late' [jittering]=late)
 declare -A table=()
 prepare_network() {
     # shellcheck disable=SC2086 # one word per option

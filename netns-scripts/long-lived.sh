@@ -18,6 +18,10 @@ CUTS=$cuts walk long
 assert_same_courses long
 say "        $(grep promises_kept "$run_dir/log/compared-long.log")"
 assert_handed_off long
+assert_on_the_wire long keep_alive_probes_of_the_client client.keep_alive server.keep_alive_ack
+assert_on_the_wire long keep_alive_probes_of_the_server server.keep_alive client.keep_alive_ack
+assert_on_the_wire long probes_before_the_request client.keep_alive server.keep_alive_ack
+must_fail "nobody probes" assert_on_the_wire long idle_and_goes_on client.keep_alive
 can_differ long websocket 101 200
 # An end that gives up without a packet is found when the kernel is asked, which is once a minute.
 REMAINS_FOR=65 assert_nothing_remains

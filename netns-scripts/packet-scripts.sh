@@ -12,6 +12,8 @@
 #          an address for each peer            b     handed off GET /distant/x to a
 # shellcheck source=netns-scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=netns-scripts/lib/routed.sh
+. "$scripts_dir/lib/routed.sh"
 
 : "${DRILL:=$(dirname "$BATON")/drill}"
 [[ -x $DRILL ]] || fail "no $DRILL; 'cargo build' makes it, and so does --release"
@@ -68,9 +70,26 @@ play() {
     mapfile -t ways < <(tr ' ' '\n')
     in_ns client "$DRILL" run --tun drill0 --traces "$run_dir/log" "${ways[@]}" "$@"
 }
+# meet_anew: what those before have left of a client's address is forgotten.
+meet_anew() {
+    local node
+    forget_path_mtus a b c
+    for node in a b c; do in_ns "$node" ip tcp_metrics flush all >/dev/null; done
+}
+# play_with_probing VALUE SCRIPT...: those whose servers' kernels have that value of tcp_mtu_probing, a setting of the namespace.
+play_with_probing() {
+    local value=$1 node
+    shift
+    for node in a b c; do in_ns "$node" sh -c "echo $value >/proc/sys/net/ipv4/tcp_mtu_probing"; done
+    meet_anew
+    [[ $# -eq 0 ]] || ways | play "$@" >>"$run_dir/log/played" || failed=yes
+}
 say "${#scripts[@]} scripts over both families: $WAYS"
+mapfile -t of_probing < <(grep -lE '^--mtu_probing=2$' "${scripts[@]}")
+mapfile -t of_others < <(grep -LE '^--mtu_probing=2$' "${scripts[@]}")
 mark
-ways | play "${scripts[@]}" >"$run_dir/log/played" || failed=yes
+play_with_probing 2 "${of_probing[@]}"
+play_with_probing 0 "${of_others[@]}"
 cat "$run_dir/log/played"
 if [[ $# -gt 0 ]]; then
     for trace in "$run_dir"/log/*-ipv[46]; do
@@ -80,12 +99,13 @@ if [[ $# -gt 0 ]]; then
 fi
 [[ -z ${failed:-} ]] || fail "see above"
 # Each script was asked whether it was handed off as it says; what it cost to play some of them again is counted too.
-handoffs=$(awk '$1 == "handoffs:" { print $2 }' "$run_dir/log/played")
+handoffs=$(awk '$1 == "handoffs:" { sum += $2 } END { print sum }' "$run_dir/log/played")
 assert_counts "a.handed_off=$handoffs" "b.accepted=$handoffs"
 
 if [[ $# -eq 0 ]]; then
     say "controls: each kind of expectation, wrong"
     controls=("$project_dir"/tests/drill/controls/*.pkt)
+    meet_anew
     WAYS=plain ways | sed -n 1p | play "${controls[@]}" || fail "a control did not fail as it must"
     must_fail "scripts of another number" assert_counts "a.handed_off=$((handoffs + 1))" "b.accepted=$handoffs"
 fi

@@ -28,7 +28,7 @@ is_chosen() { ((combinations++ % EVERY == EVERY / 2)); }
 # in_every_way LABEL OUTCOME AGREED FILE SECONDS: a download and an upload each way, at the same time. AGREED is what SYN and
 # SYN-ACK must agree on: see tools/promises.py.
 in_every_way() {
-    local label=$1 outcome=$2 agreed=$3 file=$4 within=$5 answers=b counts='a.handed_off=2 b.accepted=2' port
+    local label=$1 outcome=$2 agreed=$3 file=$4 within=$5 answers=b counts='a.handed_off=2 b.accepted=2' way port
     say "$label: $outcome"
     [[ $outcome == handed-off ]] || { answers=a counts='a.fallback.refused_promise=2'; }
     : >"$courses"
@@ -40,12 +40,16 @@ in_every_way() {
     run_courses
     # shellcheck disable=SC2086 # one word per count
     assert_counts $counts
-    while read -r _ _ _ port _; do echo "$port $agreed" >>"$expectations"; done <"$courses"
+    while read -r _ way _ port _; do
+        echo "$port $agreed" >>"$expectations"
+        ports_of[$way]+=${ports_of[$way]:+,}$port
+    done <"$courses"
     if [[ $outcome == handed-off ]]; then handed_off=$((handed_off + 1)); else refused=$((refused + 1)); fi
 }
+declare -A ports_of=()
 begin() {
     rm -f "$expectations"
-    combinations=0 handed_off=0 refused=0
+    combinations=0 handed_off=0 refused=0 ports_of=()
     next_port=20000
     start_capture client 'tcp port 80'
 }
@@ -57,6 +61,17 @@ end() {
     ok "every segment uses what SYN and SYN-ACK agreed on, all of it and nothing else"
     assert_eq "combinations" "$1" "$combinations"
     say "        $handed_off handed off, $refused refused"
+    assert_flags_alike
+}
+# assert_flags_alike: of all combinations together, local and handed off, what tshark flags is no more than without baton; and where
+# the segments were captured whole, every checksum is right.
+assert_flags_alike() {
+    local way
+    oracle_read "$run_dir/capture-client.pcap" settings >/dev/null
+    for way in local handed-off; do
+        [[ -z ${CAPTURE_WHOLE:-} ]] || assert_clean "settings:${ports_of[$way]}"
+        assert_flags_no_worse_than "settings:${ports_of[$way]}" "settings:${ports_of[bare]}" 1.5 40
+    done
 }
 
 # --- window scales ------------------------------------------------------------------------------------------------
@@ -112,6 +127,7 @@ table bridge lossy {
 }
 NFT
 words=(no yes)
+export CAPTURE_WHOLE=yes
 begin
 for bits in {0..63}; do
     is_chosen || continue

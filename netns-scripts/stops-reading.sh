@@ -11,6 +11,9 @@ mark
 walk windows
 assert_same_courses windows
 assert_handed_off windows
+assert_on_the_wire windows client_stops_reading client.zero_window
+assert_on_the_wire windows server_stops_reading server.zero_window
+must_fail "it reads" assert_on_the_wire windows client_reads_slowly server.zero_window
 can_differ windows client_stops_reading EOF ECONNRESET
 assert_nothing_remains
 

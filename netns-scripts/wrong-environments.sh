@@ -148,7 +148,7 @@ refused 3 "preferences 0 to 9 of policy rules are needed" "move it to a later on
 in_ns a ip rule del pref 5
 in_ns a ip rule add pref 500 fwmark 0x7 lookup 100
 remember_host a
-refused 3 "the marks 0x7 and 0x8 are needed" "use another one"
+refused 3 "the marks 0x7, 0x8 and, for links, from 0xba70000 on are needed" "use another one"
 in_ns a ip rule del pref 500
 in_ns a ip rule del pref 0
 remember_host a

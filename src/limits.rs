@@ -131,6 +131,36 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const SESSION_BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Octets a first flight may hold beyond what is inspected: segments that came before the decision took effect.
 pub const FIRST_FLIGHT_SLACK_BYTES: usize = 64 << 10;
+/// How long the kernel remembers that it forwards a connection over a link by itself; each packet begins that time anew. The
+/// next packet after it comes to the process once more.
+pub const LEARNED_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often neighbours are looked at, and links probed: as often as peers show that they live.
+pub const LINK_PROBE_INTERVAL: Duration = PEER_HEARTBEAT_INTERVAL;
+/// Probes in a row that may stay without an answer. With one more a link is not used any more: then about as long has passed as
+/// until a peer counts as down ([`PEER_SILENCE_MAX`]).
+pub const LINK_PROBES_LOST_MAX: u8 = 2;
+/// Answers in a row before a link is used again that was lost: two seconds, as long as it takes to lose it. A link that loses one
+/// probe in two would otherwise be left and taken again every few seconds, and all its connections be taught anew.
+pub const LINK_ANSWERS_TO_RETURN: u8 = 4;
+/// Looks in a row at which the kernel had packets to forward over a link and none passed the host's rules. At one look a packet
+/// may just be between the two counters; after these, one and a half seconds of retransmissions were dropped.
+pub const LINK_HELD_UP_MAX: u8 = 3;
+/// How often a firewall that drops what would be forwarded over links is read again.
+pub const LINK_FIREWALL_INTERVAL: Duration = Duration::from_secs(30);
+/// Where reading says nothing and only trying does, the wait doubles up to this: each try costs connections a second.
+pub const LINK_FIREWALL_INTERVAL_MAX: Duration = Duration::from_secs(30 * 60);
+/// How often baton looks whether its nf_tables rules are there: four questions to the kernel, of some microseconds. While they
+/// are not, the kernel resets clients of handed-off connections that send something.
+pub const RULES_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Clients of which is remembered whether they are reached through a peer.
+pub const LINK_CLIENTS_MAX: usize = 4096;
+/// How long that is believed.
+pub const LINK_CLIENT_LIFETIME: Duration = Duration::from_secs(10);
+/// How often a client is asked where its reset must be when its owner is lost and its packets passed by here: a kernel answers
+/// such questions twice a second at most, and one or the other may get lost.
+pub const RESET_QUESTIONS_MAX: u8 = 5;
+/// The time between two of them.
+pub const RESET_QUESTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a handed-off connection outlives the session with its owner: a peer that is gone this long is dead, and its
 /// clients are reset. (Control alone may break: the overlay goes on meanwhile.)
 pub const OWNER_LOST_AFTER: Duration = Duration::from_secs(30);
@@ -203,6 +233,9 @@ pub const OVERLAY_SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Datagrams of the overlay in one call: what Linux takes since it takes several (`UDP_MAX_SEGMENTS`; later ones take twice as
 /// many, but 64 KiB are 45 of the usual length).
 pub const OVERLAY_DATAGRAMS_PER_CALL: usize = 64;
+/// Longest packet that waits in the TUN's loop for one that continues it: it is copied for that. Longer ones are worth a write of
+/// their own.
+pub const HELD_PACKET_BYTES_MAX: usize = 16 << 10;
 /// Overlay datagrams rejected in one wake before the loop turns to other work: as many as packets are taken, and each costs
 /// less than a packet does.
 pub const OVERLAY_REJECTED_PER_WAKE: usize = PACKETS_PER_WAKE;

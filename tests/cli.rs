@@ -398,6 +398,7 @@ fn explain_names_the_rule_the_server_and_why_earlier_rules_do_not_match() {
         "down": [],
         "choice": null,
         "or_reset": false,
+        "forward": { "configured": "overlay", "overlay_because": "the service says so" },
         "mode": "route",
         "answered_by": "b",
         "rules": [

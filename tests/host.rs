@@ -63,6 +63,7 @@ fn config(device: &str, addresses: &[&str]) -> CaptureConfig {
         state_directory: PathBuf::from(std::env::var("BATON_HOST_STATE").unwrap()),
         guards_max: number("BATON_HOST_GUARDS", 1000),
         bypass: true,
+        links: Vec::new(),
     }
 }
 

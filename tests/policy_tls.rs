@@ -443,3 +443,16 @@ proptest! {
         assert_never_taken_back("secure", &bytes)?;
     }
 }
+
+#[test]
+fn a_client_that_has_said_its_hello_waits() {
+    let policy = policy();
+    let is_whole = |bytes: &[u8]| policy.service_named("secure").unwrap().is_whole(bytes, client());
+    let hello = hello_to("img.example.com");
+    assert!(is_whole(&hello) && is_whole(&in_records(&post_quantum_hello(), 16_384)));
+    assert!(is_whole(&in_records(&message(&[sni(b"img.example.com"), signature_algorithms()]), 64)));
+    assert!(!is_whole(&hello[..hello.len() - 1]));
+    for more in [&[22][..], &[22, 3, 3, 0, 9, 1], b"\x14\x03\x03\x00\x01\x01"] {
+        assert!(!is_whole(&[&hello[..], more].concat()), "{more:?}");
+    }
+}

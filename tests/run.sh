@@ -31,10 +31,12 @@ documentation        600  check_documentation
 tests                900  cargo test
 scripts              120  check_scripts
 build                900  cargo build --release
-swarm                1500 cargo test --release --test sim swarm -- --nocapture
+swarm                300  cargo test --release --test sim swarm -- --nocapture
 host                 240  tests/host.sh
 scenario             120  netns-scripts/leaves-nothing-behind.sh
 scenario             120  netns-scripts/handed-off-get.sh
+scenario             120  netns-scripts/forward-link.sh
+scenario             120  netns-scripts/forward-link-traps.sh
 scenario             120  netns-scripts/as-without-handoff.sh
 scenario             120  netns-scripts/any-segmentation.sh
 scenario             120  netns-scripts/tls-by-name.sh
@@ -126,6 +128,7 @@ large-links          300  env SIZE=50M netns-scripts/link-sizes.sh
 scenario             300  env FAMILY=6 netns-scripts/link-sizes.sh
 scenario             900  netns-scripts/killed-again-and-again.sh
 scenario             150  env FAMILY=6 netns-scripts/killed-under-a-local-download.sh
+scenario              60  netns-scripts/syn-cookies.sh
 scenario             120  env FAMILY=6 netns-scripts/first-syn-ack-is-lost.sh
 alone                120  env FAMILY=6 netns-scripts/lost-and-repeated-handshakes.sh
 scenario             120  env FAMILY=6 netns-scripts/health.sh
@@ -136,6 +139,8 @@ scenario             120  env FAMILY=6 netns-scripts/reused-source-port.sh
 bypass-for-longer    150  env LONG=yes FAMILY=6 netns-scripts/local-bypass.sh
 every-setting       1200  env EVERY=1 netns-scripts/settings-of-three-kernels.sh
 scenario             120  env FAMILY=6 netns-scripts/silent-clients.sh
+scenario             120  env FAMILY=6 netns-scripts/forward-link.sh
+links-for-longer     400  env LONG=yes FAMILY=6 netns-scripts/forward-link-traps.sh
 scenario             120  env FAMILY=6 netns-scripts/as-without-handoff.sh
 scenario             120  env FAMILY=6 netns-scripts/forged-segments.sh
 idle-for-minutes     900  env LONG=yes netns-scripts/long-lived.sh

@@ -38,6 +38,7 @@ def parse():
     parser.add_argument("--load")
     parser.add_argument("--baton")
     parser.add_argument("--pins")
+    parser.add_argument("--congestion")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (0.4 if options.quick else 3.0)
@@ -64,6 +65,7 @@ def take_conditions(options):
     return {
         "date": datetime.date.today().isoformat(),
         "kernel": platform.release(),
+        "congestion": options.congestion,
         "processors": os.cpu_count(),
         "others_before": measure.busy_share(),
         "rounds": options.rounds,
@@ -78,7 +80,7 @@ def take_conditions(options):
 
 def in_words(conditions):
     words = (
-        "{date}: {rounds} rounds of {seconds:g} s, Linux {kernel}, {processors} processors, HAProxy {haproxy}, nginx {nginx}, "
+        "{date}: {rounds} rounds of {seconds:g} s, Linux {kernel}, {congestion}, {processors} processors, HAProxy {haproxy}, nginx {nginx}, "
         "baton at {baton}; others used {others_before:.0%} of the machine before the start."
     ).format(**conditions)
     if conditions["gigabyte"] != 1 << 30:

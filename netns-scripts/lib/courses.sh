@@ -139,6 +139,18 @@ assert_handed_off() {
     assert_counts a.handed_off="$expected" b.accepted="$expected"
 }
 
+# assert_on_the_wire GROUP COURSE FLAG...: the client's wire showed each of these flags of tshark's in this course, every way: what is
+# to be seen did happen.
+assert_on_the_wire() {
+    local group=$1 name=$2 way port flags flag
+    for way in "${ways[@]}"; do
+        port=$(grep "\"course\": \"$name\"" "$run_dir/$group-$way.json" | grep -o '"port": [0-9]*')
+        flags=$(oracle_flags "$group" "${port#*: }")
+        for flag in "${@:3}"; do [[ " $flags" == *" $flag="* ]] || fail "$name, $way: no $flag in [$flags]"; done
+    done
+    ok "$name: ${*:3}, every way"
+}
+
 # can_differ GROUP COURSE FROM TO: negative controls, with one thing changed that the client of COURSE saw, with one thing
 # changed that its wire shows, and with another server than the one that has to answer.
 can_differ() {

@@ -124,8 +124,8 @@ prefix_of() { printf '%s' "${alias_prefix_of[$1]}"; }
 front_end_of() { printf '%s:80' "${host_of[$1$2]}"; }
 
 # write_cluster: the cluster file of this run, with fresh keys. The variables RULES, SERVICE (more lines of the service,
-# indented by four), SERVICES (more services, indented by two) and LIMITS (one flow mapping) change what a scenario needs
-# changed.
+# indented by four), FORWARD (what `forward` says), SERVICES (more services, indented by two) and LIMITS (one flow mapping)
+# change what a scenario needs changed.
 write_cluster() {
     local node rules=${RULES:-$default_rules}
     if [[ -n ${NO_VIDEOS:-} ]]; then rules=$(sed '/videos/,$d' <<<"$rules"); fi
@@ -147,6 +147,7 @@ write_cluster() {
         echo '    servers:'
         for node in "${nodes[@]}"; do echo "      $node: { port: 80 }"; done
         echo '    inspect: http'
+        [[ -z ${FORWARD:-} ]] || echo "    forward: $FORWARD"
         [[ -z ${SERVICE:-} ]] || echo "$SERVICE"
         if [[ -n ${rules//[[:space:]]/} ]]; then
             echo "    rules:$rules"

@@ -34,11 +34,11 @@ tool() {
     in_ns "$where" "$PYTHON" "$scripts_dir/tools/$name.py" "$@"
 }
 
-# start_capture PORT [FILTER]: of everything on a port of the switch (`br0` for all of them), headers only.
+# start_capture PORT [FILTER]: of everything on a port of the switch (`br0` for all of them), headers only; CAPTURE_WHOLE=yes: whole.
 start_capture() {
     rm -f "$run_dir/log/tcpdump-$1.log"
     spawn switch "$run_dir/log/tcpdump-$1.log" \
-        tcpdump -i "$1" -n -U -Z root -s 120 -B 65536 -w "$run_dir/capture-$1.pcap" "${2:-ip or ip6}"
+        tcpdump -i "$1" -n -U -Z root -s "$([[ -n ${CAPTURE_WHOLE:-} ]] && echo 0 || echo 120)" -B 65536 -w "$run_dir/capture-$1.pcap" "${2:-ip or ip6}"
     echo "$spawned" >"$run_dir/capture-$1.process"
     wait_until 10 grep -q 'listening on' "$run_dir/log/tcpdump-$1.log"
 }

@@ -10,6 +10,8 @@
   rawtcp.py forge ADDRESS --source-port PORT --count N KIND
       KIND: `syn` (random sequence number), `syn-inside` (inside the receiver's window), `reset` (random), `reset-exact`
       (the one that must work). For the last three and the timestamps, a segment of the connection is watched first.
+  rawtcp.py repeat ADDRESS PATH --source-port PORT --after SECONDS
+      One request in one segment, and after so long once more, whatever the server has said meanwhile.
 
 The kernel of this namespace knows nothing of connections made here and would reset them: the caller drops resets that do
 not carry MARK.
@@ -275,6 +277,16 @@ def request(options):
     }))
 
 
+def repeat(options):
+    text = f"GET {options.path} HTTP/1.1\r\nHost: stage\r\nUser-Agent: by-hand\r\n\r\n".encode()
+    client = Client(Wire(options.address, options.source_port))
+    client.connect()
+    client.send_octets(text, 0, len(text))
+    time.sleep(options.after)
+    client.send_octets(text, 0, len(text))
+    time.sleep(0.5)
+
+
 def forge(options):
     wire = Wire(options.address, options.source_port)
     for _ in range(options.count):
@@ -312,6 +324,12 @@ def main():
     command.add_argument("--mss", default="1460")
     command.add_argument("--syn-options", type=bytes.fromhex, default=b"")
     command.add_argument("--options", dest="more_options", type=bytes.fromhex, default=b"")
+    command = commands.add_parser("repeat")
+    command.set_defaults(run=repeat)
+    command.add_argument("address")
+    command.add_argument("path")
+    command.add_argument("--source-port", type=int, required=True)
+    command.add_argument("--after", type=float, required=True)
     command = commands.add_parser("forge")
     command.set_defaults(run=forge)
     command.add_argument("address")

@@ -91,7 +91,7 @@ class Direction:
         self.random = random.Random(seed)
         self.queue, self.number, self.last_due = [], 0, 0
         self.refused = 0
-        self.did = {"carried": 0, "lost": 0, "duplicated": 0, "reordered": 0, "corrupted": 0}
+        self.did = {"carried": 0, "lost": 0, "duplicated": 0, "reordered": 0, "corrupted": 0, "late": 0}
 
     def is_lost(self):
         if self.leaves == 1:
@@ -118,7 +118,9 @@ class Direction:
                 return
             due = time.monotonic() + self.delay
             if self.jitter:
-                due = self.last_due = max(self.last_due, due + self.random.random() * self.jitter)
+                due, without = max(self.last_due, due + self.random.random() * self.jitter), due
+                self.last_due = due
+                self.did["late"] += due - without > self.jitter / 4
             if not is_tcp(frame):
                 self.put(due, frame)
                 continue

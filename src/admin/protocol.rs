@@ -109,6 +109,18 @@ pub struct Status {
     pub connections: Connections,
     /// All services of the cluster file.
     pub services: Vec<Service>,
+    /// Links to peers, if services may use any.
+    #[serde(default)]
+    pub links: Option<Links>,
+}
+
+/// Links to peers, one for each family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Links {
+    /// Clients' packets go over them.
+    pub usable: usize,
+    /// Those that services may use.
+    pub total: usize,
 }
 
 /// The cluster file.
@@ -254,6 +266,20 @@ pub struct Peer {
     /// The services that it serves, as far as this node knows.
     #[serde(default)]
     pub services: Vec<PeerService>,
+    /// Links to it, for services that may use them.
+    #[serde(default)]
+    pub links: Vec<PeerLink>,
+}
+
+/// A link to a peer: the way without the overlay.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerLink {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Clients' packets go over it.
+    pub usable: bool,
+    /// Why not; absent if they do.
+    pub reason: Option<String>,
 }
 
 /// A service of a peer.

@@ -63,6 +63,10 @@ pub fn status(status: &Status) -> String {
     }
     top.row(["device".into(), status.device.clone()]);
     top.row(["peers".into(), format!("{} of {} up", status.peers.up, status.peers.total)]);
+    if let Some(links) = status.links {
+        let rest = if links.usable < links.total { "; `baton peers` says why others are not" } else { "" };
+        top.row(["links".into(), format!("{} of {} used{rest}", links.usable, links.total)]);
+    }
     let connections = &status.connections;
     top.row([
         "connections".into(),
@@ -140,6 +144,15 @@ pub fn peers(peers: &Peers) -> String {
             or_dash(service.probe.as_ref().map(probe)),
         ]);
     }
+    let mut links = Table::new(["PEER", "LINK", "FORWARD"]);
+    for (peer, link) in peers.peers.iter().flat_map(|peer| peer.links.iter().map(move |link| (peer, link))) {
+        let used = match &link.reason {
+            None => "link".to_owned(),
+            Some(reason) => format!("overlay: {reason}"),
+        };
+        links.row([peer.name.clone(), link.family.clone(), used]);
+    }
+    let links = if links.rows.len() > 1 { format!("\n{links}") } else { String::new() };
     let services = if services.rows.len() > 1 { format!("\n{services}") } else { String::new() };
     let mut warnings = String::new();
     for warning in peers.peers.iter().flat_map(|peer| &peer.warnings) {
@@ -149,7 +162,7 @@ pub fn peers(peers: &Peers) -> String {
     let direction = |packets: u64, bytes: u64, drops: u64| format!("{packets} packets, {bytes} bytes, {drops} dropped");
     let sent = direction(overlay.sent_packets, overlay.sent_bytes, overlay.send_drops);
     let received = direction(overlay.received_packets, overlay.received_bytes, overlay.receive_drops);
-    format!("{table}{warnings}{services}\noverlay  sent      {sent}\n         received  {received}\n")
+    format!("{table}{warnings}{services}{links}\noverlay  sent      {sent}\n         received  {received}\n")
 }
 
 fn probe(probe: &Probe) -> String {

@@ -1,7 +1,9 @@
 //! What people see, whole.
 
 use super::*;
-use crate::admin::protocol::{ClusterFile, Connections, Flow, Frontend, Overlay, Peer, PeerService, PeersUp, Service};
+use crate::admin::protocol::{
+    ClusterFile, Connections, Flow, Frontend, Links, Overlay, Peer, PeerLink, PeerService, PeersUp, Service,
+};
 
 #[test]
 fn status_is_one_screen() {
@@ -55,6 +57,7 @@ fn status_is_one_screen() {
                 health: None,
             },
         ],
+        links: Some(Links { usable: 1, total: 2 }),
     });
     assert_eq!(
         text,
@@ -64,6 +67,7 @@ version      0.1.0, up 1h 2m 5s, epoch 18a3, process 71
 file         /etc/baton/shop.yaml (hash 0123456789ab, read 2026-03-01T12:00:00Z)
 device       bt0
 peers        1 of 2 up
+links        1 of 2 used; `baton peers` says why others are not
 connections  3 live; 4 as front-end, 1 as back-end, 9 lingering
 
 SERVICE  FRONT-END     BACKLOG                     APPLICATION
@@ -92,6 +96,10 @@ fn peers_say_why_one_is_down() {
         warnings: vec!["tcp_sack is off on b".into()],
         cluster_file_hash: Some("fedcba9876543210".into()),
         cluster_file_differs: true,
+        links: vec![
+            PeerLink { family: "ipv4".into(), usable: true, reason: None },
+            PeerLink { family: "ipv6".into(), usable: false, reason: Some("fd77::2 is behind a router".into()) },
+        ],
         services: vec![
             PeerService {
                 service: "web".into(),
@@ -129,6 +137,7 @@ fn peers_say_why_one_is_down() {
         cluster_file_hash: None,
         cluster_file_differs: false,
         services: vec![],
+        links: vec![],
         ..up.clone()
     };
     let overlay =
@@ -144,6 +153,10 @@ warning: tcp_sack is off on b
 PEER  SERVICE  APPLICATION                        CONNECTIONS  WEIGHT  PROBE
 b     web      up                                 12           25%     ok, 1.50 ms, 3.2s ago
 b     api      down, passed over: peer_unhealthy  0            100%    failed at overlay: what was sent was not acknowledged; never ok
+
+PEER  LINK  FORWARD
+b     ipv4  link
+b     ipv6  overlay: fd77::2 is behind a router
 
 overlay  sent      1 packets, 2 bytes, 5 dropped
          received  3 packets, 4 bytes, 6 dropped
@@ -220,6 +233,7 @@ fn quiet() -> Status {
         peers: PeersUp { up: 1, total: 2 },
         connections: Connections { live: 0, front_end: 0, back_end: 0, lingering: 0 },
         services: vec![],
+        links: None,
     }
 }
 

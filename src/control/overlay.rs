@@ -369,7 +369,11 @@ impl Overlay {
                 }
             }
         };
-        let begun = if inbox.joins && inbox.next < inbox.end { Joined::begin(&inbox.buffer[packet.clone()]) } else { None };
+        let begun = if inbox.joins && inbox.next < inbox.end {
+            Joined::begin(&inbox.buffer[packet.clone()], &Offload::NONE)
+        } else {
+            None
+        };
         let Some(mut joined) = begun else { return Received::Packet(peer, packet, Offload::NONE) };
         while !joined.is_complete()
             && let Some((sender, next)) = self.open_next(inbox, turn)

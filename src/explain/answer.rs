@@ -37,10 +37,21 @@ pub struct Answer {
     pub answered_by: Option<String>,
     /// Whether the client is reset when none of the candidates can.
     pub or_reset: bool,
+    /// How the client's packets reach another node that answers; absent when no other can.
+    pub forward: Option<Forwarding>,
     /// `route` or `observe`.
     pub mode: &'static str,
     /// The rules in order, up to the one that matches.
     pub rules: Vec<Rule>,
+}
+
+/// How packets reach a peer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Forwarding {
+    /// As in the file: `overlay`, `link` or `auto`.
+    pub configured: &'static str,
+    /// Why the overlay is used even between neighbours; absent if a link is used there.
+    pub overlay_because: Option<&'static str>,
 }
 
 /// How one of several nodes is chosen.

@@ -13,7 +13,7 @@ mod bytes;
 mod tests;
 mod text;
 
-pub use answer::{Answer, Chosen, KeySeen, Member, Outcome, Rule, Unmet};
+pub use answer::{Answer, Chosen, Forwarding, KeySeen, Member, Outcome, Rule, Unmet};
 pub use bytes::Bytes;
 pub use text::text;
 
@@ -88,7 +88,16 @@ fn answer(policy: &Policy, question: &Question) -> Result<Answer, String> {
     let candidates = names(&course.asked);
     let or_reset = decision.choice.finally() == Finally::Reset;
     let mode = service.mode();
+    let forward = frontend
+        .filter(|_| {
+            course.asked.iter().chain(&course.instead).any(|target| target.node().is_some_and(|node| node != policy.node))
+        })
+        .map(|frontend| Forwarding {
+            configured: service.forward.word(),
+            overlay_because: policy.overlay_because(frontend, question.client),
+        });
     Ok(Answer {
+        forward,
         cluster: policy.cluster.clone(),
         node: question.node.clone(),
         service: service.name.clone(),

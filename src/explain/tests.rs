@@ -232,3 +232,34 @@ fn nodes_that_are_down_are_passed_over_as_the_rule_says() {
     assert!(without("b", "", &["a"]).unwrap_err().contains("has no `health`"));
     assert!(without("b", "", &["z"]).unwrap_err().contains("there is no node `z`"));
 }
+
+#[test]
+fn how_packets_reach_the_server_is_told_and_why_not_over_a_link() {
+    let asked = |forward: &str, client: &str, path: &str| {
+        let file = TEXT.replace(
+            "    rules:",
+            &format!("    forward: {forward}\n    rules:\n      - {{ name: own, when: {{ path: /own }}, send_to: local }}"),
+        );
+        let policy = ClusterFile::parse("test", &file).unwrap_or_else(|report| panic!("{report}")).compile("a").unwrap();
+        let bytes =
+            Bytes::Http { method: "GET".into(), target: path.into(), version: "HTTP/1.1".into(), headers: vec![], body: None };
+        let client = client.parse().ok();
+        let question = Question { node: "a".into(), service: "web".into(), frontend: None, client, bytes, down: vec![] };
+        answer(&policy, &question).unwrap()
+    };
+    let because = |answer: &Answer| answer.forward.as_ref().map(|forward| (forward.configured, forward.overlay_because));
+    let line = |answer: &Answer| text(answer).lines().find(|line| line.starts_with("forward")).map(str::to_owned);
+    let linked = asked("auto", "203.0.113.7", "/");
+    assert_eq!(because(&linked), Some(("auto", None)));
+    let expected = "forward  auto: over the link to a neighbour (`baton peers` says who is one), else overlay";
+    assert_eq!(line(&linked).as_deref(), Some(expected));
+    for node in ["10.77.0.1", "10.77.0.2"] {
+        let on_a_node = asked("link", node, "/");
+        assert_eq!(because(&on_a_node), Some(("link", Some("the client is one of the nodes"))));
+        assert_eq!(line(&on_a_node).as_deref(), Some("forward  overlay: the client is one of the nodes"));
+    }
+    let by_default = asked("overlay", "203.0.113.7", "/");
+    assert_eq!((because(&by_default), line(&by_default)), (Some(("overlay", Some("the service says so"))), None));
+    let local = asked("auto", "203.0.113.7", "/own");
+    assert_eq!((because(&local), line(&local)), (None, None), "nothing is forwarded");
+}

@@ -71,6 +71,17 @@ pub fn text(answer: &Answer) -> String {
         }
         _ => writeln!(text, "server   {servers}"),
     };
+    // Who writes nothing about it need not read about it.
+    if let Some(forward) = answer.forward.as_ref().filter(|forward| forward.configured != "overlay") {
+        let _ = match forward.overlay_because {
+            Some(because) => writeln!(text, "forward  overlay: {because}"),
+            None => writeln!(
+                text,
+                "forward  {}: over the link to a neighbour (`baton peers` says who is one), else overlay",
+                forward.configured
+            ),
+        };
+    }
     if !answer.down.is_empty() {
         let _ = writeln!(text, "assumes  that {} cannot be asked, and every other node can", answer.down.join(", "));
     } else if answer.candidates.iter().any(|name| name != node) || !answer.while_local_is_down.is_empty() {

@@ -55,7 +55,7 @@ use crate::handoff::initial::{ClientView, InitialState, OPTIONS_SIGNED, OPTIONS_
 use crate::handoff::notes::Why;
 use crate::handoff::recent::Recent;
 use crate::handoff::syn_acks::LateSynAcks;
-use crate::handoff::synthetic::{bare_reset, reset, reset_of_client, without_payload};
+use crate::handoff::synthetic::{bare, bare_reset, reset, reset_of_client, without_payload};
 use crate::handoff::timers::{Alarm, Deadline, Owner};
 use crate::handoff::treatment::Treatment;
 use crate::limits;
@@ -75,6 +75,8 @@ pub struct Btcp {
     syns: SynTable,
     /// SYNs that were forwarded and whose owner has not named itself.
     openings: Recent<Opening>,
+    /// When this process last found that it had stood still: its kernel may have begun what it likes meanwhile.
+    stood_still: Option<Instant>,
     /// Connections that peers say they own, while the kernel is asked whether it does.
     claims: BTreeMap<FlowKey, (NodeId, HandoffId)>,
     /// Connections that peers ask for, likewise.
@@ -150,7 +152,7 @@ enum State {
     /// It is over; late packets still go to the owner.
     Lingering(NodeId),
     /// The owner is lost and the client was reset.
-    Lost,
+    Lost(Lost),
     /// Between two states, inside one transition.
     Moving,
 }
@@ -169,7 +171,7 @@ impl State {
             Self::HandedOff(_) => "handed-off",
             Self::Asking(_) => "asking",
             Self::Lingering(_) => "lingering",
-            Self::Lost => "lost",
+            Self::Lost(_) => "lost",
             Self::Moving => "moving",
         }
     }
@@ -248,6 +250,17 @@ struct HandedOff {
     confirmed_in: u64,
     /// A SYN that came while the connection was not known to be over, and when.
     kept_syn: Option<Box<(Instant, Vec<u8>)>>,
+    /// Packets have been sent over the link: since then they may pass by here, and what is known of the client be old.
+    is_linked: bool,
+}
+
+/// A client that was reset.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    /// What the client had last been seen to send, if it has gone on since: a reset by that would not be believed. It is
+    /// asked instead, and what it answers says where the reset must be.
+    seen: Option<(Seq<Client>, Seq<Wire>)>,
+    questions_left: u8,
 }
 
 impl Btcp {
@@ -256,6 +269,7 @@ impl Btcp {
         Self {
             syns: SynTable::new(seed),
             openings: Recent::new(seed, limits::OPENINGS_MAX, limits::OPENING_LIFETIME),
+            stood_still: None,
             claims: BTreeMap::new(),
             questions: BTreeMap::new(),
             known: Known::new(seed, now),
@@ -288,6 +302,13 @@ impl Btcp {
         });
         self.by_flow.insert(slot, |slot| self.connections[slot].flow);
         slot
+    }
+
+    /// The connections that the kernel must not answer for.
+    pub fn guarded(&self) -> impl Iterator<Item = FlowKey> {
+        let connections = self.connections.iter().map(|(_, connection)| connection);
+        let guarded = connections.filter(|connection| connection.guard != Guard::None).map(|connection| connection.flow);
+        guarded.chain(self.orphans.keys().copied())
     }
 
     fn slot_of(&self, flow: &FlowKey) -> Option<usize> {
@@ -356,7 +377,7 @@ impl Btcp {
                 State::Releasing(_) => counts.undecided += 1,
                 State::HandedOff(_) => counts.handed_off += 1,
                 State::Asking(_) => counts.asking += 1,
-                State::Lingering(_) | State::Lost | State::Moving => counts.lingering += 1,
+                State::Lingering(_) | State::Lost(_) | State::Moving => counts.lingering += 1,
             }
         }
         counts
@@ -389,6 +410,7 @@ impl Btcp {
                     State::Offered(offered) | State::Securing(Securing::Commit(offered)) => {
                         (Some(offered.to), Treatment::Inspect)
                     }
+                    State::HandedOff(HandedOff { to, is_linked: true, .. }) => (Some(*to), Treatment::ForwardOnLink(*to)),
                     State::HandedOff(handed_off) => (Some(handed_off.to), Treatment::Forward(handed_off.to)),
                     State::Lingering(owner) => (Some(*owner), Treatment::Forward(*owner)),
                     State::Handshake(_)
@@ -396,7 +418,7 @@ impl Btcp {
                     | State::Securing(Securing::Park(_) | Securing::Reset(_))
                     | State::Releasing(_)
                     | State::Asking(_)
-                    | State::Lost
+                    | State::Lost(_)
                     | State::Moving => (None, Treatment::Inspect),
                 };
                 FlowView {
@@ -442,7 +464,7 @@ impl State {
             Self::Offered(offered) | Self::Securing(Securing::Commit(offered)) => Some(&mut offered.pending.undecided),
             Self::Securing(Securing::Park(undecided) | Securing::Reset(undecided))
             | Self::Releasing(Releasing { undecided, .. }) => Some(undecided),
-            Self::Handshake(_) | Self::HandedOff(_) | Self::Asking(_) | Self::Lingering(_) | Self::Lost | Self::Moving => None,
+            Self::Handshake(_) | Self::HandedOff(_) | Self::Asking(_) | Self::Lingering(_) | Self::Lost(_) | Self::Moving => None,
         }
     }
 }

@@ -84,6 +84,8 @@ pub struct Story {
     pub summary: Option<Summary>,
     fallbacks: Vec<(Option<NodeId>, Fallback)>,
     octets: Option<Octets>,
+    /// Not all that the client sent was seen.
+    is_out_of_sight: bool,
     has_finished: bool,
     was_reset: bool,
 }
@@ -112,6 +114,11 @@ impl Story {
     pub fn commit(&mut self, from_client: u32, now: Instant) {
         self.committed = Some(now);
         self.octets = Some(Octets { from_client: from_client.into(), to_client: 0 });
+    }
+
+    /// From now on segments may pass by unseen: how many octets there were nobody knows.
+    pub fn lose_sight(&mut self) {
+        self.is_out_of_sight = true;
     }
 
     /// A segment of the client went to the owner: by so much it has sent, and acknowledged, more than before.
@@ -176,11 +183,11 @@ impl Record {
         self.since_began(Some(now))
     }
 
-    /// Octets each way; none for what the local server got untouched. A FIN is no octet: that of the client is told apart, and
+    /// Octets each way; none for what the local server got untouched, and for what went over a link by itself. A FIN is no octet: that of the client is told apart, and
     /// when it is there and the owner says that all is over, so is the server's.
     pub fn octets(&self) -> Option<Octets> {
         let fin = u64::from(self.story.has_finished);
-        self.story.octets.map(|octets| Octets {
+        self.story.octets.filter(|_| !self.story.is_out_of_sight).map(|octets| Octets {
             from_client: octets.from_client.saturating_sub(fin),
             to_client: octets.to_client.saturating_sub(if self.end == End::Closed { fin } else { 0 }),
         })
@@ -258,5 +265,18 @@ impl Chronicle {
     /// What was counted: service, rule, server, outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (&Labels, u64)> {
         self.outcomes.iter().map(|(labels, count)| (labels, *count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_of_an_earlier_life_has_a_story_only_if_somebody_wants_it_and_no_beginning() {
+        let mut chronicle = Chronicle::default();
+        assert!(chronicle.adopt().is_none());
+        chronicle.want();
+        assert_eq!(chronicle.adopt().map(|story| story.began), Some(None));
     }
 }

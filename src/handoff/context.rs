@@ -124,6 +124,8 @@ pub struct Context {
     pub mtu: u16,
     /// Octets the overlay adds.
     pub overlay_overhead: u16,
+    /// Peers that can be reached over a link without the overlay, with the family: IPv4 (true) or IPv6.
+    pub links: BTreeSet<(NodeId, bool)>,
 }
 
 /// Peers of which nobody knows whether they can serve are asked after those that can, and still before what is to be asked
@@ -187,6 +189,7 @@ impl Context {
             first_flight_bytes: 0,
             mtu: config.mtu,
             overlay_overhead: config.overlay_overhead,
+            links: BTreeSet::new(),
         }
     }
 
@@ -253,11 +256,15 @@ impl Context {
 
     /// The largest MSS a client may use so that its segments fit into the overlay.
     pub fn mss_max(&self, address: IpAddr) -> u16 {
+        self.mss_max_below(address, self.overlay_overhead)
+    }
+
+    pub(super) fn mss_max_below(&self, address: IpAddr, overhead: u16) -> u16 {
         let headers = match address {
             IpAddr::V4(_) => 20 + 20,
             IpAddr::V6(_) => 40 + 20,
         };
-        self.mtu.saturating_sub(self.overlay_overhead).saturating_sub(headers).max(536)
+        self.mtu.saturating_sub(overhead).saturating_sub(headers).max(536)
     }
 
     /// A peer, if it is one of the cluster.

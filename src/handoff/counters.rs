@@ -221,6 +221,10 @@ pub struct Counters {
     pub disowned: u64,
     /// Connections taken over from an earlier life of this process.
     pub adopted: u64,
+    /// Connections whose packets went over a link at least once.
+    pub linked: u64,
+    /// Packets of connections served here that came over a link.
+    pub linked_received: u64,
 }
 
 impl Counters {
@@ -288,6 +292,8 @@ impl Counters {
             ("challenge_acks_total", self.challenge_acks),
             ("disowned_total", self.disowned),
             ("adopted_total", self.adopted),
+            ("linked_total", self.linked),
+            ("linked_received_total", self.linked_received),
         ];
         let mut list: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let name = |node: Option<NodeId>| match node {

@@ -32,6 +32,9 @@ pub enum Verdict {
     Local,
     /// Send it to this peer through the overlay.
     Forward(NodeId),
+    /// Send it to this peer over the link, or through the overlay if that cannot be. Whoever does may forward the
+    /// connection's later packets without asking, but never a SYN, until [`Output::Unlink`] or until it forgets.
+    ForwardOnLink(NodeId),
     /// A super-segment that the engine may have to keep: it was not touched. Cut it, and hand in the pieces instead, as
     /// packets of their own.
     Cut,
@@ -47,6 +50,9 @@ pub enum Verdict {
 pub enum Output {
     /// Write a packet to the TUN. It is plain: what the engine keeps and originates has complete checksums and fits the path.
     Packet(Vec<u8>, Why),
+    /// The same, of a connection that is the local server's from now on and whose client waits to hear it: as with
+    /// [`Verdict::Local`], nothing is needed of its packets any more.
+    Local(Vec<u8>, Why),
     /// Send a packet to a peer through the overlay.
     Forward(NodeId, Vec<u8>, Why),
     /// Send a control message. If there is no session it is lost, and `PeerEvent::Down` has been or will be told.
@@ -55,6 +61,10 @@ pub enum Output {
     Guard(FlowKey),
     /// Remove a guard.
     Unguard(FlowKey),
+    /// Packets of this connection come to the engine again; see [`Verdict::ForwardOnLink`].
+    Unlink(NodeId, FlowKey),
+    /// A probe of the link to this peer came back; see [`Engine::link_probe`].
+    LinkAnswered { peer: NodeId, is_ipv4: bool, number: u32 },
     /// Ask the kernel about a socket and tell the answer by [`Engine::handle_socket`].
     AskSocket { local: Endpoint, remote: Endpoint },
     /// Destroy a socket whose connection is lost.
@@ -182,6 +192,9 @@ impl Engine {
         if self.is_own_frontend(destination) {
             return self.btcp.handle_client(segment, &mut self.ctx, now);
         }
+        if let Some(peer) = self.ctx.policy.linked_from(destination) {
+            return self.take_linked(peer, packet, offload, now);
+        }
         if self.is_own_frontend(source) {
             if segment.flags().contains(Flags::SYN.with(Flags::ACK)) {
                 return self.btcp.handle_syn_ack(segment.reinterpret(), &mut self.ctx, now);
@@ -244,8 +257,11 @@ impl Engine {
     }
 
     /// A client's packet, or an ICMP error, for a connection that this node owns.
-    fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
+    pub(super) fn deliver_to_owner(&mut self, from: NodeId, packet: &mut [u8], offload: Offload, now: Instant) -> Verdict {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse_offloaded(&mut *packet, offload) {
+            if segment.source() == segment.destination() {
+                return self.take_link_answer(from, &segment);
+            }
             let begins = segment.flags().contains(Flags::SYN);
             let is_missent = from != self.ctx.node
                 && !begins
@@ -463,7 +479,7 @@ impl Engine {
 
     /// The loop did not run for longer than `limits::STALL`: the kernel may have served held connections meanwhile.
     pub fn handle_stall(&mut self, now: Instant) {
-        self.btcp.handle_stall(&mut self.ctx);
+        self.btcp.handle_stall(&mut self.ctx, now);
         self.settle(now);
     }
 
@@ -630,6 +646,11 @@ impl Engine {
     /// Packets dropped for this reason.
     pub const fn dropped(&self, reason: DropReason) -> u64 {
         self.ctx.counters.dropped(reason)
+    }
+
+    /// The connections that guards were asked for and not removed: all that should be there.
+    pub fn guarded(&self) -> impl Iterator<Item = FlowKey> {
+        self.btcp.guarded()
     }
 
     /// All connections, for `baton flows`.

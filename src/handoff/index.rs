@@ -66,6 +66,22 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    #[test]
+    fn a_full_table_grows_by_a_quarter_and_a_few() {
+        let mut slots = Slab::new();
+        for capacity in [16, 16 + 4 + 16, 36 + 9 + 16] {
+            make_room(&mut slots);
+            assert_eq!(slots.capacity(), capacity);
+            while slots.len() < capacity {
+                slots.insert(());
+                if slots.len() < capacity {
+                    make_room(&mut slots);
+                    assert_eq!(slots.capacity(), capacity, "there is room for one more");
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn it_agrees_with_a_table_of_keys(steps in proptest::collection::vec((0_usize..40, 0_u8..20, any::<bool>()), 0..300)) {

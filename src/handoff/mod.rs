@@ -13,6 +13,7 @@ pub mod flight;
 mod holds;
 mod index;
 mod initial;
+mod links;
 mod notes;
 pub mod probe;
 mod recent;

@@ -44,6 +44,8 @@ pub enum Why {
     Challenge,
     /// Acknowledges what a parked client sent again.
     Repeated,
+    /// A question where a reset must be.
+    Question,
     /// Reports a hole in what is held (RFC 5681, section 3.2).
     Hole,
     /// Ends a connection that nobody can serve any more.
@@ -76,6 +78,9 @@ impl Why {
             Self::Probe => "of a client that this node plays: a probe of the way through the peer",
             Self::Challenge => "challenge ACK (RFC 5961)",
             Self::Repeated => "acknowledgement of what a parked client sent again",
+            Self::Question => {
+                "a segment the client must answer: its packets passed by here, and only it knows where a reset must be"
+            }
             Self::Hole => "duplicate acknowledgement: a segment before this one is missing",
             Self::Reset => "reset: nobody can serve this connection any more",
         }
@@ -153,6 +158,10 @@ impl Engine {
             Verdict::Forward(node) => {
                 let name = self.ctx.policy.nodes.get(usize::from(node.0)).map_or("a peer", |node| node.name.as_str());
                 format!("forwarded to {name}")
+            }
+            Verdict::ForwardOnLink(node) => {
+                let name = self.ctx.policy.nodes.get(usize::from(node.0)).map_or("a peer", |node| node.name.as_str());
+                format!("forwarded to {name}, over the link if it can be")
             }
             Verdict::Cut => "a super-segment, taken piece by piece".to_owned(),
             Verdict::Consumed => "kept".to_owned(),

@@ -15,6 +15,8 @@ pub enum Treatment {
     Inspect,
     /// Client packets go to this node, unchanged. Nothing comes back this way.
     Forward(NodeId),
+    /// The same, over the link that both nodes are on, without encapsulation.
+    ForwardOnLink(NodeId),
     /// Both directions are translated by these shifts.
     Translate(Shifts),
 }
@@ -25,6 +27,7 @@ impl Treatment {
         match self {
             Self::Inspect => "inspect",
             Self::Forward(_) => "forward",
+            Self::ForwardOnLink(_) => "forward-on-link",
             Self::Translate(_) => "translate",
         }
     }

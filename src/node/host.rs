@@ -1,5 +1,6 @@
 //! What this process has changed on the host, in one value that undoes it when it is dropped.
 
+use super::held::Held;
 use super::lesson::Lesson;
 use crate::rewrite::set_hop_limit;
 use crate::tun::capture::{Capture, HOP_LIMIT_TEACHES};
@@ -18,6 +19,7 @@ pub struct Host {
     pub sockets: SockDiag,
     pub counters: TunCounters,
     lesson: Lesson,
+    held: Held,
 }
 
 /// Packets between the kernel and this process.
@@ -63,7 +65,14 @@ fn is_full(error: &io::Error) -> bool {
 
 impl Host {
     pub fn new(device: Device, sockets: SockDiag, capture: Capture) -> Self {
-        Self { capture: Some(capture), device, sockets, counters: TunCounters::default(), lesson: Lesson::none() }
+        Self {
+            capture: Some(capture),
+            device,
+            sockets,
+            counters: TunCounters::default(),
+            lesson: Lesson::none(),
+            held: Held::new(),
+        }
     }
 
     pub fn device_name(&self) -> &str {
@@ -116,12 +125,50 @@ impl Host {
 
     /// Writes a packet that needs nothing more.
     pub fn send(&mut self, packet: &[u8]) {
+        self.flush();
         let result = self.device.send(packet);
         self.count_written(packet.len(), result);
     }
 
+    /// Writes a packet by which the kernel may learn its connection, whose client sends nothing before it hears the server: so
+    /// nothing that could be overtaken is in the TUN.
+    pub fn teach(&mut self, mut packet: Vec<u8>) {
+        set_hop_limit(&mut packet, HOP_LIMIT_TEACHES);
+        self.send(&packet);
+    }
+
     /// Writes a packet to the TUN with what is left to do for it.
     pub fn send_frame(&mut self, frame: &mut Frame<'_>) {
+        self.flush();
+        self.write(frame);
+    }
+
+    /// The same, of a packet from the TUN that the next one may continue: it may wait, until that is known, for
+    /// [`Host::flush`].
+    pub fn send_continued(&mut self, frame: &mut Frame<'_>) {
+        if self.held.add(frame) {
+            return;
+        }
+        self.flush();
+        if !self.held.keep(frame) {
+            self.write(frame);
+        }
+    }
+
+    /// Writes what waits to be continued. To be called before anything is done that must find it written.
+    pub fn flush(&mut self) {
+        if let Some(mut frame) = self.held.take() {
+            let (length, result) = (frame.packet().len(), self.device.send_frame(&mut frame));
+            self.count_written(length, result);
+        }
+    }
+
+    /// Packets that left in one write with the one before.
+    pub fn joined_packets(&self) -> u64 {
+        self.held.joined_packets
+    }
+
+    fn write(&mut self, frame: &mut Frame<'_>) {
         let result = self.device.send_frame(frame);
         self.count_written(frame.packet().len(), result);
     }
@@ -136,6 +183,10 @@ impl Host {
 
     /// Before anything else is written: what waits goes first, and `teaches` if nothing is behind it in the TUN.
     pub fn send_lesson(&mut self, teaches: bool) {
+        if self.lesson.is_none() {
+            return;
+        }
+        self.flush();
         if let Some(mut frame) = self.lesson.take() {
             if teaches {
                 set_hop_limit(frame.packet_mut(), HOP_LIMIT_TEACHES);

@@ -23,6 +23,11 @@ impl Lesson {
         Self { bytes: [0; HEADER_BYTES + BYTES_MAX], length: 0, offload: Offload::NONE }
     }
 
+    /// Whether there is none.
+    pub const fn is_none(&self) -> bool {
+        self.length == 0
+    }
+
     /// Whether `frame` may teach; then it is copied here, and whoever calls has it taken again.
     ///
     /// # Panics

@@ -12,8 +12,10 @@ mod doctor;
 mod files;
 mod guards;
 mod health;
+mod held;
 mod host;
 mod lesson;
+mod links;
 mod listeners;
 mod listening;
 mod outputs;
@@ -26,6 +28,7 @@ mod pulse;
 mod recording;
 mod reload;
 mod report;
+mod rules;
 mod samples;
 mod start;
 mod stop;
@@ -74,6 +77,10 @@ pub struct Node {
     engine: Engine,
     channel: Channel,
     overlay: Overlay,
+    /// Longest packet that the overlay takes without its datagram being fragmented.
+    overlay_packet_bytes_max: usize,
+    links: links::Links,
+    rules: rules::Rules,
     policy: Rc<Policy>,
     admin: Server,
     metrics: Option<crate::metrics::server::Server>,
@@ -122,6 +129,8 @@ struct Counters {
     reloads_refused: u64,
     stalls: u64,
     messages_lost: u64,
+    /// Packets too long for the overlay, cut for it.
+    cut_for_overlay: u64,
     sockets_destroyed: u64,
     socket_questions_failed: u64,
 }

@@ -4,8 +4,9 @@ use super::Node;
 use super::clock::clock;
 use crate::flow::{Endpoint, FlowKey, NodeId};
 use crate::handoff::{Output, SocketState, Verdict};
-use crate::rewrite::{Offload, Pieces};
+use crate::rewrite::{Offload, Pieces, Segment, ToServerWire};
 use crate::tun::offload::{Frame, HEADER_BYTES};
+use std::num::NonZeroU16;
 use std::time::Instant;
 
 /// What the engine asked for and will be told.
@@ -38,7 +39,7 @@ impl Node {
         if verdict == Verdict::Cut {
             return self.take_pieces(from, frame, now);
         }
-        self.obey(verdict, frame, now);
+        self.obey(verdict, from, frame, now);
         self.settle(now);
     }
 
@@ -52,7 +53,7 @@ impl Node {
     }
 
     /// What the engine said about the packet in hand, which it rewrote in place.
-    fn obey(&mut self, verdict: Verdict, frame: &mut Frame<'_>, now: Instant) {
+    fn obey(&mut self, verdict: Verdict, from: Source, frame: &mut Frame<'_>, now: Instant) {
         if self.recording.is_some() {
             self.record_verdict(verdict, frame, now);
         }
@@ -61,13 +62,32 @@ impl Node {
                 if !self.guards.is_empty() {
                     self.write_guards();
                 }
-                self.host.send_frame(frame);
+                match from {
+                    Source::Tun => self.host.send_continued(frame),
+                    // Joined already.
+                    Source::Overlay(_) => self.host.send_frame(frame),
+                }
             }
             Verdict::Local => self.host.send_local(frame),
-            Verdict::Forward(peer) => self.overlay.send_offloaded(peer, frame.packet(), &frame.offload()),
+            Verdict::Forward(peer) => self.send_on_overlay(peer, frame.packet(), &frame.offload()),
+            Verdict::ForwardOnLink(peer) => self.send_on_link(peer, frame.packet(), &frame.offload(), now),
             // A piece is not cut again: it is plain.
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
+    }
+
+    /// Sends a client's packet to its owner. One that is too long, of a client that was promised a link, is cut: its checksum
+    /// must be right then, since the pieces get their own.
+    pub(super) fn send_on_overlay(&mut self, peer: NodeId, packet: &[u8], offload: &Offload) {
+        let fits = packet.len() <= self.overlay_packet_bytes_max;
+        if fits
+            || *offload != Offload::NONE
+            || !Segment::<_, ToServerWire>::parse(packet).is_ok_and(|it| it.checksums_are_right())
+        {
+            return self.overlay.send_offloaded(peer, packet, offload);
+        }
+        self.counters.cut_for_overlay += 1;
+        self.overlay.send_offloaded(peer, packet, &Offload { segment_bytes: Some(NonZeroU16::MAX), ..Offload::NONE });
     }
 
     /// Does everything the engine says, until it says nothing more and has all its answers.
@@ -78,7 +98,7 @@ impl Node {
                 // too: a guard that a dying process leaves behind would cut what the packet begins.
                 let must_be_written = match output {
                     Output::Guard(_) => false,
-                    Output::Packet(..) => !self.guards.is_empty(),
+                    Output::Packet(..) | Output::Local(..) => !self.guards.is_empty(),
                     _ => self.guards.has_additions(),
                 };
                 if must_be_written {
@@ -104,9 +124,11 @@ impl Node {
     }
 
     fn perform(&mut self, output: Output) {
+        self.host.flush();
         match output {
             Output::Packet(packet, _) => self.host.send(&packet),
-            Output::Forward(peer, packet, _) => self.overlay.send(peer, &packet),
+            Output::Local(packet, _) => self.host.teach(packet),
+            Output::Forward(peer, packet, _) => self.send_on_overlay(peer, &packet, &Offload::NONE),
             Output::Message(peer, message) => {
                 if !self.channel.send(peer, &message) {
                     self.counters.messages_lost += 1;
@@ -114,6 +136,8 @@ impl Node {
             }
             Output::Guard(flow) => self.guards.add(flow),
             Output::Unguard(flow) => self.guards.remove(flow),
+            Output::Unlink(peer, flow) => self.unlearn_later(peer, flow),
+            Output::LinkAnswered { peer, is_ipv4, number } => self.hear_link_answer(peer, is_ipv4, number),
             Output::AskSocket { local, remote } => self.ask_socket(local, remote),
             Output::DestroySocket { local, remote } => match self.host.sockets.destroy(local, remote) {
                 Ok(destroyed) => self.counters.sockets_destroyed += u64::from(destroyed),
@@ -142,6 +166,7 @@ impl Node {
     /// Until then they could, if this process had not shown in time that it lives: so the clock is read once more, and
     /// if the last heartbeat is too old the guards count as not written. The next wake finds the stall and says so.
     pub(super) fn write_guards(&mut self) {
+        self.host.flush();
         let capture = self.host.capture();
         let written = self.guards.write(|add, remove| capture.change_guards(add, remove));
         if written.is_empty() {

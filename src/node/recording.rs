@@ -178,7 +178,7 @@ impl Node {
     pub(super) fn record_verdict(&mut self, verdict: Verdict, frame: &Frame<'_>, now: Instant) {
         let place = match verdict {
             Verdict::Write | Verdict::Local => Place::Tun,
-            Verdict::Forward(_) => Place::Overlay,
+            Verdict::Forward(_) | Verdict::ForwardOnLink(_) => Place::Overlay,
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => return,
         };
         let comment = self.engine.describe_verdict(verdict, frame.packet());
@@ -190,7 +190,7 @@ impl Node {
     /// What the engine originates, with what it has to say about that.
     pub(super) fn record_output(&mut self, output: &Output, now: Instant) {
         let (place, packet, why) = match output {
-            Output::Packet(packet, why) => (Place::Tun, packet, why),
+            Output::Packet(packet, why) | Output::Local(packet, why) => (Place::Tun, packet, why),
             Output::Forward(_, packet, why) => (Place::Overlay, packet, why),
             _ => return,
         };

@@ -139,6 +139,7 @@ impl Node {
         self.settle(now);
         self.listeners.replace(&self.policy, now);
         self.promises.compare_all(&self.policy);
+        self.review_links();
         self.applications.replace(&self.policy, now);
         self.files.compare_all(self.policy.hash, now);
         self.probes.replace(&self.policy, self.poll.registry(), now);

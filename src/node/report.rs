@@ -85,6 +85,7 @@ impl Node {
             peers: self.peers_up(),
             connections: self.connections(),
             services: self.services(now),
+            links: self.links.all().map(|(usable, total)| protocol::Links { usable, total }),
         }
     }
 
@@ -149,10 +150,11 @@ impl Node {
                 protocol_version: view.version,
                 draining: view.draining,
                 sessions: view.sessions,
-                warnings: self.promises.obstacles(view.peer, &self.policy),
+                warnings: self.warnings_of(view.peer),
                 cluster_file_hash: self.files.of(view.peer).map(|hash| hash.to_string()),
                 cluster_file_differs: self.files.of(view.peer).is_some_and(|hash| hash != self.policy.hash),
                 services: self.services_of(view.peer, now),
+                links: self.links_of(view.peer),
             }
         });
         let counters = self.overlay.counters();
@@ -167,6 +169,21 @@ impl Node {
                 receive_drops: counters.unknown + counters.forged + counters.replayed,
             },
         }
+    }
+
+    fn links_of(&self, peer: NodeId) -> Vec<protocol::PeerLink> {
+        let links = self.links.view(peer).into_iter();
+        links
+            .map(|view| protocol::PeerLink { family: view.family.to_owned(), usable: view.usable, reason: view.reason })
+            .collect()
+    }
+
+    fn warnings_of(&self, peer: NodeId) -> Vec<String> {
+        let mut warnings = self.promises.obstacles(peer, &self.policy);
+        let links = self.links.view(peer).into_iter().filter(|view| view.is_wanted);
+        warnings
+            .extend(links.filter_map(|view| Some(format!("forward: link is not possible ({}): {}", view.family, view.reason?))));
+        warnings
     }
 
     fn services_of(&self, peer: NodeId, now: Instant) -> Vec<protocol::PeerService> {

@@ -36,6 +36,7 @@ impl Node {
         count("tun_super_segments_read_total", super_segments.read);
         count("tun_super_segments_written_total", super_segments.written);
         count("tun_super_segments_cut_total", super_segments.cut);
+        count("tun_joined_packets_total", self.host.joined_packets());
         if let Some(learned) = self.host.learned() {
             count("local_taught_total", learned.taught);
             count("local_not_taught_total", learned.full);
@@ -84,6 +85,21 @@ impl Node {
     fn add_node(&self, samples: &mut Vec<Sample>) {
         let mut count = |name: &str, value: u64| samples.push((name.to_owned(), value.into()));
         count("control_messages_lost_total", self.counters.messages_lost);
+        count("rules_restored_total", self.rules.restored);
+        count("rules_errors_total", self.rules.failed);
+        let links = &self.links.counters;
+        count("links_usable", self.links.usable() as u64);
+        count("link_sent_packets_total", links.sent_packets);
+        count("link_client_on_peer_packets_total", links.client_on_peer);
+        count("link_send_failed_packets_total", links.send_failed);
+        count("link_probes_sent_total", links.probes_sent);
+        count("link_probes_answered_total", links.probes_answered);
+        count("link_lost_total", links.lost);
+        count("link_unlearned_total", links.unlearned);
+        count("link_errors_total", links.failures);
+        count("link_forwarded_packets_total", links.forwarded);
+        count("link_held_up_total", links.held_up);
+        count("overlay_cut_plain_total", self.counters.cut_for_overlay);
         count("guard_write_errors_total", self.guards.failures());
         count("sockets_destroyed_total", self.counters.sockets_destroyed);
         count("socket_questions_failed_total", self.counters.socket_questions_failed);

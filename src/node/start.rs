@@ -6,10 +6,12 @@ use super::connection_log::ConnectionLog;
 use super::files::Files;
 use super::health::Applications;
 use super::host::Host;
+use super::links::{self, Links};
 use super::listeners::{self, Listeners};
 use super::probes::Probes;
 use super::recording::Recording;
 use super::reload::Configuration;
+use super::rules::Rules;
 use super::watch::Watch;
 use super::{Counters, Identity, Node, guards, promises, pulse, stop, token};
 use crate::admin::server::Server;
@@ -142,7 +144,9 @@ fn start_host(
     // Changing the host may have taken a second on a busy one.
     let now = clock();
     let engine_config = engine_config(&policy, &mut host, identity.epoch)?;
-    overlay.set_packet_bytes_max(usize::from(engine_config.mtu.saturating_sub(engine_config.overlay_overhead)));
+    let overlay_packet_bytes_max = usize::from(engine_config.mtu.saturating_sub(engine_config.overlay_overhead));
+    overlay.set_packet_bytes_max(overlay_packet_bytes_max);
+    let links = Links::new(&policy, links::link_peers(&policy), usize::from(engine_config.mtu), now);
     let engine = Engine::new(engine_config, Rc::clone(&policy), now);
     let watch = Watch::new(&configuration.path, now);
     if let Some(descriptor) = watch.descriptor() {
@@ -153,6 +157,9 @@ fn start_host(
         engine,
         channel,
         overlay,
+        overlay_packet_bytes_max,
+        links,
+        rules: Rules::new(now),
         listeners: Listeners::new(&policy, now),
         applications: Applications::new(&policy, now),
         files: Files::default(),
@@ -258,6 +265,7 @@ pub(super) fn capture_config(policy: &Policy, device: &str) -> CaptureConfig {
         server_ports: listeners::server_ports(policy),
         state_directory: STATE_DIRECTORY.into(),
         guards_max: policy.limits.connections,
+        links: links::link_peers(policy),
         bypass: true,
     }
 }

@@ -47,6 +47,8 @@ impl Node {
             Some(self.listeners.poll_timeout()),
             Some(self.promises.poll_timeout()),
             Some(self.watch.poll_timeout()),
+            self.links.poll_timeout(),
+            Some(self.rules.poll_timeout()),
             self.applications.poll_timeout(),
             self.files.poll_timeout(),
             self.probes.poll_timeout(),
@@ -102,6 +104,8 @@ impl Node {
         self.check_applications(now);
         self.compare_files(now);
         self.probe_peers(now);
+        self.look_after_rules(now);
+        self.probe_links(now);
         self.review_settings(now);
         self.admin.handle_timeout(self.poll.registry(), now);
         self.answer_requests(now);
@@ -168,6 +172,7 @@ impl Node {
         }
         self.buffer = buffer;
         self.host.send_lesson(empty);
+        self.host.flush();
         // Before others get their turn.
         self.overlay.flush();
         empty
@@ -214,6 +219,7 @@ impl Node {
                 ChannelEvent::Down { peer, reason: _ } => {
                     self.promises.forget(peer);
                     self.files.forget(peer);
+                    self.distrust_links(peer);
                     self.engine.handle_peer(peer, PeerEvent::Down, now);
                 }
                 ChannelEvent::Settings { peer, settings } => self.promises.hear(peer, settings, &self.policy),
@@ -242,6 +248,7 @@ impl Node {
         if !self.guards.is_empty() {
             self.write_guards();
         }
+        self.unlearn();
         loop {
             self.overlay.flush();
             self.channel.flush(self.poll.registry(), now);

@@ -5,7 +5,7 @@ use super::cluster::Overlay;
 use super::report::Problems;
 use super::service::ReadService;
 use super::yaml::Place;
-use super::{Limits, Node, Service, Target};
+use super::{Forward, Limits, Node, Service, Target};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::ALIASES_PER_FRONTEND;
 use ipnet::IpNet;
@@ -115,6 +115,44 @@ pub(super) fn every_server_is_sent_to(services: &[ReadService], nodes: &[(Node, 
                     node.name
                 );
                 problems.warning(place, message, "send something to it, or remove it from `servers`");
+            }
+        }
+    }
+}
+
+/// Warns where packets can never go over a link, whatever the network is like.
+pub(super) fn links_are_possible(services: &[ReadService], nodes: &[(Node, Place)], problems: &mut Problems) {
+    let all_frontends = || services.iter().flat_map(|read| read.service.frontends.iter().copied());
+    let is_shared = |endpoint: Endpoint| all_frontends().filter(|(_, other)| *other == endpoint).count() > 1;
+    for read in services {
+        let Service { name, frontends, servers, forward, .. } = &read.service;
+        let Some(place) = read.forward_place.as_ref().filter(|_| forward.may_use_link()) else { continue };
+        let word = forward.word();
+        if !frontends.is_empty() && frontends.iter().all(|(_, endpoint)| is_shared(*endpoint)) {
+            let message = format!(
+                "`forward: {word}` changes nothing for `{name}`: each of its front-end addresses is one of several nodes"
+            );
+            problems.warning(place, message, "connections to such addresses use the overlay; leave it out");
+            continue;
+        }
+        if *forward != Forward::Link {
+            continue;
+        }
+        for (is_ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
+            let of_family = |endpoint: Endpoint| endpoint.address.is_ipv4() == is_ipv4;
+            for (id, (node, _)) in numbered(nodes) {
+                let is_sent_to = servers.iter().any(|(server, _)| *server == id)
+                    && frontends.iter().any(|(owner, end)| *owner != id && of_family(*end) && !is_shared(*end));
+                let has_address = node.address.is_ipv4() == is_ipv4
+                    || all_frontends().any(|(owner, end)| owner == id && of_family(end) && !is_shared(end));
+                if is_sent_to && !has_address {
+                    let message = format!(
+                        "`forward: link` of `{name}` has no way to node `{}` over {family}: no address of it is known",
+                        node.name
+                    );
+                    let remedy = "give it a front-end address of that family; without one such connections use the overlay";
+                    problems.warning(place, message, remedy);
+                }
             }
         }
     }

@@ -125,6 +125,46 @@ impl Policy {
         self.frontends.get(&endpoint).is_some_and(|frontend| frontend.is_shared)
     }
 
+    /// The peer that may send packets for this front-end address of its own over a link, as they are: this node may serve
+    /// them. Of an address that several nodes have a packet would not tell whether it was forwarded.
+    pub fn linked_from(&self, endpoint: Endpoint) -> Option<NodeId> {
+        let service = self.service_of(endpoint).filter(|service| service.forward.may_use_link())?;
+        service.server_port(self.node)?;
+        self.owner_alone(service, endpoint).filter(|owner| *owner != self.node)
+    }
+
+    /// Whether packets to this front-end address of the node's own may be sent on as they are.
+    pub fn may_use_link(&self, endpoint: Endpoint) -> bool {
+        self.service_of(endpoint)
+            .filter(|service| service.forward.may_use_link())
+            .and_then(|service| self.owner_alone(service, endpoint))
+            .is_some_and(|owner| owner == self.node)
+    }
+
+    /// Why the packets of a connection that is handed off use the overlay even where the nodes are neighbours; None if they do
+    /// not.
+    pub fn overlay_because(&self, frontend: Endpoint, client: Option<IpAddr>) -> Option<&'static str> {
+        let service = self.service_of(frontend)?;
+        if !service.forward.may_use_link() {
+            return Some("the service says so");
+        }
+        if self.is_shared_frontend(frontend) {
+            return Some("several nodes have this address");
+        }
+        client.is_some_and(|client| self.is_of_a_node(client)).then_some("the client is one of the nodes")
+    }
+
+    /// Whether this is an address of a node, or one of its front-ends.
+    pub fn is_of_a_node(&self, address: IpAddr) -> bool {
+        let mut frontends = self.services.iter().flat_map(|service| &service.frontends);
+        self.nodes.iter().any(|node| node.address == address) || frontends.any(|(_, end)| end.address == address)
+    }
+
+    fn owner_alone(&self, service: &Service, endpoint: Endpoint) -> Option<NodeId> {
+        let (owner, _) = service.frontends.iter().find(|(_, frontend)| *frontend == endpoint)?;
+        (!self.is_shared_frontend(endpoint)).then_some(*owner)
+    }
+
     /// The service of this name.
     pub fn service_named(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)
@@ -210,6 +250,35 @@ mod tests {
         assert!(policy.service_of(endpoint("10.77.0.3:80")).is_none());
         assert!(policy.service_named("web").is_some());
         assert!(policy.service_named("shop").is_none());
+    }
+
+    #[test]
+    fn packets_may_go_over_a_link_where_the_service_says_so_and_one_node_has_the_address() {
+        let (of_a, of_b) = (endpoint("10.77.0.1:80"), endpoint("10.77.0.2:80"));
+        let policy = |node: &str, changes: &[(&str, &str)]| {
+            let change = |text: String, (from, to): &(&str, &str)| {
+                assert!(text.contains(from), "{from}");
+                text.replace(from, to)
+            };
+            file(&changes.iter().fold(SHOP.to_owned(), change)).compile(node).unwrap()
+        };
+        let overlay = policy("a", &[]);
+        assert!(!overlay.may_use_link(of_a) && overlay.linked_from(of_b).is_none());
+        assert_eq!(overlay.overlay_because(of_a, None), Some("the service says so"));
+        for word in ["link", "auto"] {
+            let says = format!("inspect_timeout: 5s\n    forward: {word}");
+            let linked = policy("a", &[("inspect_timeout: 5s", &says)]);
+            assert!(linked.may_use_link(of_a) && !linked.may_use_link(of_b), "its own");
+            assert_eq!((linked.linked_from(of_b), linked.linked_from(of_a)), (Some(NodeId(1)), None), "a peer's");
+            assert_eq!(linked.overlay_because(of_a, None), None);
+            assert_eq!(linked.overlay_because(of_a, Some([192, 0, 2, 1].into())), None);
+            for node in [[10, 77, 0, 1], [10, 77, 0, 2], [10, 77, 0, 3]] {
+                assert!(linked.is_of_a_node(node.into()));
+                assert_eq!(linked.overlay_because(of_a, Some(node.into())), Some("the client is one of the nodes"));
+            }
+            assert!(!linked.is_of_a_node([10, 77, 0, 9].into()));
+            assert_eq!(linked.overlay_because(endpoint("10.77.0.9:80"), None), None, "of no service");
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ fn read_root(root: &Field<'_>, problems: &mut Problems) -> Option<ClusterFile> {
     if !problems.has_errors() {
         check::every_node_has_a_part(&services, &nodes, problems);
         check::every_server_is_sent_to(&services, &nodes, problems);
+        check::links_are_possible(&services, &nodes, problems);
     }
     let overlay = overlay?;
     let mut services: Vec<Service> = services.into_iter().map(|read| read.service).collect();

@@ -8,7 +8,7 @@ use super::choice::{By, Choice, Otherwise};
 use super::file::ClusterFile;
 use super::matchers::{self, Matcher};
 use super::when::{Condition, When};
-use super::{HealthCheck, HttpQuestion, Mode, ProbePlan, Protocol, Question, Service, Target};
+use super::{Forward, HealthCheck, HttpQuestion, Mode, ProbePlan, Protocol, Question, Service, Target};
 use std::fmt::{self, Write as _};
 
 /// A hash of what a cluster file means: files that differ only in comments, spelling, the order of nodes, services or
@@ -88,6 +88,9 @@ fn write_service(file: &ClusterFile, service: &Service, text: &mut String) -> fm
     }
     if service.mode != Mode::Route {
         writeln!(text, "mode observe")?;
+    }
+    if service.forward != Forward::Overlay {
+        writeln!(text, "forward {}", service.forward.word())?;
     }
     writeln!(text, "default {:?}", targets(&service.default.choice))?;
     how(&service.default.choice, text)
@@ -202,6 +205,8 @@ mod tests {
             ("[c, b, local]", "[b, c, local]"),
             ("default: local", "default: c"),
             ("linger: 60s", "linger: 61s"),
+            ("inspect_timeout: 5s", "inspect_timeout: 5s\n    forward: link"),
+            ("inspect_timeout: 5s", "inspect_timeout: 5s\n    forward: auto"),
         ];
         let mut hashes = std::collections::HashSet::from([file(SHOP).hash()]);
         for (from, to) in changes {

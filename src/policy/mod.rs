@@ -71,6 +71,7 @@ mod tls;
 mod truth;
 mod units;
 mod when;
+mod whole;
 mod yaml;
 
 pub use ambiguity::Ambiguity;
@@ -157,6 +158,35 @@ pub struct Service {
     /// Where connections go that no rule matches: a rule without conditions.
     default: rule::Rule,
     mode: Mode,
+    /// How clients' packets reach the node that answers.
+    pub forward: Forward,
+}
+
+/// How the packets of handed-off connections reach their owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// Sealed, in UDP: everywhere.
+    Overlay,
+    /// As they are, over the link that both are on; an operator who writes this wants to know where that is not so.
+    Link,
+    /// The same, where it can be.
+    Auto,
+}
+
+impl Forward {
+    /// The word for it in the cluster file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Link => "link",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// Whether packets may go over the link.
+    pub const fn may_use_link(self) -> bool {
+        matches!(self, Self::Link | Self::Auto)
+    }
 }
 
 /// Whether decisions are acted on.

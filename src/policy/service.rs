@@ -11,7 +11,7 @@ use super::reader::{Field, Mapping};
 use super::report::Problems;
 use super::rule::{self, DEFAULT_RULE, Rule};
 use super::yaml::{Place, Value};
-use super::{Mode, ProbePlan, Protocol, Service, health};
+use super::{Forward, Mode, ProbePlan, Protocol, Service, health};
 use crate::flow::{Endpoint, NodeId};
 use crate::limits::cluster_file as bounds;
 use ipnet::IpNet;
@@ -22,10 +22,11 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A service, and the places of its front-end addresses and of its servers.
+/// A service, and the places of what is looked at again when all is read.
 pub(super) struct ReadService {
     pub(super) service: Service,
     pub(super) servers_place: Option<Place>,
+    pub(super) forward_place: Option<Place>,
     pub(super) frontend_places: Vec<(NodeId, Endpoint, Place)>,
 }
 
@@ -95,6 +96,7 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
     };
     let pointers = pointers(&rules, &default, &entry.place.key(), problems);
     let mode = fields.optional("mode").and_then(|field| mode(&field, problems)).unwrap_or(Mode::Route);
+    let forward = fields.optional("forward").and_then(|field| forward(&field, problems)).unwrap_or(Forward::Overlay);
     let inspect_bytes_max = fields
         .optional("inspect_bytes_max")
         .and_then(|field| field.bytes(bounds::INSPECT_BYTES_MAX, problems))
@@ -137,9 +139,11 @@ pub(super) fn service(entry: &Field<'_>, names: &NodeNames<'_>, problems: &mut P
         rules,
         default,
         mode,
+        forward,
     };
     let servers_place = fields.optional("servers").map(|field| field.place.key());
-    Some(ReadService { service, servers_place, frontend_places })
+    let forward_place = fields.optional("forward").map(|field| field.place.clone());
+    Some(ReadService { service, servers_place, forward_place, frontend_places })
 }
 
 /// Limits of an inspection that does not take place.
@@ -171,8 +175,7 @@ fn pointers(rules: &[Rule], default: &Rule, place: &Place, problems: &mut Proble
 
 /// The choices of which one works today.
 fn refuse_what_comes_later(fields: &Mapping<'_>, problems: &mut Problems) {
-    let choices: [(&str, &str, &[&str]); 3] =
-        [("route", "connection", &["request"]), ("forward", "overlay", &["link", "auto"]), ("return", "direct", &["relay"])];
+    let choices: [(&str, &str, &[&str]); 2] = [("route", "connection", &["request"]), ("return", "direct", &["relay"])];
     for (name, supported, later) in choices {
         if let Some(field) = fields.optional(name) {
             field.only(supported, later, problems);
@@ -213,6 +216,22 @@ fn mode(field: &Field<'_>, problems: &mut Problems) -> Option<Mode> {
             None
         }
     }
+}
+
+/// Reads `forward`.
+fn forward(field: &Field<'_>, problems: &mut Problems) -> Option<Forward> {
+    let text = match field.value {
+        Value::Text(text) => text.as_str(),
+        _ => "",
+    };
+    let known = [Forward::Overlay, Forward::Link, Forward::Auto].into_iter().find(|forward| forward.word() == text);
+    if known.is_none() {
+        let message = format!("`{}` cannot be {}", field.name, field.value.describe());
+        let remedy = "write `overlay`, which works everywhere, or `auto` to go without it between neighbours (`link`: the same, and \
+                      to be warned where nodes are none)";
+        problems.error(&field.place, message, remedy);
+    }
+    known
 }
 
 /// Reads `inspect`.

@@ -274,6 +274,7 @@ mod tests {
         assert_eq!(v6[7], 255);
         assert!(parse(&v6).unwrap().checksums_are_right());
         super::set_hop_limit(&mut [0x45; 8], 255);
+        super::set_hop_limit(&mut [0x60; 7], 255);
         super::set_hop_limit(&mut [], 255);
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Cut again, what was joined comes out as it went in: headers must agree in everything that cutting does not set anew. What
 //! says more than its octets (SYN, FIN, RST, URG, CWR, ECE) stays alone, and so does a segment whose checksum is wrong: a
-//! super-segment has none of its own, and its receiver would believe it.
+//! super-segment has none of its own, and its receiver would believe it. What comes from a kernel that leaves checksums to us
+//! is joined as well, super-segments with what follows them.
 
 use super::checksum::{self, Change, Coverage};
 use super::flags::Flags;
@@ -29,19 +30,25 @@ pub struct Joined {
     /// Octets of the packet.
     length: usize,
     count: u16,
-    /// A shorter segment, or one with PSH, is the last.
+    /// A shorter segment, or one with PSH that has been sent already, is the last.
     is_complete: bool,
+    /// Their checksums are partial: nobody has to vouch for them.
+    is_partial: bool,
 }
 
-/// What is looked at in a segment that may be joined.
+/// What is looked at in a packet that may be joined: a segment, or a super-segment already.
 struct Candidate {
     ip: IpLayout,
     headers: usize,
+    payload: usize,
+    /// Octets of payload of each of its segments but the last.
+    segment_bytes: usize,
     is_pushed: bool,
+    is_partial: bool,
 }
 
 impl Candidate {
-    fn of(packet: &[u8]) -> Option<Self> {
+    fn of(packet: &[u8], offload: &Offload) -> Option<Self> {
         let ip = IpLayout::locate(packet, Upper::Tcp, Extent::Whole).ok()?;
         let has_plain_header = ip.transport()
             == match ip.family {
@@ -54,31 +61,54 @@ impl Candidate {
         let flags = Flags(*tcp.get(field::FLAGS)?);
         let says_no_more = flags.without(Flags::PSH) == Flags::ACK && data_offset & ACCURATE_ECN == 0;
         let is_whole = ip.end() == packet.len() && headers >= ip.transport() + field::OPTIONS && headers < packet.len();
-        (has_plain_header && says_no_more && is_whole).then_some(Self { ip, headers, is_pushed: flags.contains(Flags::PSH) })
+        let payload = packet.len().checked_sub(headers)?;
+        let segment_bytes = offload.segment_bytes.map_or(payload, |bytes| usize::from(bytes.get()));
+        let is_partial = offload.partial_checksum.is_some();
+        // A super-segment has no checksum of its own.
+        let is_sound = offload.check(ip).is_ok() && !offload.ecn && (is_partial || offload.segment_bytes.is_none());
+        (has_plain_header && says_no_more && is_whole && is_sound).then_some(Self {
+            ip,
+            headers,
+            payload,
+            segment_bytes,
+            is_pushed: flags.contains(Flags::PSH),
+            is_partial,
+        })
     }
 
-    fn checksums_are_right(&self, packet: &[u8]) -> bool {
-        let (source, destination) = (self.ip.source(packet), self.ip.destination(packet));
-        let tcp = &packet[self.ip.transport()..];
-        self.ip.header_checksum_is_right(packet)
-            && checksum::with_pseudo_header(source, destination, Upper::Tcp.number(self.ip.family), tcp) == 0
+    /// How many segments it is.
+    fn count(&self) -> u16 {
+        self.payload.div_ceil(self.segment_bytes) as u16
     }
+
+    /// Whether nothing can follow it: its last segment is shorter than those of `segment_bytes`, or it was pushed. A kernel that
+    /// leaves its packets to us is one that has not sent them yet, and who sends should make one PSH of several and the segments
+    /// as long as they can be (RFC 9293, section 3.9.1.2, SHLD-27).
+    const fn is_last(&self, segment_bytes: usize) -> bool {
+        (self.is_pushed && !self.is_partial) || !self.payload.is_multiple_of(segment_bytes)
+    }
+}
+
+fn checksums_are_right(ip: IpLayout, packet: &[u8]) -> bool {
+    let (source, destination) = (ip.source(packet), ip.destination(packet));
+    let tcp = &packet[ip.transport()..];
+    ip.header_checksum_is_right(packet)
+        && checksum::with_pseudo_header(source, destination, Upper::Tcp.number(ip.family), tcp) == 0
 }
 
 impl Joined {
     /// This packet alone, if others can follow it.
-    pub fn begin(packet: &[u8]) -> Option<Self> {
-        let first = Candidate::of(packet)?;
-        let segment_bytes = packet.len() - first.headers;
-        let begun = Self {
+    pub fn begin(packet: &[u8], offload: &Offload) -> Option<Self> {
+        let first = Candidate::of(packet, offload)?;
+        (!first.is_last(first.segment_bytes)).then_some(Self {
             ip: first.ip,
             headers: first.headers,
-            segment_bytes,
+            segment_bytes: first.segment_bytes,
             length: packet.len(),
-            count: 1,
-            is_complete: first.is_pushed,
-        };
-        (!begun.is_complete).then_some(begun)
+            count: first.count(),
+            is_complete: false,
+            is_partial: first.is_partial,
+        })
     }
 
     /// Whether nothing can follow any more.
@@ -88,35 +118,57 @@ impl Joined {
 
     /// Adds the packet at `next` of `buffer`, which begins with what was joined so far; whether it belongs there.
     pub fn add(&mut self, buffer: &mut [u8], next: Range<usize>) -> bool {
-        if self.is_complete || next.start < self.length {
+        if next.start < self.length {
             return false;
         }
         let (joined, rest) = buffer.split_at_mut(next.start);
         let Some(packet) = rest.get(..next.len()) else { return false };
-        let Some(candidate) = Candidate::of(packet) else { return false };
-        let payload = packet.len() - candidate.headers;
-        let fits = candidate.headers == self.headers
-            && candidate.ip.family == self.ip.family
-            && payload <= self.segment_bytes
-            && self.length + payload <= PACKET_BYTES_MAX
-            && self.continues(joined, packet);
-        if !fits || !candidate.checksums_are_right(packet) || (self.count == 1 && !self.is_right(joined)) {
+        let at = self.length;
+        if !self.admit(joined, packet, &Offload::NONE) {
             return false;
         }
-        buffer.copy_within(next.start + self.headers..next.end, self.length);
-        if candidate.is_pushed {
-            buffer[self.ip.transport() + field::FLAGS] |= Flags::PSH.0;
-        }
-        self.length += payload;
-        self.count += 1;
-        self.is_complete = candidate.is_pushed || payload < self.segment_bytes;
+        buffer.copy_within(next.start + self.headers..next.end, at);
         true
     }
 
-    /// Whether the first segment, before anything was added to it, is what its checksums say.
-    fn is_right(&self, joined: &[u8]) -> bool {
-        let first = Candidate { ip: self.ip, headers: self.headers, is_pushed: false };
-        joined.get(..self.length).is_some_and(|packet| first.checksums_are_right(packet))
+    /// Adds a packet from elsewhere; `buffer` begins with what was joined so far.
+    pub fn append(&mut self, buffer: &mut [u8], packet: &[u8], offload: &Offload) -> bool {
+        let at = self.length;
+        if buffer.len() < PACKET_BYTES_MAX || !self.admit(buffer, packet, offload) {
+            return false;
+        }
+        buffer[at..self.length].copy_from_slice(&packet[self.headers..]);
+        true
+    }
+
+    /// Whether the packet belongs behind what was joined so far; then it counts, and its payload is the caller's to move.
+    fn admit(&mut self, joined: &mut [u8], packet: &[u8], offload: &Offload) -> bool {
+        if self.is_complete {
+            return false;
+        }
+        let Some(candidate) = Candidate::of(packet, offload) else { return false };
+        let Candidate { payload, .. } = candidate;
+        let is_cut_alike = match offload.segment_bytes {
+            Some(_) => candidate.segment_bytes == self.segment_bytes,
+            None => payload <= self.segment_bytes,
+        };
+        let fits = candidate.headers == self.headers
+            && candidate.is_partial == self.is_partial
+            && is_cut_alike
+            && self.length + payload <= PACKET_BYTES_MAX
+            && self.continues(joined, packet);
+        let is_right = |packet: &[u8]| self.is_partial || checksums_are_right(self.ip, packet);
+        // The first one is looked at when the second comes.
+        if !fits || !is_right(packet) || (self.count == 1 && !joined.get(..self.length).is_some_and(is_right)) {
+            return false;
+        }
+        if candidate.is_pushed {
+            joined[self.ip.transport() + field::FLAGS] |= Flags::PSH.0;
+        }
+        self.is_complete = candidate.is_last(self.segment_bytes);
+        self.length += payload;
+        self.count += candidate.count();
+        true
     }
 
     /// Whether the packet's headers say what the next piece's would.
@@ -144,8 +196,9 @@ impl Joined {
     /// Makes the start of `buffer` one packet: its length, and what is left to do for it. What nothing was added to stays as it
     /// is.
     pub fn finish(self, buffer: &mut [u8]) -> (usize, Offload) {
+        let alone = Offload { partial_checksum: self.is_partial.then_some(self.ip.transport() as u16), ..Offload::NONE };
         let segment_bytes = u16::try_from(self.segment_bytes).ok().and_then(NonZeroU16::new);
-        let (Some(segment_bytes), true) = (segment_bytes, self.count > 1) else { return (self.length, Offload::NONE) };
+        let (Some(segment_bytes), true) = (segment_bytes, self.count > 1) else { return (self.length, alone) };
         let packet = &mut buffer[..self.length];
         match self.ip.family {
             Family::V4 => {

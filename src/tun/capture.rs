@@ -5,6 +5,7 @@
 //! blackhole still stands, then everything else goes.
 
 mod frontends;
+mod present;
 
 use super::device::Device;
 use super::family::Family;
@@ -14,12 +15,13 @@ use super::forwarding::Means;
 use super::guard::Guards;
 use super::host_lock::{HostLock, Namespace};
 use super::learned::{self, Learned};
+use super::link::LinkPeer;
 pub use super::nft::HOP_LIMIT_TEACHES;
-use super::nft::{Bypass, Forwarding, Ingress, Ruleset, Tracking};
+use super::nft::{Bypass, Forwarding, Ingress, Links, Ruleset, Tracking};
 use super::routing::{Route, RouteKind, Routing, TABLE_DEFAULT};
 use super::steering::Steering;
 use super::{forwarding, heartbeat, nft, preflight, probe, requirements, sysctl, undo};
-use crate::flow::{Endpoint, FlowKey};
+use crate::flow::{Endpoint, FlowKey, NodeId};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use log::{debug, info, warn};
@@ -51,11 +53,29 @@ pub struct CaptureConfig {
     pub state_directory: std::path::PathBuf,
     /// Guards the set must hold.
     pub guards_max: usize,
+    /// Peers that may be on the same link.
+    pub links: Vec<LinkPeer>,
     /// Whether connections of the local server leave the TUN, where the kernel can learn them.
     pub bypass: bool,
 }
 
 impl CaptureConfig {
+    /// Front-end addresses of peers whose clients' packets may come over a link.
+    pub(super) fn received(&self) -> Vec<Endpoint> {
+        self.links.iter().flat_map(|link| &link.received).copied().collect()
+    }
+
+    /// Peers that packets may go to over a link.
+    pub(super) fn linked_peers(&self) -> Vec<(Family, NodeId)> {
+        let sends = self.links.iter().filter(|link| link.sends.is_some());
+        sends.map(|link| (Family::of(link.next_hop), link.peer)).collect()
+    }
+
+    /// Peers that may be on the same link.
+    pub(super) fn linked(&self, family: Family) -> Vec<NodeId> {
+        self.links.iter().filter(|link| Family::of(link.next_hop) == family).map(|link| link.peer).collect()
+    }
+
     /// Whether anything of a family is to be captured.
     pub(super) fn has(&self, family: Family) -> bool {
         self.frontends.iter().any(|frontend| Family::of(frontend.address) == family)
@@ -66,18 +86,22 @@ impl CaptureConfig {
 /// An installed capture. Dropping it restores the host too, but only logs what goes wrong.
 #[derive(Debug)]
 pub struct Capture {
-    config: CaptureConfig,
+    pub(super) config: CaptureConfig,
     /// Index of the TUN.
     device: u32,
-    ingress: Vec<Ingress>,
+    pub(super) ingress: Vec<Ingress>,
     tracking: Tracking,
     bypass: Bypass,
+    /// See [`Ruleset::not_a_router`].
+    not_a_router: Vec<Family>,
+    /// New connections are not captured any more.
+    is_released: bool,
     steering: Vec<Steering>,
     /// What makes packets of each family be forwarded.
     means: BTreeMap<Family, Means>,
-    routing: Routing,
+    pub(super) routing: Routing,
     first_values: FirstValues,
-    guards: Guards,
+    pub(super) guards: Guards,
     guards_found: Vec<FlowKey>,
     heartbeats: Vec<Vec<u8>>,
     /// Every front-end address since this capture was installed.
@@ -118,6 +142,7 @@ impl Capture {
         ensure!(!config.frontends.is_empty() || !config.aliases.is_empty(), "no front-end and no alias to capture for");
         preflight::check_addresses(&config.frontends, &config.aliases, &addresses)?;
 
+        let (received, linked_peers) = (config.received(), config.linked_peers());
         let mut ruleset = Ruleset {
             device: &config.device,
             frontends: &config.frontends,
@@ -127,18 +152,18 @@ impl Capture {
             not_a_router: &[],
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
+            links: (!config.links.is_empty()).then_some(Links { received: &received, peers: &linked_peers }),
             bypass: Bypass::wanted(config.bypass),
         };
         let mut families = Vec::new();
         let mut steering = Vec::new();
         for family in ruleset.families() {
             families.push((family, Means::of(family, &config.device, &first_values)?));
-            let steps = Steering::new(family, Some(device), &config.aliases);
+            let steps = Steering::new(family, Some(device), &config.aliases).with_links(config.linked(family));
             steps.check(&mut routing)?;
             steering.push(steps);
         }
-        let ingress =
-            preflight::ingress(&mut routing, &config.device, &families, &config.frontends, &links, &addresses, &first_values)?;
+        let ingress = preflight::ingress(&mut routing, &config, &families, &links, &addresses, &first_values)?;
         preflight::check_reverse_path(&ingress)?;
         ruleset.ingress = &ingress;
         let not_a_router = Means::not_a_router(&families);
@@ -159,6 +184,8 @@ impl Capture {
             ingress,
             tracking,
             bypass,
+            not_a_router,
+            is_released: false,
             steering,
             means: families.into_iter().collect(),
             routing,
@@ -211,6 +238,7 @@ impl Capture {
                 kind: RouteKind::Unicast,
                 device: Some(self.device),
                 metric: None,
+                gateway: None,
             };
             self.routing.add_route(&route).with_context(|| format!("adding a route of last resort to {address}"))?;
         }
@@ -290,6 +318,7 @@ impl Capture {
 
     /// Stops capturing new and undecided connections; guards and aliases stay.
     pub fn release(&mut self) -> anyhow::Result<()> {
+        self.is_released = true;
         nft::apply(&nft::release()).context("removing the capture rules")
     }
 

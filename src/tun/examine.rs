@@ -8,7 +8,7 @@ use super::firewall::{self, Consequence, Firewall};
 use super::first_values::FirstValues;
 use super::forwarding::Means;
 use super::host_lock::{self, Namespace};
-use super::nft::{Bypass, Forwarding, Ingress, LeftOver, Ruleset, Tracking};
+use super::nft::{Bypass, Forwarding, Ingress, LeftOver, Links, Ruleset, Tracking};
 use super::routing::{HostAddress, Link, LinkKind, Routing};
 use super::sock_diag::SockDiag;
 use super::steering::Steering;
@@ -218,7 +218,7 @@ impl Look<'_> {
         addresses.retain(|host| Some(host.link) != own);
         let checked = preflight::check_addresses(&config.frontends, &config.aliases, &addresses);
         findings.check("addresses", checked, |()| "front-ends are this host's, alias prefixes nobody's".to_owned());
-        let ingress = preflight::ingress(routing, self.name, families, &config.frontends, links, &addresses, first_values)?;
+        let ingress = preflight::ingress(routing, config, families, links, &addresses, first_values)?;
         let names: Vec<String> = ingress.iter().map(ingress_name).collect();
         findings.ok(
             "captured from",
@@ -233,6 +233,7 @@ impl Look<'_> {
 
         let Some(left_over) = left_over else { return Ok(()) };
         let not_a_router = Means::not_a_router(families);
+        let (received, linked_peers) = (config.received(), config.linked_peers());
         let mut ruleset = Ruleset {
             device: self.name,
             frontends: &config.frontends,
@@ -242,6 +243,7 @@ impl Look<'_> {
             not_a_router: &not_a_router,
             guards_max: config.guards_max,
             tracking: Tracking::Bypassed,
+            links: (!config.links.is_empty()).then_some(Links { received: &received, peers: &linked_peers }),
             bypass: Bypass::wanted(config.bypass),
         };
         let checked = preflight::check_rules(&mut ruleset, left_over);

@@ -7,7 +7,7 @@
 use super::family::{Family, append_address};
 use super::netlink::{self, Connection, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Writer};
 use super::nft;
-use crate::flow::{Endpoint, FlowKey};
+use crate::flow::{Endpoint, FlowKey, NodeId};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use std::io;
 
@@ -69,6 +69,36 @@ impl Guards {
         Ok(())
     }
 
+    /// Makes the kernel forget connections that it forwards over links. It may have forgotten any of them by itself, so each is
+    /// a transaction of its own.
+    pub(super) fn unlearn(&mut self, flows: &[(NodeId, FlowKey)]) -> io::Result<()> {
+        let sets = |(peer, flow): &(NodeId, FlowKey)| {
+            let family = family_of(flow);
+            [(nft::learned_set_of(family, *peer), *flow), (nft::learned_set(family), *flow)]
+        };
+        for (set, flow) in flows.iter().flat_map(sets) {
+            let begin = self.connection.next_sequence();
+            let removal = begin.wrapping_add(1);
+            let end = removal.wrapping_add(1);
+            let writer = &mut self.connection.writer;
+            writer.clear();
+            batch_mark(writer, NFNL_MSG_BATCH_BEGIN, begin);
+            writer.begin(NFT_MSG_DELSETELEM, NLM_F_REQUEST | NLM_F_ACK, removal);
+            write_elements(writer, &mut self.key, &set, std::iter::once(&flow));
+            batch_mark(writer, NFNL_MSG_BATCH_END, end);
+            self.connection.skip_to_sequence(end);
+            self.connection.transmit()?;
+            let mut failure = None;
+            self.connection.acknowledgements(begin, removal, |_, error| {
+                failure = Some(error).filter(|error| netlink::error_number(error) != Some(libc::ENOENT));
+            })?;
+            if let Some(error) = failure {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn transact(&mut self, add: &[FlowKey], remove: &[FlowKey]) -> io::Result<()> {
         match self.attempt(add, remove)? {
             Outcome::Done => Ok(()),
@@ -105,13 +135,13 @@ impl Guards {
         for flow in remove {
             sequence = sequence.wrapping_add(1);
             writer.begin(NFT_MSG_DELSETELEM, flags(), sequence);
-            write_elements(writer, &mut self.key, family_of(flow), std::iter::once(flow));
+            write_elements(writer, &mut self.key, nft::guard_set(family_of(flow)), std::iter::once(flow));
         }
         for (family, flows) in Family::BOTH.into_iter().zip(additions) {
             if flows.clone().next().is_some() {
                 sequence = sequence.wrapping_add(1);
                 writer.begin(NFT_MSG_NEWSETELEM, flags() | NLM_F_CREATE, sequence);
-                write_elements(writer, &mut self.key, family, flows);
+                write_elements(writer, &mut self.key, nft::guard_set(family), flows);
             }
         }
         let last = sequence;
@@ -164,10 +194,10 @@ fn batch_mark(writer: &mut Writer, kind: u16, sequence: u32) {
     writer.end();
 }
 
-fn write_elements<'a>(writer: &mut Writer, key: &mut Vec<u8>, family: Family, flows: impl Iterator<Item = &'a FlowKey>) {
+fn write_elements<'a>(writer: &mut Writer, key: &mut Vec<u8>, set: &str, flows: impl Iterator<Item = &'a FlowKey>) {
     writer.fixed(&generic_header(NFPROTO_INET, 0));
     writer.attribute_name(NFTA_SET_ELEM_LIST_TABLE, nft::TABLE);
-    writer.attribute_name(NFTA_SET_ELEM_LIST_SET, nft::guard_set(family));
+    writer.attribute_name(NFTA_SET_ELEM_LIST_SET, set);
     let list = writer.open(NFTA_SET_ELEM_LIST_ELEMENTS);
     for flow in flows {
         key.clear();
@@ -222,7 +252,7 @@ mod tests {
         for (family, flow) in [(Family::V4, v4), (Family::V6, v6)] {
             let mut writer = Writer::default();
             writer.begin(NFT_MSG_NEWSETELEM, NLM_F_REQUEST, 1);
-            write_elements(&mut writer, &mut Vec::new(), family, [flow, flow].iter());
+            write_elements(&mut writer, &mut Vec::new(), nft::guard_set(family), [flow, flow].iter());
             let payload = &writer.bytes()[16..];
             assert_eq!(parse_elements(family, payload), [flow, flow]);
         }
@@ -232,7 +262,7 @@ mod tests {
     fn each_field_of_a_key_takes_whole_registers() {
         let mut key = Vec::new();
         let flow = flow("10.77.0.9:1000", "10.77.0.1:80");
-        write_elements(&mut Writer::default(), &mut key, Family::V4, std::iter::once(&flow));
+        write_elements(&mut Writer::default(), &mut key, "guard4", std::iter::once(&flow));
         assert_eq!(key, [10, 77, 0, 9, 3, 232, 0, 0, 10, 77, 0, 1, 0, 80, 0, 0]);
     }
 

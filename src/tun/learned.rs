@@ -40,11 +40,7 @@ pub struct Learned {
 pub(super) fn ask(families: &[Family]) -> io::Result<Learned> {
     let mut connection = Connection::open(NETLINK_NETFILTER)?;
     let mut learned = Learned::default();
-    let writer = connection.request(NFT_MSG_GETOBJ, NLM_F_DUMP);
-    writer.fixed(&GENERIC_HEADER);
-    writer.attribute_name(NFTA_OBJ_TABLE, nft::TABLE);
-    writer.attribute(NFTA_OBJ_TYPE, &NFT_OBJECT_COUNTER.to_be_bytes());
-    for (name, packets) in connection.dump(|message| counter(message.payload))? {
+    for (name, packets) in all_counters(&mut connection)? {
         match name.as_str() {
             nft::LOCAL_TAUGHT => learned.taught = packets,
             nft::LOCAL_FULL => learned.full = packets,
@@ -64,6 +60,19 @@ pub(super) fn ask(families: &[Family]) -> io::Result<Learned> {
         learned.held = count.flatten().map(|count| count + learned.held.unwrap_or(0)).or(learned.held);
     }
     Ok(learned)
+}
+
+/// All named counters of our table, in packets; none where somebody has removed it.
+pub(super) fn counters() -> io::Result<Vec<(String, u64)>> {
+    all_counters(&mut Connection::open(NETLINK_NETFILTER)?)
+}
+
+fn all_counters(connection: &mut Connection) -> io::Result<Vec<(String, u64)>> {
+    let writer = connection.request(NFT_MSG_GETOBJ, NLM_F_DUMP);
+    writer.fixed(&GENERIC_HEADER);
+    writer.attribute_name(NFTA_OBJ_TABLE, nft::TABLE);
+    writer.attribute(NFTA_OBJ_TYPE, &NFT_OBJECT_COUNTER.to_be_bytes());
+    connection.dump(|message| counter(message.payload))
 }
 
 fn counter(payload: &[u8]) -> Option<(String, u64)> {

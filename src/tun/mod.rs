@@ -18,6 +18,7 @@ mod heartbeat;
 mod host_lock;
 pub mod learned;
 mod left_files;
+pub mod link;
 mod netlink;
 mod nft;
 pub mod offload;

@@ -4,9 +4,13 @@
 //! that was handed away before a crash must not be answered by this host's kernel after it.
 
 mod bypass;
+mod link;
+mod present;
 
 pub use bypass::HOP_LIMIT_TEACHES;
 pub(super) use bypass::{Bypass, LOCAL_FULL, LOCAL_PASSED, LOCAL_TAUGHT, local_set};
+pub(super) use link::{LINK_MASK, Links, MARK_LINK, learned_set, learned_set_of, passed_counter, taken_counter};
+pub(super) use present::rules_in;
 
 use super::family::Family;
 use super::heartbeat::{ADDRESS_V4, ADDRESS_V6, SOURCE_PORT};
@@ -68,6 +72,8 @@ pub(super) struct Ruleset<'a> {
     pub(super) guards_max: usize,
     pub(super) tracking: Tracking,
     pub(super) bypass: Bypass,
+    /// Packets without the overlay; none where no service may do that.
+    pub(super) links: Option<Links<'a>>,
 }
 
 /// What to do with the host's connection tracking: it sees only halves of our connections.
@@ -163,6 +169,7 @@ impl Ruleset<'_> {
         }
         let _ = writeln!(text, "table inet {TABLE} {{");
         self.write_sets(&mut text);
+        self.write_links(&mut text);
         self.write_chains(&mut text);
         text.push_str("}\n");
         text
@@ -313,6 +320,7 @@ impl Ruleset<'_> {
             let _ = writeln!(text, "    {ip} daddr @aliases{digit} drop");
         }
         text.push_str("    iifname \"lo\" return\n");
+        self.write_link_arrivals(text);
         for family in Family::BOTH {
             let Words { digit, ip, .. } = words(family);
             let _ = writeln!(
@@ -330,6 +338,7 @@ impl Ruleset<'_> {
             );
         }
         text.push_str("    jump capture\n  }\n  chain output {\n    type route hook output priority -300; policy accept;\n");
+        self.write_link_departures(text);
         // This host forwards what it serves for itself from an alias, and tells itself when that is too big for the way
         // to the client. The error never comes in from outside.
         for family in self.families() {
@@ -359,6 +368,9 @@ impl Ruleset<'_> {
         for family in self.families() {
             let Words { digit, ip, .. } = words(family);
             let _ = writeln!(text, "    {ip} saddr @aliases{digit} oifname != \"{device}\" drop");
+        }
+        if self.links.is_some() {
+            let _ = writeln!(text, "    meta mark & {LINK_MASK:#x} == {MARK_LINK:#x} accept");
         }
         for &family in self.not_a_router {
             let version = words(family).version;
@@ -519,6 +531,7 @@ fn run(arguments: &[&str], input: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::NodeId;
 
     fn text(left_over: &LeftOver) -> String {
         text_of(left_over, &[])
@@ -538,6 +551,7 @@ mod tests {
             not_a_router,
             guards_max: 1000,
             tracking: Tracking::Bypassed,
+            links: None,
             bypass: Bypass::Learned,
         };
         ruleset.install(left_over)
@@ -584,6 +598,7 @@ mod tests {
             guards_max: 1000,
             tracking: Tracking::Bypassed,
             bypass: Bypass::Never,
+            links: None,
         };
         let text = ruleset.install(&LeftOver::default());
         for word in ["local", "bypass", "learn", "direct", "arrived", "socket"] {
@@ -628,6 +643,7 @@ mod tests {
             not_a_router: &[],
             guards_max: 1000,
             tracking: Tracking::Bypassed,
+            links: None,
             bypass: Bypass::Learned,
         };
         let known = [Endpoint::new(before.into(), 80), frontends[0]].into();
@@ -649,6 +665,45 @@ insert rule inet baton output oifname \"eth1\" icmp type redirect drop
 add rule inet baton forward meta nfproto ipv4 iifname \"eth1\" oifname != \"bt0\" drop
 "
         );
+    }
+
+    #[test]
+    fn over_links_a_syn_is_never_looked_up_and_a_peer_is_never_forwarded_to() {
+        let received = [Endpoint::new([10, 77, 0, 2].into(), 80)];
+        let peers = [(Family::V4, NodeId(1)), (Family::V4, NodeId(2))];
+        let ruleset = Ruleset {
+            device: "bt0",
+            frontends: &[Endpoint::new([10, 77, 0, 1].into(), 80)],
+            shared: &[],
+            aliases: &["198.18.0.0/16".parse().unwrap()],
+            ingress: &[],
+            not_a_router: &[],
+            guards_max: 1000,
+            tracking: Tracking::Bypassed,
+            links: Some(Links { received: &received, peers: &peers }),
+            bypass: Bypass::Learned,
+        };
+        let text = ruleset.install(&LeftOver::default());
+        let flow = "ip saddr . tcp sport . ip daddr . tcp dport";
+        let rules: Vec<&str> = text.lines().skip_while(|line| *line != "  chain on_link4 {").skip(1).collect();
+        let expected = [
+            format!("    tcp flags & (syn | ack) == syn delete @learned4_1 {{ {flow} }}"),
+            format!("    tcp flags & (syn | ack) == syn delete @learned4_2 {{ {flow} }}"),
+            format!("    tcp flags & (syn | ack) == syn delete @learned4 {{ {flow} }}"),
+            "    tcp flags & (syn | ack) == syn return".to_owned(),
+            "    ether saddr @neighbours return".to_owned(),
+            format!(
+                "    {flow} @learned4_1 update @learned4_1 {{ {flow} }} update @learned4 {{ {flow} }} notrack meta mark set \
+                 0xba70001 counter name link_taken4_1 accept"
+            ),
+        ];
+        assert_eq!(rules[..6], expected);
+        assert!(text.contains("counter name meta mark map { 0xba70001 : \"link_passed4_1\", 0xba70002 : \"link_passed4_2\" }"));
+        // What a peer sends begins nothing here, and probes, whose source is a front-end, teach nothing.
+        let arrives = "ip daddr . tcp dport @received4 tcp flags & (syn | ack) != syn notrack meta mark set 0x8 return";
+        assert!(text.contains(arrives));
+        assert!(text.contains(&format!("meta mark 0xba70001 ip saddr != @addresses4 update @learned4_1 {{ {flow} }}")));
+        assert!(line(&text, "chain passed").is_some());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What must be true of the host before anything on it is changed; each refusal says what to do about it.
 
+use super::capture::CaptureConfig;
 use super::family::Family;
 use super::first_values::FirstValues;
 use super::forwarding::Means;
@@ -44,19 +45,23 @@ pub(super) fn check_addresses(frontends: &[Endpoint], aliases: &[IpNet], address
 }
 
 /// The devices that front-ends' packets come in by: those that forward already, those with a front-end's address, and
-/// those the default route leaves by. A packet captured from any other device would not be forwarded to the TUN.
+/// those the default route leaves by, and those that lead to peers on a link. A packet captured from any other device would not be forwarded to the TUN.
 pub(super) fn ingress(
     routing: &mut Routing,
-    device: &str,
+    config: &CaptureConfig,
     families: &[(Family, Means)],
-    frontends: &[Endpoint],
     links: &[Link],
     addresses: &[HostAddress],
     first_values: &FirstValues,
 ) -> anyhow::Result<Vec<Ingress>> {
+    let (device, frontends) = (config.device.as_str(), &config.frontends);
     let mut ingress = Vec::new();
-    // Without a front-end address nothing is captured, and no device need forward into the TUN.
-    let has_frontend = |(family, _): &&(Family, Means)| frontends.iter().any(|frontend| Family::of(frontend.address) == *family);
+    // Without a front-end address nothing is captured, and no device need forward into the TUN. Unless peers send their clients'
+    // packets over a link.
+    let receives = |family| config.links.iter().any(|link| Family::of(link.next_hop) == family && !link.received.is_empty());
+    let has_frontend = |(family, _): &&(Family, Means)| {
+        frontends.iter().any(|frontend| Family::of(frontend.address) == *family) || receives(*family)
+    };
     for &(family, means) in families.iter().filter(has_frontend) {
         let of_frontends = addresses.iter().filter(|host| {
             frontends.iter().any(|frontend| frontend.address == host.address) && Family::of(host.address) == family
@@ -64,6 +69,9 @@ pub(super) fn ingress(
         let mut wanted: BTreeSet<u32> = of_frontends.map(|host| host.link).collect();
         let routes = routing.routes(family, TABLE_MAIN).context("listing routes")?;
         wanted.extend(routes.iter().filter(|route| route.prefix_length == 0).flat_map(|route| &route.devices));
+        for link in config.links.iter().filter(|link| Family::of(link.next_hop) == family && !link.received.is_empty()) {
+            wanted.extend(routing.path(link.next_hop).context("looking up a route")?.map(|path| path.device));
+        }
         for link in links.iter().filter(|link| link.kind == LinkKind::Other && link.name != device) {
             let forwarding = means.before(family, &link.name, first_values)?;
             if forwarding == Forwarding::Before || wanted.contains(&link.index) {

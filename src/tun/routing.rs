@@ -36,6 +36,13 @@ const FRA_DPORT_RANGE: u16 = 24;
 const FR_ACT_TO_TBL: u8 = 1;
 const FIB_RULE_INVERT: u32 = 2;
 const RTAX_MTU: u16 = 2;
+// linux/rtnetlink.h and linux/neighbour.h, likewise.
+const RTA_VIA: u16 = 18;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NTF_USE: u8 = 1;
+/// NUD_INCOMPLETE and NUD_FAILED: asked, and not answered.
+const UNANSWERED: u16 = 0x01 | 0x20;
 
 /// A network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +83,12 @@ pub(super) enum Selector {
     All,
     /// Packets with exactly this mark.
     Mark(u32),
+    /// Packets whose mark has these bits; perhaps only those of the local stack.
+    Marks {
+        mark: u32,
+        mask: u32,
+        from_here: bool,
+    },
     /// Packets of the local stack from this prefix.
     LocalFrom(IpNet),
     /// Anything only others use.
@@ -88,6 +101,9 @@ impl fmt::Display for Rule {
         match &self.selector {
             Selector::All => write!(f, "from all")?,
             Selector::Mark(mark) => write!(f, "fwmark {mark:#x}")?,
+            Selector::Marks { mark, mask, from_here } => {
+                write!(f, "{}fwmark {mark:#x}/{mask:#x}", if *from_here { "iif lo " } else { "" })?;
+            }
             Selector::LocalFrom(prefix) => write!(f, "iif lo from {prefix}")?,
             Selector::Foreign => write!(f, "(other selectors)")?,
         }
@@ -133,6 +149,13 @@ pub(super) struct Route {
     pub(super) kind: RouteKind,
     pub(super) device: Option<u32>,
     pub(super) metric: Option<u32>,
+    pub(super) gateway: Option<IpAddr>,
+}
+
+impl Route {
+    fn scope(&self) -> u8 {
+        if self.gateway.is_some() { libc::RT_SCOPE_UNIVERSE } else { self.kind.scope() }
+    }
 }
 
 /// A route found.
@@ -148,6 +171,21 @@ pub(super) struct FoundRoute {
 pub(super) struct Path {
     pub(super) device: u32,
     pub(super) mtu: Option<u32>,
+    /// Through a router; none where the destination is on the link itself.
+    pub(super) gateway: Option<Gateway>,
+    /// To this host itself.
+    pub(super) is_local: bool,
+}
+
+/// The router of a route; its address may be of the other family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gateway(pub(super) Option<IpAddr>);
+
+/// What the kernel knows of a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Neighbour {
+    /// Its Ethernet address; none while it does not answer, or where there are no such addresses.
+    pub(super) ethernet: Option<[u8; 6]>,
 }
 
 /// A connection to the kernel's routing.
@@ -218,14 +256,15 @@ impl Routing {
     /// Adds a route; one that is there already is fine.
     pub(super) fn add_route(&mut self, route: &Route) -> io::Result<()> {
         let writer = self.connection.request(libc::RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
-        write_route(writer, route);
+        write_route(writer, route, route.scope());
         unless(self.connection.execute(), libc::EEXIST)
     }
 
     /// Deletes a route; one that is not there is fine.
     pub(super) fn delete_route(&mut self, route: &Route) -> io::Result<()> {
         let writer = self.connection.request(libc::RTM_DELROUTE, NLM_F_ACK);
-        write_route(writer, route);
+        // Of whatever scope.
+        write_route(writer, route, libc::RT_SCOPE_NOWHERE);
         unless(unless(self.connection.execute(), libc::ESRCH), libc::ENODEV)
     }
 
@@ -245,6 +284,24 @@ impl Routing {
                 _ => Err(error),
             },
         }
+    }
+
+    /// What the kernel knows of this address on a link; None when nobody has asked for it.
+    pub(super) fn neighbour(&mut self, link: u32, address: IpAddr) -> io::Result<Option<Neighbour>> {
+        let writer = self.connection.request(libc::RTM_GETNEIGH, 0);
+        write_neighbour(writer, link, address, 0);
+        match self.connection.ask(parse_neighbour) {
+            Ok(neighbour) => Ok(neighbour.flatten()),
+            Err(error) if netlink::error_number(&error) == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the kernel ask who has this address, as if a packet went there.
+    pub(super) fn resolve(&mut self, link: u32, address: IpAddr) -> io::Result<()> {
+        let writer = self.connection.request(libc::RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE);
+        write_neighbour(writer, link, address, NTF_USE);
+        self.connection.execute()
     }
 
     /// Gives a link an address for its own use: of host scope, so no packet is ever sent from it.
@@ -300,6 +357,13 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
             writer.attribute_u32(FRA_FWMARK, *mark);
             writer.attribute_u32(FRA_FWMASK, u32::MAX);
         }
+        Selector::Marks { mark, mask, from_here } => {
+            writer.attribute_u32(FRA_FWMARK, *mark);
+            writer.attribute_u32(FRA_FWMASK, *mask);
+            if *from_here {
+                writer.attribute_name(FRA_IIFNAME, "lo");
+            }
+        }
         Selector::LocalFrom(prefix) => {
             let mut address = Vec::new();
             append_address(&mut address, prefix.network());
@@ -309,10 +373,10 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
     }
 }
 
-fn write_route(writer: &mut Writer, route: &Route) {
+fn write_route(writer: &mut Writer, route: &Route, scope: u8) {
     let family = Family::of_prefix(&route.destination);
     let length = route.destination.prefix_len();
-    let (scope, kind) = (route.kind.scope(), route.kind.number());
+    let kind = route.kind.number();
     writer.fixed(&[family.number(), length, 0, 0, 0, PROTOCOL_BATON, scope, kind, 0, 0, 0, 0]);
     writer.attribute_u32(libc::RTA_TABLE, route.table);
     if length > 0 {
@@ -323,9 +387,31 @@ fn write_route(writer: &mut Writer, route: &Route) {
     if let Some(device) = route.device {
         writer.attribute_u32(libc::RTA_OIF, device);
     }
+    if let Some(gateway) = route.gateway {
+        let mut address = Vec::new();
+        append_address(&mut address, gateway);
+        writer.attribute(libc::RTA_GATEWAY, &address);
+    }
     if let Some(metric) = route.metric {
         writer.attribute_u32(libc::RTA_PRIORITY, metric);
     }
+}
+
+fn write_neighbour(writer: &mut Writer, link: u32, address: IpAddr, flags: u8) {
+    let mut header = vec![Family::of(address).number(), 0, 0, 0];
+    header.extend_from_slice(&link.to_ne_bytes());
+    header.extend_from_slice(&[0, 0, flags, 0]);
+    writer.fixed(&header);
+    let mut bytes = Vec::new();
+    append_address(&mut bytes, address);
+    writer.attribute(NDA_DST, &bytes);
+}
+
+fn parse_neighbour(message: Message<'_>) -> Option<Neighbour> {
+    let (header, rest) = message.payload.split_first_chunk::<12>()?;
+    let state = u16::from_ne_bytes([header[8], header[9]]);
+    let answered = state & UNANSWERED == 0;
+    Some(Neighbour { ethernet: attribute(rest, NDA_LLADDR).filter(|_| answered).and_then(|bytes| bytes.try_into().ok()) })
 }
 
 fn write_address(writer: &mut Writer, address: HostAddress) {
@@ -379,6 +465,8 @@ fn parse_rule(family: Family, message: Message<'_>) -> Option<Rule> {
         match (source, device.as_deref(), number_of(FRA_FWMARK), number_of(FRA_FWMASK)) {
             (None, None, None, None) => Selector::All,
             (None, None, Some(mark), Some(u32::MAX) | None) => Selector::Mark(mark),
+            (None, None, Some(mark), Some(mask)) => Selector::Marks { mark, mask, from_here: false },
+            (None, Some("lo"), Some(mark), mask) => Selector::Marks { mark, mask: mask.unwrap_or(u32::MAX), from_here: true },
             (Some(prefix), Some("lo"), None, None) => Selector::LocalFrom(prefix),
             _ => Selector::Foreign,
         }
@@ -414,9 +502,13 @@ fn next_hop_devices(mut bytes: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 fn parse_path(message: Message<'_>) -> Option<Path> {
-    let (_, rest) = message.payload.split_first_chunk::<12>()?;
+    let (header, rest) = message.payload.split_first_chunk::<12>()?;
     let mtu = attribute(rest, libc::RTA_METRICS)
         .and_then(|metrics| attributes(metrics).find_map(|(kind, bytes)| (kind == RTAX_MTU).then_some(bytes)))
         .and_then(netlink::number);
-    Some(Path { device: netlink::number(attribute(rest, libc::RTA_OIF)?)?, mtu })
+    let gateway = attribute(rest, libc::RTA_GATEWAY)
+        .map(|bytes| Gateway(Family::from_number(header[0]).and_then(|family| family.address_from(bytes))))
+        .or_else(|| attribute(rest, RTA_VIA).map(|_| Gateway(None)));
+    let device = netlink::number(attribute(rest, libc::RTA_OIF)?)?;
+    Some(Path { device, mtu, gateway, is_local: header[7] == libc::RTN_LOCAL })
 }

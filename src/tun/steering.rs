@@ -2,23 +2,39 @@
 //!
 //! Two tables. The *open* one has only the TUN's route: without the TUN it is empty, and the look-up goes on to the
 //! local stack. The *closed* one has a blackhole below the TUN's route: without the TUN packets end there.
+//!
+//! For each peer that may be on the same link there are two more, by the peer's mark: one for what baton itself sends over
+//! the link, and one for what the kernel forwards of connections it has learned. Each has a route while there is a way, and
+//! without one the first kind of packet goes nowhere (baton is told) and the second kind is as if guarded.
 
 use super::family::Family;
-use super::nft::{MARK_CAPTURED, MARK_GUARDED};
+use super::nft::{LINK_MASK, MARK_CAPTURED, MARK_GUARDED, MARK_LINK};
 use super::routing::{HostAddress, PROTOCOL_BATON, PROTOCOL_KERNEL, Route, RouteKind, Routing, Rule, Selector, TABLE_LOCAL};
 use crate::doctor::refusal;
+use crate::flow::NodeId;
 use anyhow::{Context, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Fail-open: captured packets.
 pub(super) const TABLE_OPEN: u32 = 7770;
 /// Fail-closed: guarded packets, and what the local stack sends from aliases.
 pub(super) const TABLE_CLOSED: u32 = 7771;
+/// A blackhole only: what baton sends over a link that is not there.
+const TABLE_NOWHERE: u32 = 7772;
+/// The first of the tables for what baton sends over links, by the number of the peer; and for what the kernel forwards.
+const TABLE_SEND: u32 = 8000;
+const TABLE_FORWARD: u32 = TABLE_SEND + crate::limits::cluster_file::NODES_MAX as u32;
+const TABLES_END: u32 = TABLE_FORWARD + crate::limits::cluster_file::NODES_MAX as u32;
 /// Preferences of our rules. Low ones, so that hardly any rule of others can stand before or among them.
 const PREFERENCE_ALIAS: u32 = 1;
 const PREFERENCE_GUARDED: u32 = 2;
 const PREFERENCE_CAPTURED: u32 = 3;
+const PREFERENCE_SEND: u32 = 4;
+const PREFERENCE_NOT_SENT: u32 = 5;
+const PREFERENCE_FORWARD: u32 = 6;
+const PREFERENCE_NOT_FORWARDED: u32 = 7;
 /// Where the rule for the local table waits meanwhile: the kernel has it at 0, before all others.
 const PREFERENCE_LOCAL: u32 = 9;
 const METRIC_TUN: u32 = 1;
@@ -31,12 +47,19 @@ pub(super) struct Steering {
     /// The TUN; None when it is gone, and its routes and address with it.
     device: Option<u32>,
     aliases: Vec<IpNet>,
+    /// Peers that may be on the same link.
+    links: Vec<NodeId>,
 }
 
 impl Steering {
     pub(super) fn new(family: Family, device: Option<u32>, aliases: &[IpNet]) -> Self {
         let aliases = aliases.iter().filter(|prefix| Family::of_prefix(prefix) == family).map(IpNet::trunc).collect();
-        Self { family, device, aliases }
+        Self { family, device, aliases, links: Vec::new() }
+    }
+
+    /// With these peers perhaps on the same link.
+    pub(super) fn with_links(self, links: Vec<NodeId>) -> Self {
+        Self { links, ..self }
     }
 
     /// What is to be undone in one family: what this life installed and what earlier ones left. None when nothing is.
@@ -78,9 +101,13 @@ impl Steering {
                     "move it to a later one",
                 ));
             }
-            if matches!(rule.selector, Selector::Mark(MARK_CAPTURED | MARK_GUARDED)) {
+            let is_of_link = |mark| !self.links.is_empty() && mark & LINK_MASK == MARK_LINK;
+            if matches!(rule.selector, Selector::Mark(mark) if mark == MARK_CAPTURED || mark == MARK_GUARDED || is_of_link(mark))
+            {
                 return Err(refusal(
-                    format!("the marks {MARK_CAPTURED:#x} and {MARK_GUARDED:#x} are needed, but `{rule}` uses one"),
+                    format!(
+                        "the marks {MARK_CAPTURED:#x}, {MARK_GUARDED:#x} and, for links, from {MARK_LINK:#x} on are needed, but `{rule}` uses one"
+                    ),
                     "let that rule and whoever sets its mark use another one",
                 ));
             }
@@ -93,7 +120,7 @@ impl Steering {
                 "put the kernel's own back: `ip rule add pref 0 lookup local` (`ip -6 rule` for IPv6)"
             )
         );
-        for table in [TABLE_OPEN, TABLE_CLOSED] {
+        for table in self.tables() {
             let routes = routing.routes(self.family, table).context("listing routes")?;
             ensure!(
                 routes.iter().all(|route| route.protocol == PROTOCOL_BATON),
@@ -118,6 +145,10 @@ impl Steering {
     pub(super) fn install(&self, routing: &mut Routing) -> anyhow::Result<()> {
         if let Some(address) = self.own_address() {
             routing.add_address(address).with_context(|| format!("giving the TUN the address {}", address.address))?;
+        }
+        self.close_links(routing)?;
+        if !self.links.is_empty() {
+            routing.add_route(&self.blackhole_in(TABLE_NOWHERE)).context("adding a route")?;
         }
         for route in [self.blackhole(), self.tun_route(TABLE_CLOSED), self.tun_route(TABLE_OPEN)] {
             routing.add_route(&route).context("adding a route")?;
@@ -168,6 +199,14 @@ impl Steering {
             routing.delete_rule(rule).with_context(|| format!("deleting `{rule}`"))?;
             lines.push(format!("deleted `{rule}`"));
         }
+        let mut tables: Vec<u32> = self.tables();
+        tables.extend(rules.iter().filter(|rule| rule.protocol == PROTOCOL_BATON).map(|rule| rule.table));
+        tables.retain(|table| is_our_table(*table));
+        tables.sort_unstable();
+        tables.dedup();
+        for table in tables.iter().copied().filter(|table| *table != TABLE_OPEN && *table != TABLE_CLOSED) {
+            empty(self.family, table, routing)?;
+        }
         for table in [TABLE_OPEN, TABLE_CLOSED] {
             let routes = routing.routes(self.family, table).context("listing routes")?;
             if routes.iter().any(|route| route.protocol == PROTOCOL_BATON) {
@@ -193,28 +232,61 @@ impl Steering {
                 rule(PREFERENCE_GUARDED, Selector::Mark(MARK_GUARDED), TABLE_CLOSED),
                 rule(PREFERENCE_CAPTURED, Selector::Mark(MARK_CAPTURED), TABLE_OPEN),
             ])
+            .chain(self.links.iter().flat_map(|peer| {
+                let mark = MARK_LINK | u32::from(peer.0);
+                [
+                    rule(
+                        PREFERENCE_SEND,
+                        Selector::Marks { mark, mask: u32::MAX, from_here: true },
+                        TABLE_SEND + u32::from(peer.0),
+                    ),
+                    rule(PREFERENCE_FORWARD, Selector::Mark(mark), TABLE_FORWARD + u32::from(peer.0)),
+                ]
+            }))
+            .chain((!self.links.is_empty()).then(|| {
+                rule(PREFERENCE_NOT_SENT, Selector::Marks { mark: MARK_LINK, mask: LINK_MASK, from_here: true }, TABLE_NOWHERE)
+            }))
+            .chain((!self.links.is_empty()).then(|| {
+                rule(
+                    PREFERENCE_NOT_FORWARDED,
+                    Selector::Marks { mark: MARK_LINK, mask: LINK_MASK, from_here: false },
+                    TABLE_CLOSED,
+                )
+            }))
             .collect()
+    }
+
+    /// Every table that may have a route of ours.
+    fn tables(&self) -> Vec<u32> {
+        let of_links = self.links.iter().map(|peer| u32::from(peer.0)).flat_map(|peer| [TABLE_SEND + peer, TABLE_FORWARD + peer]);
+        [TABLE_OPEN, TABLE_CLOSED].into_iter().chain((!self.links.is_empty()).then_some(TABLE_NOWHERE)).chain(of_links).collect()
+    }
+
+    /// Takes away the ways over links that an earlier life left.
+    fn close_links(&self, routing: &mut Routing) -> anyhow::Result<()> {
+        for table in self.tables().into_iter().filter(|table| *table >= TABLE_SEND) {
+            empty(self.family, table, routing)?;
+        }
+        Ok(())
     }
 
     fn local_rule(&self, preference: u32, protocol: u8) -> Rule {
         Rule { family: self.family, preference, selector: Selector::All, table: TABLE_LOCAL, protocol }
     }
 
-    fn everywhere(&self) -> IpNet {
-        match self.family {
-            Family::V4 => Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
-            Family::V6 => Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
-        }
-    }
-
     fn tun_route(&self, table: u32) -> Route {
         let device = self.device;
-        Route { destination: self.everywhere(), table, kind: RouteKind::Unicast, device, metric: Some(METRIC_TUN) }
+        let metric = Some(METRIC_TUN);
+        Route { destination: everywhere(self.family), table, kind: RouteKind::Unicast, device, metric, gateway: None }
     }
 
     fn blackhole(&self) -> Route {
+        self.blackhole_in(TABLE_CLOSED)
+    }
+
+    fn blackhole_in(&self, table: u32) -> Route {
         let metric = Some(METRIC_BLACKHOLE);
-        Route { destination: self.everywhere(), table: TABLE_CLOSED, kind: RouteKind::Blackhole, device: None, metric }
+        Route { destination: everywhere(self.family), table, kind: RouteKind::Blackhole, device: None, metric, gateway: None }
     }
 
     /// One route makes a whole prefix local; thousands of addresses would do the same, slowly.
@@ -225,7 +297,65 @@ impl Steering {
             kind: RouteKind::Local,
             device: self.device,
             metric: None,
+            gateway: None,
         })
+    }
+}
+
+/// Which packets a way over a link is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LinkWay {
+    /// Those that baton itself sends.
+    Send,
+    /// Those of connections that the kernel has learned.
+    Forward,
+}
+
+impl LinkWay {
+    fn table(self, peer: NodeId) -> u32 {
+        u32::from(peer.0)
+            + match self {
+                Self::Send => TABLE_SEND,
+                Self::Forward => TABLE_FORWARD,
+            }
+    }
+
+    /// Opens it.
+    pub(super) fn open(self, peer: NodeId, device: u32, next_hop: IpAddr, routing: &mut Routing) -> io::Result<()> {
+        routing.add_route(&link_route(Family::of(next_hop), self.table(peer), Some(device), Some(next_hop)))
+    }
+
+    /// Closes it; one that is closed is fine.
+    pub(super) fn close(self, peer: NodeId, family: Family, routing: &mut Routing) -> io::Result<()> {
+        routing.delete_route(&link_route(family, self.table(peer), None, None))
+    }
+}
+
+fn link_route(family: Family, table: u32, device: Option<u32>, gateway: Option<IpAddr>) -> Route {
+    let metric = Some(METRIC_TUN);
+    Route { destination: everywhere(family), table, kind: RouteKind::Unicast, device, metric, gateway }
+}
+
+/// Deletes our routes in a table that has none but the default route: to everywhere, or to nowhere.
+fn empty(family: Family, table: u32, routing: &mut Routing) -> anyhow::Result<()> {
+    let routes = routing.routes(family, table).context("listing routes")?;
+    for _ in routes.iter().filter(|route| route.protocol == PROTOCOL_BATON) {
+        for kind in [RouteKind::Unicast, RouteKind::Blackhole] {
+            let route = Route { kind, metric: None, ..link_route(family, table, None, None) };
+            routing.delete_route(&route).context("deleting a route")?;
+        }
+    }
+    Ok(())
+}
+
+fn is_our_table(table: u32) -> bool {
+    matches!(table, TABLE_OPEN | TABLE_CLOSED | TABLE_NOWHERE) || (TABLE_SEND..TABLES_END).contains(&table)
+}
+
+fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::V4 => Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
+        Family::V6 => Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }
 
@@ -242,5 +372,5 @@ fn is_local(rule: &Rule) -> bool {
 }
 
 fn is_ours(preference: u32) -> bool {
-    [PREFERENCE_ALIAS, PREFERENCE_GUARDED, PREFERENCE_CAPTURED].contains(&preference)
+    (PREFERENCE_ALIAS..=PREFERENCE_NOT_FORWARDED).contains(&preference)
 }

@@ -274,7 +274,7 @@ pub fn commits(said: &[Output], to: NodeId) -> Vec<HandoffId> {
 /// The packets that were written for one reason.
 pub fn written(said: &[Output], why: Why) -> Vec<Vec<u8>> {
     let of_reason = |output: &Output| match output {
-        Output::Packet(packet, reason) if *reason == why => Some(packet.clone()),
+        Output::Packet(packet, reason) | Output::Local(packet, reason) if *reason == why => Some(packet.clone()),
         _ => None,
     };
     said.iter().filter_map(of_reason).collect()

@@ -9,6 +9,7 @@ mod handshake;
 mod health;
 mod holes;
 mod limits;
+mod links;
 mod noise;
 mod notes;
 mod offer;

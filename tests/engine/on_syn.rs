@@ -194,13 +194,45 @@ fn an_owner_that_names_itself_is_remembered_and_guarded() {
 
 #[test]
 fn an_owner_that_nobody_has_heard_of_is_believed_unless_the_kernel_has_the_connection() {
-    for (socket, believed) in [(SocketState::Absent, true), (SocketState::Open, false)] {
+    for (socket, believed) in [(SocketState::Absent, true), (SocketState::Open, false), (SocketState::SynReceived, false)] {
         let mut node = node("a");
         node.socket = socket;
         let id = id_of(B, 7);
         node.hear(B, Message::Owned { id, flow: flow(PORT) });
         let disowned = node.take().contains(&Output::Message(B, Message::Disowned { id }));
         assert_eq!((disowned, node.states().len()), (!believed, usize::from(believed)));
+    }
+}
+
+/// Swarm seed 65339: while the front-end hung, its kernel served the client's next connection from the same port.
+#[test]
+fn behind_a_pause_an_owner_is_believed_unless_the_kernel_has_a_connection_with_the_same_ends() {
+    for (pauses, socket, believed) in [
+        (true, SocketState::Open, false),
+        (true, SocketState::SynReceived, true),
+        (true, SocketState::Absent, true),
+        (false, SocketState::Open, true),
+    ] {
+        let mut node = node("a");
+        assert_eq!(node.verdict(&syn(PORT)), Verdict::Consumed);
+        node.take();
+        if pauses {
+            node.stall();
+        }
+        node.socket = socket;
+        let id = id_of(B, 7);
+        node.hear(B, Message::Owned { id, flow: flow(PORT) });
+        let disowned = messages(&node.take()).contains(&(B, Message::Disowned { id }));
+        assert_eq!((disowned, node.states().len()), (!believed, usize::from(believed)), "{pauses} {socket:?}");
+        let expected = if believed { Verdict::Forward(B) } else { Verdict::Local };
+        assert_eq!(node.verdict(&ack()), expected, "{pauses} {socket:?}");
+        // What begins behind the pause is known again.
+        node.wait(milliseconds(1));
+        node.socket = SocketState::Absent;
+        assert_eq!(node.verdict(&syn(PORT + 1)), Verdict::Consumed);
+        node.socket = SocketState::Open;
+        node.hear(B, Message::Owned { id: id_of(B, 8), flow: flow(PORT + 1) });
+        assert_eq!(node.verdict(&SegmentSpec { source: client(PORT + 1), ..ack() }), Verdict::Forward(B));
     }
 }
 

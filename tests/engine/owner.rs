@@ -452,6 +452,15 @@ fn commits_of_a_front_ends_earlier_life_cannot_be_repeated() {
 }
 
 #[test]
+fn a_packet_of_no_connection_that_a_peer_forwarded_is_dropped_without_a_word() {
+    let mut node = Node::new("b");
+    for from in [A, C] {
+        assert_eq!(node.overlay(from, &ack(PORT)).0, Verdict::Drop(DropReason::NoConnection));
+        assert_eq!(node.take(), [], "no other node can have a connection that was handed off");
+    }
+}
+
+#[test]
 fn what_its_ingress_gave_up_is_destroyed_and_nothing_more_is_sent() {
     let mut node = Node::new("b");
     let offer = offer(PORT);

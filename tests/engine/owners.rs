@@ -236,6 +236,13 @@ fn an_error_about_a_connection_that_nothing_is_known_of_is_told_to_all_who_may_o
 }
 
 #[test]
+fn an_error_about_an_unknown_connection_to_an_address_of_this_node_alone_is_told_to_nobody() {
+    let mut node = Node::new("a");
+    assert_eq!(node.tun(&mut too_big(&syn_ack(PORT).build().into_inner())), Verdict::Write);
+    assert_eq!(node.take(), []);
+}
+
+#[test]
 fn an_error_about_a_syn_that_was_forwarded_goes_where_that_went() {
     let mut node = shared("a");
     assert_eq!(node.verdict(&of_both(syn(PORT))), Verdict::Consumed);

@@ -201,3 +201,20 @@ fn a_client_that_may_be_waiting_for_the_server_is_decided_for_after_a_while_and_
     node.wait(milliseconds(1));
     assert_eq!(decided(&mut node), 1, "to this node itself: early acknowledgements have parked it");
 }
+
+#[test]
+fn the_kernel_may_learn_a_connection_from_a_request_that_is_all_there_is() {
+    let upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n".to_vec();
+    for (request, is_all) in [(get("/"), true), (upload, false)] {
+        let mut node = Node::new("a");
+        node.handshake_of(PORT);
+        node.take();
+        node.ask_of(PORT, &request);
+        let said = node.take();
+        let [.., Output::Packet(first, Why::Released), last] = said.as_slice() else { panic!("{said:?}") };
+        assert_eq!(first, &ack(PORT).build().into_inner(), "what completes the handshake teaches nothing");
+        let expected = octets(PORT, 0, &request).build().into_inner();
+        assert_eq!(matches!(last, Output::Local(packet, Why::Released) if *packet == expected), is_all, "{last:?}");
+        assert_eq!(matches!(last, Output::Packet(packet, Why::Released) if *packet == expected), !is_all, "{last:?}");
+    }
+}

@@ -2,14 +2,14 @@
 
 use super::driver::*;
 use super::on_syn::{
-    KERNEL_NEXT, ON_SYN, SHARED, ack, forwarded, messages, node as node_of_its_own, of_nobody, opened, owned, shared,
+    KERNEL_NEXT, ON_SYN, SHARED, ack, forwarded, id_of, messages, node as node_of_its_own, of_nobody, opened, owned, shared,
 };
 use baton::control::message::Message;
 use baton::flow::{Endpoint, FlowKey};
 use baton::handoff::counters::DropReason;
-use baton::handoff::{PeerEvent, SocketState, Verdict, Why};
+use baton::handoff::{Output, PeerEvent, SocketState, Verdict, Why};
 use baton::limits;
-use baton::rewrite::{Flags, SegmentSpec, Seq, ToClientLocal, ToClientWire, ToServerWire};
+use baton::rewrite::{Flags, Offload, SegmentSpec, Seq, ToClientLocal, ToClientWire, ToServerWire};
 use std::time::Duration;
 
 const PORT: u16 = super::on_syn::PORT;
@@ -129,6 +129,45 @@ fn a_reset_of_what_is_over_under_an_alias_reaches_the_client_when_nobody_has_it(
 }
 
 #[test]
+fn what_else_comes_from_what_is_over_under_an_alias_reaches_the_client_at_once() {
+    let mut node = shared("c");
+    let alias = over(&mut node);
+    for flags in [Flags::RST.with(Flags::ACK), Flags::ACK] {
+        assert_eq!(node.verdict(&SegmentSpec { flags, ..reset_of_new(alias) }), Verdict::Write, "{flags}");
+    }
+}
+
+#[test]
+fn a_kernel_that_had_a_connection_under_an_alias_does_not_reset_the_one_that_was_given_away_since() {
+    let changes = [&ON_SYN[..], &[SHARED]].concat();
+    let mut node = shared("b");
+    let alias = over(&mut node);
+    node.replace_policy("b", &[&changes[..], &[("send_to: b", "send_to: c")]].concat());
+    assert_eq!(node.verdict(&SegmentSpec { seq: Seq::new(0x1234_5677), ..syn(PORT) }), Verdict::Consumed);
+    assert_eq!(forwarded(&node.take()).len(), 1);
+    assert_eq!(node.verdict(&reset_of_new(alias)), Verdict::Drop(DropReason::UnexpectedFromKernel));
+}
+
+#[test]
+fn a_super_segment_whose_owner_is_gone_for_good_is_cut_first() {
+    let mut node = shared("a");
+    assert_eq!(node.verdict(&nobody()), Verdict::Consumed);
+    node.hear(C, owner(true));
+    node.peer(C, PeerEvent::Down);
+    node.take();
+    let offload = Offload { segment_bytes: std::num::NonZeroU16::new(1_400), ..Offload::NONE };
+    let mut packet = SegmentSpec { payload: &[b'x'; 5_000], ..nobody() }.build().into_inner();
+    for _ in 0..30 {
+        node.wait(Duration::from_secs(10));
+        match node.engine.handle_tun(&mut packet, offload, node.instant()) {
+            Verdict::Forward(C) => {}
+            verdict => return assert_eq!(verdict, Verdict::Cut),
+        }
+    }
+    panic!("{:?} after it is gone packets still go to it", node.now);
+}
+
+#[test]
 fn who_had_a_connection_that_is_over_may_say_that_the_next_one_is_anothers() {
     let mut node = shared("a");
     let id = opened(&mut node);
@@ -191,4 +230,20 @@ fn a_syn_ack_for_what_another_node_serves_stays_here_until_the_client_begins_ane
     assert_eq!(node.verdict(&syn_ack()), Verdict::Drop(DropReason::UnexpectedFromKernel));
     assert_eq!(node.verdict(&of_nobody(syn(PORT))), Verdict::Write);
     assert_eq!(node.verdict(&syn_ack()), Verdict::Write);
+}
+
+#[test]
+fn what_is_guarded_for_another_is_not_this_kernels_for_having_answered_once() {
+    let mut node = shared("a");
+    // A connection that this node's kernel had, and that is over but for its TIME-WAIT.
+    assert_eq!(node.read(&syn_ack(PORT)).0, Verdict::Write);
+    node.take();
+    node.socket = SocketState::TimeWait;
+    // The next one on the same ends, whose SYN another node got.
+    node.hear(B, Message::Owned { id: id_of(B, 7), flow: flow(PORT) });
+    assert!(node.take().contains(&Output::Guard(flow(PORT))));
+    // Of the first one, and late.
+    let late = SegmentSpec { ack: Seq::new(FRONTEND_ISN + 1), ..ack() };
+    assert_eq!(node.overlay(B, &late).0, Verdict::Drop(DropReason::NoConnection));
+    assert_eq!(messages(&node.take()), [(B, Message::Owner { flow: flow(PORT), owns: false })]);
 }

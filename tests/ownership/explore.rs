@@ -1,10 +1,10 @@
-//! All schedules within a budget, depth first; a world that was there before is not gone through again.
+//! All schedules within a budget, short ones first; a world that was there before is not gone through again.
 
 use crate::act::{Act, Budget, act, acts};
 use crate::fingerprint::Fingerprints;
 use crate::finish::End;
 use crate::world::World;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 
 /// What was gone through.
@@ -38,48 +38,48 @@ impl fmt::Display for Broken {
 /// From every state the rest is run to the answer; from one in so many, until all is forgotten.
 const TO_THE_LAST_ONE_IN: u128 = 64;
 
+/// Schedules are gone through by their length until there are so many states, since what is wrong is mostly found by a short one;
+/// then depth first, as there is no room for all that is yet to be gone on from.
+const BREADTH_FIRST_STATES: usize = 8_000;
+
 struct Frame {
     world: World,
     budget: Budget,
-    acts: Vec<Act>,
+    schedule: Vec<Act>,
 }
 
 /// Goes through everything.
-pub fn explore(start: &World, budget: Budget) -> Result<Explored, Broken> {
-    let mut explored = Explored::default();
+pub fn explore(start: &World, of_all: Budget) -> Result<Explored, Broken> {
+    let mut explored = Explored { states: 1, ..Explored::default() };
     let mut fingerprints = Fingerprints::default();
-    let mut known = HashSet::new();
-    known.insert(fingerprints.of(start, &budget));
-    explored.states = 1;
-    let mut schedule: Vec<Act> = Vec::new();
-    let mut frames = vec![Frame { world: start.clone(), budget, acts: acts(start, &budget) }];
-    while let Some(frame) = frames.last_mut() {
-        let Some(next) = frame.acts.pop() else {
-            frames.pop();
-            schedule.pop();
-            continue;
-        };
-        let (mut world, mut budget) = (frame.world.clone(), frame.budget);
-        act(&mut world, &mut budget, next);
-        schedule.push(next);
-        explored.steps += 1;
-        if let Some(rule) = world.seen.broken.clone() {
-            return Err(shortest(start, frames[0].budget, Broken { rule, schedule, in_the_end: false }));
-        }
-        let fingerprint = fingerprints.of(&world, &budget);
-        if !known.insert(fingerprint) {
-            schedule.pop();
-            continue;
-        }
-        explored.states += 1;
-        explored.longest = explored.longest.max(schedule.len());
-        match world.clone().finish(fingerprint % TO_THE_LAST_ONE_IN == 0) {
-            Ok(end) => *explored.ends.entry(end).or_default() += 1,
-            Err(rule) => return Err(shortest(start, frames[0].budget, Broken { rule, schedule, in_the_end: true })),
-        }
-        let acts = acts(&world, &budget);
+    let mut known = HashSet::from([fingerprints.of(start, &of_all)]);
+    let mut frames = VecDeque::from([Frame { world: start.clone(), budget: of_all, schedule: Vec::new() }]);
+    let next = |frames: &mut VecDeque<Frame>, states| {
+        if states < BREADTH_FIRST_STATES { frames.pop_front() } else { frames.pop_back() }
+    };
+    while let Some(frame) = next(&mut frames, explored.states) {
+        let acts = acts(&frame.world, &frame.budget);
         explored.last += usize::from(acts.is_empty());
-        frames.push(Frame { world, budget, acts });
+        for next in acts {
+            let (mut world, mut budget) = (frame.world.clone(), frame.budget);
+            act(&mut world, &mut budget, next);
+            explored.steps += 1;
+            let schedule: Vec<Act> = frame.schedule.iter().copied().chain([next]).collect();
+            if let Some(rule) = world.seen.broken.clone() {
+                return Err(shortest(start, of_all, Broken { rule, schedule, in_the_end: false }));
+            }
+            let fingerprint = fingerprints.of(&world, &budget);
+            if !known.insert(fingerprint) {
+                continue;
+            }
+            explored.states += 1;
+            explored.longest = explored.longest.max(schedule.len());
+            match world.clone().finish(fingerprint % TO_THE_LAST_ONE_IN == 0) {
+                Ok(end) => *explored.ends.entry(end).or_default() += 1,
+                Err(rule) => return Err(shortest(start, of_all, Broken { rule, schedule, in_the_end: true })),
+            }
+            frames.push_back(Frame { world, budget, schedule });
+        }
     }
     Ok(explored)
 }

@@ -10,7 +10,8 @@ mod kernel;
 mod rules;
 mod world;
 
-use act::{Budget, Fault};
+use act::{Act, Budget, Fault, act, acts};
+use client::Sends;
 use explore::{Explored, explore};
 use world::{Policies, World};
 
@@ -97,6 +98,41 @@ fn a_back_end_that_cannot_take_the_connection_returns_it() {
     }
     let is_full = |world: &mut World| world.nodes[1].kernel.is_full = true;
     all("full accept queue", WHOLE, is_full, (1, &[Fault::Crash, Fault::Break], 1, 0));
+}
+
+/// Of the world before, what lies behind the commit, and a crash alone: found by itself it is found soon.
+#[test]
+fn a_front_end_that_dies_behind_its_commit_may_be_given_the_connection_back() {
+    if depth() == 0 {
+        return;
+    }
+    let is_committed = |world: &mut World| {
+        world.nodes[1].kernel.is_full = true;
+        come_to(
+            world,
+            &[Act::Client(Sends::Syn), Act::Read(0), Act::Client(Sends::Part(0)), Act::Hear(1), Act::Read(1), Act::Hear(0)],
+        );
+        assert!(world.labels(0).contains(&("front-end", "handed-off")), "{:?}", world.labels(0));
+    };
+    all("returned to a front-end born anew", WHOLE, is_committed, (1, &[Fault::Crash], 1, 0));
+}
+
+/// Goes through these, which cost nothing.
+fn come_to(world: &mut World, schedule: &[Act]) {
+    let mut budget = Budget::default();
+    for next in schedule {
+        assert!(acts(world, &budget).contains(next), "{next:?} cannot happen");
+        act(world, &mut budget, *next);
+    }
+}
+
+/// What is lost, or dies, while a deadline passes.
+#[test]
+fn a_process_dies_while_time_passes() {
+    if depth() == 0 {
+        return;
+    }
+    all("a crash and time", WHOLE, |_| {}, (1, &[Fault::Crash, Fault::CrashDuring, Fault::Lose], 1, 0));
 }
 
 #[test]

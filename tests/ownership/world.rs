@@ -196,7 +196,7 @@ impl World {
                 }
                 self.notice_output(node, &output);
                 match output {
-                    Output::Packet(packet, _) => self.write_to_tun(node, &packet),
+                    Output::Packet(packet, _) | Output::Local(packet, _) => self.write_to_tun(node, &packet),
                     Output::Forward(_, packet, _) => self.send_overlay(node, packet),
                     Output::Message(_, message) => {
                         if self.session.is_intact && self.session.is_up[node] {
@@ -209,6 +209,7 @@ impl World {
                         answers.push_back(Box::new(move |engine, now| engine.handle_guard(guarded, true, now)));
                     }
                     Output::Unguard(_) => self.nodes[node].is_guarded = false,
+                    Output::Unlink(..) | Output::LinkAnswered { .. } => {}
                     Output::AskSocket { local, remote } => {
                         let state = self.nodes[node].kernel.state(local, remote);
                         answers.push_back(Box::new(move |engine, now| engine.handle_socket(local, remote, state, now)));
@@ -227,7 +228,7 @@ impl World {
     fn obey_verdict(&mut self, node: usize, verdict: Verdict, packet: Vec<u8>) {
         match verdict {
             Verdict::Write | Verdict::Local => self.write_to_tun(node, &packet),
-            Verdict::Forward(_) => self.send_overlay(node, packet),
+            Verdict::Forward(_) | Verdict::ForwardOnLink(_) => self.send_overlay(node, packet),
             Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }

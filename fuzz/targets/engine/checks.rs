@@ -131,7 +131,7 @@ impl Host {
                 }
                 self.may_be_written(after);
             }
-            Verdict::Forward(to) => {
+            Verdict::Forward(to) | Verdict::ForwardOnLink(to) => {
                 assert!(PEERS.contains(&to), "forwarded to {to:?}");
                 assert_eq!(before, after, "forwarded, but rewritten");
             }
@@ -152,7 +152,7 @@ impl Host {
                 return;
             };
             match output {
-                Output::Packet(packet, why) => {
+                Output::Packet(packet, why) | Output::Local(packet, why) => {
                     // These may be segments of a client that a peer forwarded: its kernel judges them.
                     self.is_plain(&packet, !matches!(why, Why::Overtook | Why::KeptSyn));
                     self.may_be_written(&packet);
@@ -173,6 +173,7 @@ impl Host {
                 Output::Unguard(flow) => {
                     self.guards.remove(&flow);
                 }
+                Output::Unlink(..) | Output::LinkAnswered { .. } => {}
                 Output::AskSocket { local, remote } => {
                     let state = self.sockets_are.unwrap_or_else(|| answer(input));
                     self.engine.handle_socket(local, remote, state, self.now);

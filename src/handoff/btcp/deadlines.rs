@@ -11,7 +11,11 @@ impl Btcp {
             return;
         }
         match connection.state.take() {
-            State::Handshake(_) | State::Lingering(_) | State::Lost => self.forget(slot, ctx),
+            State::Handshake(_) | State::Lingering(_) => self.forget(slot, ctx),
+            State::Lost(lost) => {
+                connection.state = State::Lost(lost);
+                self.ask_again(slot, ctx, now);
+            }
             State::Asking(asking) => self.give_up_asking(slot, &asking, ctx),
             State::Undecided(undecided) => {
                 connection.state = State::Undecided(undecided);
@@ -101,7 +105,7 @@ impl Btcp {
         let expired: Vec<_> = self.orphans.iter().filter(|(_, at)| which(**at)).map(|(flow, _)| *flow).collect();
         for flow in expired {
             self.orphans.remove(&flow);
-            let slot = self.insert(flow, State::Lost, Guard::Written, ctx, now);
+            let slot = self.insert(flow, State::Lost(Lost::default()), Guard::Written, ctx, now);
             let linger = ctx.policy.limits.linger;
             self.set_alarm(slot, now + linger, ctx);
         }

@@ -14,8 +14,18 @@ impl Btcp {
             }
             let end = if ctx.stopping { End::Stopped } else { End::OwnerLost };
             self.tell(slot, Some(handed_off.to), outcome, end, ctx);
+            if handed_off.is_linked {
+                ctx.outputs.push_back(Output::Unlink(handed_off.to, self.connections[slot].flow));
+            }
+            let is_linked = handed_off.is_linked;
             let kept_syn = handed_off.kept_syn.filter(|kept| now.saturating_duration_since(kept.0) <= limits::SYN_LIFETIME);
             self.reset_client(slot, handed_off.client, ctx, now);
+            if is_linked
+                && kept_syn.is_none()
+                && let Some(client) = handed_off.client
+            {
+                self.ask_where_to_reset(slot, (client.next, client.acknowledged), ctx, now);
+            }
             if let Some(syn) = kept_syn.map(|kept| kept.1) {
                 self.begin_anew(slot, syn, ctx, now);
             }
@@ -58,10 +68,31 @@ impl Btcp {
         if let Some(client) = client {
             ctx.write(reset(&connection.flow, client.acknowledged), Why::Reset);
         }
-        connection.state = State::Lost;
+        connection.state = State::Lost(Lost::default());
         connection.since = now;
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
+    }
+
+    /// Most of what the client has sent, and been sent, passed by here: by what is known of it, its reset may be too old to be
+    /// believed. So it gets a segment that it must answer (RFC 9293, section 3.10.7.4: not acceptable), and is reset by what it
+    /// answers; until it does it is asked again.
+    fn ask_where_to_reset(&mut self, slot: usize, seen: (Seq<Client>, Seq<Wire>), ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        connection.state = State::Lost(Lost { seen: Some(seen), questions_left: limits::RESET_QUESTIONS_MAX });
+        self.ask_again(slot, ctx, now);
+    }
+
+    /// A question is due, or all were asked and the connection is forgotten.
+    pub(super) fn ask_again(&mut self, slot: usize, ctx: &mut Context, now: Instant) {
+        let connection = &mut self.connections[slot];
+        let State::Lost(lost) = &mut connection.state else { return };
+        let Some((next, acknowledged)) = lost.seen.filter(|_| lost.questions_left > 0) else { return self.forget(slot, ctx) };
+        lost.questions_left -= 1;
+        let flow = connection.flow;
+        let wait = if lost.questions_left > 0 { limits::RESET_QUESTION_INTERVAL } else { ctx.policy.limits.linger };
+        ctx.write(bare::<ToClientWire>(flow.frontend, flow.client, acknowledged.plus(u32::MAX), next, Flags::ACK), Why::Question);
+        self.set_alarm(slot, now + wait, ctx);
     }
 
     /// The client itself has ended an undecided connection.
@@ -89,8 +120,9 @@ impl Btcp {
     }
 
     /// The kernel may have gone on without us: no undecided connection that it knows may be handed off.
-    pub fn handle_stall(&mut self, ctx: &mut Context) {
+    pub fn handle_stall(&mut self, ctx: &mut Context, now: Instant) {
         self.syns.clear();
+        self.stood_still = Some(now);
         self.release_undecided(Fallback::Stalled, ctx);
     }
 

@@ -92,6 +92,7 @@ impl Btcp {
             offered_bytes: offered.offered_bytes,
             confirmed_in: u64::MAX,
             kept_syn: None,
+            is_linked: false,
         });
     }
 
@@ -166,8 +167,12 @@ impl Btcp {
     /// The owner says the connection is over. A SYN that came meanwhile begins the next one.
     pub fn handle_closed(&mut self, from: NodeId, id: HandoffId, ctx: &mut Context, now: Instant) {
         let Some(slot) = self.by_handoff.get(&id).copied() else { return };
+        let flow = self.connections[slot].flow;
         let Some(handed_off) = self.handed_off_mut(from, id) else { return };
         let kept_syn = handed_off.kept_syn.take().filter(|kept| now.saturating_duration_since(kept.0) <= limits::SYN_LIFETIME);
+        if handed_off.is_linked {
+            ctx.outputs.push_back(Output::Unlink(from, flow));
+        }
         let outcome = Self::outcome_at(from, ctx);
         if let Some(pending) = handed_off.pending.take() {
             ctx.first_flight_bytes -= pending.undecided.flight.held_bytes();
@@ -185,7 +190,6 @@ impl Btcp {
         let linger = ctx.policy.limits.linger;
         self.set_alarm(slot, now + linger, ctx);
         let Some(syn) = kept_syn.map(|kept| kept.1) else { return };
-        let flow = self.connections[slot].flow;
         if from != ctx.node && ctx.service_of(flow.frontend).is_some_and(|service| service.decides_on_syn()) {
             self.forget(slot, ctx);
             self.reopened_by(from, flow, syn, ctx, now);

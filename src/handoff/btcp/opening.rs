@@ -5,7 +5,6 @@
 //! itself when the client has acknowledged its kernel's SYN-ACK; from then on the connection is like one handed off.
 
 use super::*;
-use crate::handoff::synthetic::bare;
 use crate::policy::Service;
 use crate::rewrite::options;
 
@@ -188,7 +187,7 @@ impl Btcp {
         }
         if let Some(slot) = self.slot_of(&flow) {
             match &self.connections[slot].state {
-                State::Lingering(_) | State::Lost => {}
+                State::Lingering(_) | State::Lost(_) => {}
                 State::Asking(_) => self.end_asking(slot, from, ctx),
                 State::HandedOff(handed_off) if handed_off.to == from => {
                     let before = handed_off.id;
@@ -199,8 +198,9 @@ impl Btcp {
             if let Some(slot) = self.slot_of(&flow) {
                 self.forget(slot, ctx);
             }
-        } else if self.openings.get(&flow).is_none() {
-            // Nothing is known of it, so the kernel may have it: the connection of a SYN that was not forwarded.
+        } else if self.openings.get(&flow).is_none_or(|opening| self.stood_still.is_some_and(|then| opening.began <= then)) {
+            // Nothing is known of it, or what is known is older than a pause of this process. So the kernel may have it: the
+            // connection of a SYN that was not forwarded.
             self.claims.insert(flow, (from, id));
             return ctx.outputs.push_back(Output::AskSocket { local: flow.frontend, remote: flow.client });
         }
@@ -222,8 +222,14 @@ impl Btcp {
     /// What the kernel said about a flow that a peer claims.
     pub(super) fn judge_claim(&mut self, flow: FlowKey, socket: SocketState, ctx: &mut Context, now: Instant) -> bool {
         let Some((from, id)) = self.claims.remove(&flow) else { return false };
+        let was_forwarded = self.openings.get(&flow).is_some();
         match socket {
-            SocketState::Open | SocketState::SynReceived => ctx.say(from, Message::Disowned { id }),
+            // A repeated SYN of the same connection, during a pause, leaves a request in the kernel that nobody completes.
+            SocketState::SynReceived if was_forwarded => self.adopt_opened(from, id, flow, ctx, now),
+            SocketState::Open | SocketState::SynReceived => {
+                self.openings.remove(&flow);
+                ctx.say(from, Message::Disowned { id });
+            }
             SocketState::Absent | SocketState::TimeWait => self.adopt_opened(from, id, flow, ctx, now),
         }
         true
@@ -240,6 +246,7 @@ impl Btcp {
             offered_bytes: 0,
             confirmed_in: ctx.peer(from).map_or(0, |peer| peer.sessions),
             kept_syn: None,
+            is_linked: false,
         });
         let slot = self.insert(flow, state, Guard::Asked, ctx, now);
         self.connections[slot].rule = rule;

@@ -73,6 +73,12 @@ impl Btcp {
         now: Instant,
     ) -> Verdict {
         let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
+        // What is guarded here is another node's, whatever this kernel once answered on the same ends.
+        let is_given_away = self.slot_of(&flow).is_some_and(|slot| matches!(self.connections[slot].state, State::HandedOff(_)));
+        if is_given_away {
+            ctx.say(from, Message::Owner { flow, owns: false });
+            return ctx.drop(DropReason::NoConnection);
+        }
         if self.known.owner(&flow) == Some(ctx.node) {
             return Verdict::Write;
         }

@@ -30,7 +30,7 @@ impl Btcp {
                 ctx.drop(DropReason::Checksum)
             }
             // It would end what is remembered of a connection that is over, and lift its guard.
-            State::HandedOff(_) | State::Lingering(_) | State::Lost if is_syn && !segment.checksums_are_right() => {
+            State::HandedOff(_) | State::Lingering(_) | State::Lost(_) if is_syn && !segment.checksums_are_right() => {
                 ctx.drop(DropReason::Checksum)
             }
             State::Handshake(_) => self.in_handshake(slot, segment, ctx, now),
@@ -61,6 +61,16 @@ impl Btcp {
                         );
                     }
                 }
+                // Until the owner's kernel has the first flight it may return the connection: what the client says is needed.
+                if !is_syn && handed_off.pending.is_none() && handed_off.to != ctx.node && ctx.uses_link(handed_off.to, &flow) {
+                    if !std::mem::replace(&mut handed_off.is_linked, true) {
+                        ctx.counters.linked += 1;
+                        if let Some(story) = &mut connection.story {
+                            story.lose_sight();
+                        }
+                    }
+                    return Verdict::ForwardOnLink(handed_off.to);
+                }
                 Verdict::Forward(handed_off.to)
             }
             State::Asking(_) if is_syn => {
@@ -69,13 +79,15 @@ impl Btcp {
             }
             State::Asking(_) if segment.is_super_segment() => Verdict::Cut,
             State::Asking(_) => self.keep_while_asking(slot, &segment, ctx),
-            State::Lingering(_) | State::Lost if is_syn => {
+            State::Lingering(_) | State::Lost(_) if is_syn => {
                 let syn = segment.completed();
                 self.begin_anew(slot, syn, ctx, now);
                 Verdict::Consumed
             }
             State::Lingering(owner) => Verdict::Forward(*owner),
-            State::Lost => {
+            State::Lost(lost) => {
+                // It has answered; what follows is asked for by what it sends.
+                lost.questions_left = 0;
                 if !segment.flags().intersects(Flags::RST) {
                     ctx.write(reset(&flow, segment.ack()), Why::Reset);
                 }
@@ -94,7 +106,7 @@ impl Btcp {
         match self.handle_unknown(flow, segment, ctx, now) {
             Verdict::Write | Verdict::Local => ctx.write(syn, Why::KeptSyn),
             Verdict::Forward(to) => ctx.forward(to, syn, Why::KeptSyn),
-            Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
+            Verdict::ForwardOnLink(_) | Verdict::Cut | Verdict::Consumed | Verdict::Drop(_) => {}
         }
     }
 
@@ -316,7 +328,7 @@ impl Btcp {
             match &mut self.connections[slot].state {
                 State::Handshake(initial) if initial.frontend_isn == syn_ack.seq() => {
                     initial.hear_again(&syn_ack, now);
-                    syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
+                    syn_ack.clamp_mss(ctx.mss_max_of(&flow));
                     return Verdict::Write;
                 }
                 State::Handshake(_) => self.forget(slot, ctx),
@@ -324,7 +336,7 @@ impl Btcp {
                     return self.absorb_syn_ack(slot, &syn_ack, ctx, now);
                 }
                 State::Asking(_) => self.stop_asking(slot, ctx),
-                State::HandedOff(_) | State::Lingering(_) | State::Lost | State::Moving => {
+                State::HandedOff(_) | State::Lingering(_) | State::Lost(_) | State::Moving => {
                     return ctx.drop(DropReason::UnexpectedFromKernel);
                 }
             }
@@ -352,7 +364,7 @@ impl Btcp {
         let slot = self.insert(flow, state, Guard::None, ctx, now);
         self.set_alarm(slot, now + crate::limits::HANDSHAKE_LIFETIME, ctx);
         ctx.counters.connections += 1;
-        syn_ack.clamp_mss(ctx.mss_max(flow.client.address));
+        syn_ack.clamp_mss(ctx.mss_max_of(&flow));
         Verdict::Write
     }
 
@@ -370,7 +382,7 @@ impl Btcp {
             | State::Securing(_)
             | State::Releasing(_)
             | State::Asking(_)
-            | State::Lost
+            | State::Lost(_)
             | State::Moving => None,
         }
     }

@@ -57,6 +57,7 @@ impl Btcp {
             offered_bytes: 0,
             confirmed_in: session,
             kept_syn: None,
+            is_linked: false,
         });
         let slot = self.insert(flow, state, Guard::Written, ctx, now);
         self.connections[slot].story = ctx.chronicle.adopt();

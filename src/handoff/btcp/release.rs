@@ -115,14 +115,23 @@ impl Btcp {
         self.syns.remove(&flow);
         self.forget(slot, ctx);
         let why = if echo.is_some() { Why::ReleasedWithEcho } else { Why::Released };
-        for mut packet in undecided.flight.into_segments() {
+        let is_whole = ctx.service_of(flow.frontend).is_some_and(|service| service.is_whole(undecided.flight.bytes(), flow));
+        let mut segments = undecided.flight.into_segments();
+        let last = if is_whole { segments.pop() } else { None };
+        let with_echo = |mut packet: Vec<u8>| {
             if let Some(echo) = echo
                 && let Ok(mut segment) = Segment::<_, ToServerWire>::parse(packet.as_mut_slice())
                 && let Some((tsval, _)) = segment.timestamps()
             {
                 segment.set_timestamps(tsval, echo);
             }
-            ctx.write(packet, why);
+            packet
+        };
+        for packet in segments {
+            ctx.write(with_echo(packet), why);
+        }
+        if let Some(packet) = last {
+            ctx.outputs.push_back(Output::Local(with_echo(packet), why));
         }
     }
 }

@@ -25,7 +25,7 @@ fn joined(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
     let mut packets = packets.iter().peekable();
     while let Some(first) = packets.next() {
         let mut buffer = first.clone();
-        let Some(mut join) = Joined::begin(first) else {
+        let Some(mut join) = Joined::begin(first, &Offload::NONE) else {
             told.push((buffer, Offload::NONE));
             continue;
         };
@@ -173,6 +173,128 @@ fn no_packet_is_longer_than_ip_allows() {
     let packets: Vec<_> = (0..48).map(|index| packet(false, index * 1_400, &[index as u8; 1_400], Flags(0))).collect();
     let told = joined(&packets);
     assert_eq!(told.iter().map(|(packet, _)| packet.len()).collect::<Vec<_>>(), [52 + 46 * 1_400, 52 + 2 * 1_400]);
+}
+
+#[test]
+fn what_is_no_whole_segment_stays_alone() {
+    for v6 in [false, true] {
+        let transport = if v6 { 40 } else { 20 };
+        let whole = packet(v6, 0, &[1; 100], Flags(0));
+        let begins = |packet: &[u8]| Joined::begin(packet, &Offload::NONE).is_some();
+        assert!(begins(&whole));
+        assert!(!begins(&[&whole[..], &[0]].concat()), "an octet behind it");
+        for words in 0..5 {
+            let mut short = whole.clone();
+            short[transport + field::DATA_OFFSET] = words << 4;
+            assert!(!begins(&short), "a header of {words} words");
+        }
+        // Shorter than the headers of the one before, and of the other family.
+        let second = SegmentSpec {
+            seq: Seq::new(SEQ).plus(100),
+            flags: Flags::ACK,
+            payload: &[2; 5],
+            ..spec::<ToServerWire>(client(), server())
+        };
+        assert_eq!(lengths(&[whole.clone(), second.build().into_inner()]), [0, 0]);
+        assert_eq!(lengths(&[whole.clone(), packet(!v6, 100, &[2; 100], Flags(0))]), [0, 0]);
+    }
+}
+
+#[test]
+fn what_lies_directly_behind_is_added_and_what_lies_before_is_not() {
+    let (first, second) = (packet(false, 0, &[1; 100], Flags(0)), packet(false, 100, &[2; 50], Flags(0)));
+    let mut buffer = [&first[..], &second].concat();
+    let mut join = Joined::begin(&first, &Offload::NONE).unwrap();
+    assert!(!join.add(&mut buffer, 0..first.len()) && !join.is_complete());
+    assert!(join.add(&mut buffer, first.len()..first.len() + second.len()));
+    assert!(join.is_complete(), "it ended with a shorter one");
+    assert_eq!(join.finish(&mut buffer).0, first.len() + 50);
+}
+
+/// As a kernel that leaves checksums to us hands it over.
+fn partial(mut packet: Vec<u8>, v6: bool) -> (Vec<u8>, Offload) {
+    let transport = if v6 { 40 } else { 20 };
+    packet[transport + 16..transport + 18].copy_from_slice(&[0x12, 0x34]);
+    (packet, Offload { partial_checksum: Some(transport as u16), ..Offload::NONE })
+}
+
+fn super_segment(v6: bool, offset: u32, payload: &[u8], segment_bytes: u16, flags: Flags) -> (Vec<u8>, Offload) {
+    let (packet, offload) = partial(packet(v6, offset, payload, flags), v6);
+    (packet, Offload { segment_bytes: NonZeroU16::new(segment_bytes), ..offload })
+}
+
+/// Appends them one after the other: what they become, and how many were taken.
+fn appended(packets: &[(Vec<u8>, Offload)]) -> (Vec<u8>, Offload, usize) {
+    let mut buffer = packets[0].0.clone();
+    buffer.resize(PACKET_BYTES_MAX, 0xaa);
+    let mut join = Joined::begin(&packets[0].0, &packets[0].1).expect("others can follow");
+    let taken = packets[1..].iter().take_while(|(packet, offload)| join.append(&mut buffer, packet, offload)).count();
+    let (length, offload) = join.finish(&mut buffer);
+    buffer.truncate(length);
+    (buffer, offload, 1 + taken)
+}
+
+#[test]
+fn super_segments_of_the_kernel_become_one_and_several_pushes_one() {
+    for v6 in [false, true] {
+        let packets = [
+            super_segment(v6, 0, &[1; 300], 100, Flags::PSH),
+            super_segment(v6, 300, &[2; 100], 100, Flags(0)),
+            partial(packet(v6, 400, &[3; 100], Flags::PSH), v6),
+            super_segment(v6, 500, &[4; 250], 100, Flags(0)),
+        ];
+        let (whole, offload, taken) = appended(&packets);
+        let expected = packet(v6, 0, &[&[1; 300][..], &[2; 100], &[3; 100], &[4; 250]].concat(), Flags::PSH);
+        assert_eq!((taken, offload.segment_bytes.map(NonZeroU16::get), offload.ecn), (4, Some(100), false));
+        let (cut_joined, cut_alone) = (cut(&whole, &offload), cut(&expected, &super_segment(v6, 0, &[], 100, Flags(0)).1));
+        assert_eq!(cut_joined.len(), 8);
+        for (joined, alone) in cut_joined.iter().zip(&cut_alone) {
+            assert_eq!(summed(joined.clone(), v6), *joined, "a right checksum");
+            assert_eq!(joined[if v6 { 40 } else { 20 }..].get(20..), alone[if v6 { 40 } else { 20 }..].get(20..));
+        }
+    }
+}
+
+#[test]
+fn what_is_alone_leaves_with_what_was_left_to_do_for_it() {
+    for v6 in [false, true] {
+        for alone in [super_segment(v6, 0, &[1; 300], 100, Flags::PSH), partial(packet(v6, 0, &[1; 100], Flags(0)), v6)] {
+            let (same, offload, _) = appended(std::slice::from_ref(&alone));
+            assert_eq!((offload, same.len()), (alone.1, alone.0.len()));
+            assert_eq!(Joined::begin(&same, &offload).map(|join| join.length), Some(alone.0.len()));
+        }
+    }
+}
+
+#[test]
+fn what_would_be_cut_otherwise_stays_alone() {
+    for v6 in [false, true] {
+        let first = super_segment(v6, 0, &[1; 300], 100, Flags(0));
+        let taken = |second: (Vec<u8>, Offload)| appended(&[first.clone(), second]).2 == 2;
+        assert!(
+            taken(super_segment(v6, 300, &[2; 300], 100, Flags(0))) && taken(partial(packet(v6, 300, &[2; 7], Flags(0)), v6))
+        );
+        assert!(!taken(super_segment(v6, 300, &[2; 300], 99, Flags(0))), "shorter segments");
+        assert!(!taken(super_segment(v6, 300, &[2; 300], 150, Flags(0))), "longer segments");
+        assert!(!taken(partial(packet(v6, 300, &[2; 101], Flags(0)), v6)), "a longer segment");
+        assert!(!taken((packet(v6, 300, &[2; 100], Flags(0)), Offload::NONE)), "a checksum of its own");
+        let mut reduced = super_segment(v6, 300, &[2; 300], 100, Flags(0));
+        reduced.1.ecn = true;
+        assert!(!taken(reduced.clone()) && Joined::begin(&reduced.0, &reduced.1).is_none(), "CWR");
+        let (bytes, offload) = super_segment(v6, 300, &[2; 300], 100, Flags(0));
+        let elsewhere = Offload { partial_checksum: offload.partial_checksum.map(|start| start + 4), ..offload };
+        assert!(!taken((bytes.clone(), elsewhere)), "a header elsewhere");
+        let whole = Offload { partial_checksum: None, ..offload };
+        assert!(Joined::begin(&bytes, &whole).is_none(), "a super-segment with a checksum");
+        let ends = super_segment(v6, 0, &[1; 250], 100, Flags(0));
+        assert!(Joined::begin(&ends.0, &ends.1).is_none(), "its last segment is a short one");
+        // Behind a short one nothing is taken, and without room neither.
+        let short = partial(packet(v6, 300, &[2; 7], Flags(0)), v6);
+        assert_eq!(appended(&[first.clone(), short, partial(packet(v6, 307, &[2; 7], Flags(0)), v6)]).2, 2);
+        let mut join = Joined::begin(&first.0, &first.1).unwrap();
+        let second = super_segment(v6, 300, &[2; 300], 100, Flags(0));
+        assert!(!join.append(&mut first.0.clone(), &second.0, &second.1), "no room");
+    }
 }
 
 proptest! {

@@ -21,8 +21,7 @@ impl Capture {
             anyhow::bail!("the front-end {frontend} is the first of its family, which needs a restart");
         }
         // Devices once captured from stay so: what they forward is undone at the end.
-        let device = &self.config.device;
-        let wanted = preflight::ingress(&mut self.routing, device, &families, frontends, &links, &addresses, &self.first_values)?;
+        let wanted = preflight::ingress(&mut self.routing, &config, &families, &links, &addresses, &self.first_values)?;
         let is_new =
             |ingress: &Ingress| !self.ingress.iter().any(|known| known.family == ingress.family && known.name == ingress.name);
         let new: Vec<Ingress> = wanted.into_iter().filter(is_new).collect();
@@ -48,7 +47,7 @@ impl Capture {
         Ok(())
     }
 
-    fn ruleset(&self) -> Ruleset<'_> {
+    pub(super) fn ruleset(&self) -> Ruleset<'_> {
         Ruleset {
             device: &self.config.device,
             frontends: &self.config.frontends,
@@ -58,6 +57,7 @@ impl Capture {
             not_a_router: &[],
             guards_max: self.config.guards_max,
             tracking: self.tracking,
+            links: None,
             bypass: self.bypass,
         }
     }

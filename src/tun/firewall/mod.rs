@@ -9,7 +9,7 @@ pub(super) mod remedy;
 mod ways;
 
 pub(super) use packet::{Back, Packet};
-pub(super) use ways::{Consequence, ways};
+pub(super) use ways::{Consequence, link_ways, ways};
 
 use super::family::Family;
 use super::nft::{self, TABLE};

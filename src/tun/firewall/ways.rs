@@ -5,6 +5,7 @@ use crate::doctor::refusal;
 use crate::flow::Endpoint;
 use crate::tun::capture::CaptureConfig;
 use crate::tun::family::Family;
+use crate::tun::link::LinkPeer;
 use crate::tun::nft::Ingress;
 use ipnet::IpNet;
 
@@ -118,6 +119,37 @@ pub(in crate::tun) fn ways(config: &CaptureConfig, ingress: &[Ingress], tracked:
     }
     ways.extend(config.control.map(|control| control_way(control, ingress, &packet)));
     ways
+}
+
+/// What is forwarded over a link to a peer, and what a peer forwards here, over this device.
+pub(in crate::tun) fn link_ways(link: &LinkPeer, tun: &str, ingress: &[Ingress], device: &str) -> Vec<Way> {
+    let family = Family::of(link.next_hop);
+    let forwarded = |frontend: Endpoint, from: &str, to: &str| Packet {
+        family,
+        protocol: "tcp",
+        from_device: Some(from.to_owned()),
+        to_device: Some(to.to_owned()),
+        source: None,
+        destination: Some(frontend.address),
+        source_port: None,
+        destination_port: Some(frontend.port),
+        back: Back::OtherByMark,
+        state: Some("untracked"),
+    };
+    let way = |frontend: Endpoint, from: &str, to: &str| {
+        let packet = forwarded(frontend, from, to);
+        let arrives = Packet { to_device: None, ..packet.clone() };
+        Way {
+            name: format!("for {frontend} from {from} to {to}"),
+            consequence: Consequence::BreaksHandoffs,
+            hooks: vec![("prerouting", arrives), ("forward", packet.clone()), ("postrouting", packet)],
+            remedy: remedy::forward(to),
+        }
+    };
+    let from = ingress.iter().filter(|ingress| ingress.family == family);
+    let sent = link.sends.into_iter().flat_map(|frontend| from.clone().map(move |ingress| way(frontend, &ingress.name, device)));
+    let received = link.received.iter().map(|frontend| way(*frontend, device, tun));
+    sent.chain(received).collect()
 }
 
 /// Handed-off connections live on aliases.

@@ -41,6 +41,8 @@ pub struct Settings {
     pub must_fail: Option<(usize, String)>,
     /// A difference that is known: in this way that line fails so.
     pub differs: Option<(String, usize, String)>,
+    /// Servers whose kernels look for the size of the path themselves; who plays scripts has to see to that.
+    pub is_probing: bool,
 }
 
 impl Default for Settings {
@@ -54,6 +56,7 @@ impl Default for Settings {
             isn: None,
             must_fail: None,
             differs: None,
+            is_probing: false,
         }
     }
 }

@@ -321,7 +321,11 @@ impl World {
             return false;
         }
         let mut flows = self.nodes[node].life.iter().flat_map(|life| Engine::flows(&life.engine, now));
-        let is_known = flows.any(|view| (view.flow.client, view.flow.frontend) == (client, frontend) && is_live(view.state));
+        // What its owner's kernel does not have any more may begin anew.
+        let is_there = |state: &str| state != "handed-off" || self.nodes.iter().any(|node| node.kernel.serves(client));
+        let is_known = flows.any(|view| {
+            (view.flow.client, view.flow.frontend) == (client, frontend) && is_live(view.state) && is_there(view.state)
+        });
         let has_connection = |index| matches!(kernel.state(index), State::Established | State::CloseWait);
         !kernel.gives_cookies && (is_known || kernel.find(frontend, client).is_some_and(has_connection))
     }

@@ -330,6 +330,12 @@ impl Kernel {
         self.connections.iter().position(|known| (known.local, known.remote) == (local, remote))
     }
 
+    /// Whether a connection with these ends of the client's can still be spoken on, under whatever address of ours.
+    pub fn serves(&self, remote: Endpoint) -> bool {
+        let is_open = |index: usize| matches!(self.state(index), State::Established | State::CloseWait);
+        (0..self.connections.len()).any(|index| self.connections[index].remote == remote && is_open(index))
+    }
+
     fn remove(&mut self, index: usize) {
         let connection = self.connections.remove(index);
         self.requests.forget(connection.local, connection.remote);

@@ -75,7 +75,7 @@ impl World {
         }
         if let Some(whole) = self.nodes[node].reassembly.take(packet, self.now) {
             *self.odd.entry("packets put together").or_default() += 1;
-            self.write_to_kernel(node, whole);
+            self.write(node, whole, true);
         }
     }
 
@@ -95,11 +95,16 @@ impl World {
         self.nodes[node].life.as_ref().is_some_and(|life| life.hung.as_ref().is_none_or(|(since, _)| now < since + ALIVE))
     }
 
-    fn write_to_kernel(&mut self, node: usize, mut packet: Vec<u8>) {
+    fn write_to_kernel(&mut self, node: usize, packet: Vec<u8>) {
+        self.write(node, packet, false);
+    }
+
+    /// If the connection of a packet that was put together is guarded by now, its first fragment came before that.
+    fn write(&mut self, node: usize, mut packet: Vec<u8>, is_put_together: bool) {
         if let Ok(segment) = Segment::<_, ToServerWire>::parse(packet.as_slice()) {
             let flow = FlowKey { client: segment.source(), frontend: segment.destination() };
             let ends = (segment.destination(), segment.source());
-            let is_guarded = self.nodes[node].guards.contains(&flow);
+            let is_guarded = self.nodes[node].guards.contains(&flow) && !is_put_together;
             self.trace.packet(self.now, Place::Kernel(node), false, &packet);
             self.trace.say(self.now, || format!("kernel {} < {segment}", NAMES[node]));
             self.see(&Seen::Written { node, packet: &packet, is_guarded });
@@ -311,7 +316,9 @@ impl World {
         let plain = |packet: Vec<u8>| if offload == Offload::NONE { vec![packet] } else { offload::plain(&packet, &offload) };
         match verdict {
             Verdict::Write | Verdict::Local => plain(packet).into_iter().for_each(|packet| self.write_to_tun(node, packet)),
-            Verdict::Forward(to) => plain(packet).into_iter().for_each(|packet| self.send_overlay(node, to, &packet)),
+            Verdict::Forward(to) | Verdict::ForwardOnLink(to) => {
+                plain(packet).into_iter().for_each(|packet| self.send_overlay(node, to, &packet))
+            }
             Verdict::Cut => self.blame("a plain packet cannot be cut".to_owned()),
             Verdict::Consumed | Verdict::Drop(_) => {
                 if let Verdict::Drop(reason) = verdict {
@@ -370,7 +377,7 @@ impl World {
             let Some(life) = &mut self.nodes[node].life else { return };
             let Some(output) = life.engine.poll_output() else { break };
             match output {
-                Output::Packet(packet, _) => {
+                Output::Packet(packet, _) | Output::Local(packet, _) => {
                     let packet = self.plain(packet);
                     self.write_to_tun(node, packet);
                 }
@@ -392,6 +399,7 @@ impl World {
                 Output::Unguard(flow) => {
                     self.nodes[node].guards.remove(&flow);
                 }
+                Output::Unlink(..) | Output::LinkAnswered { .. } => {}
                 Output::AskSocket { local, remote } => {
                     let its = &mut self.nodes[node];
                     let state = its.kernel.socket_state(local, remote, now);

@@ -1,7 +1,7 @@
 //! Things done wrong on purpose, so that each rule is seen to catch something.
 
 use super::plan::{Plan, Without};
-use super::run::is_second_time;
+use super::run::{difference, is_comparable, is_second_time};
 use super::world::World;
 use baton::rewrite::{Segment, ToClientWire};
 
@@ -36,6 +36,8 @@ pub enum Sabotage {
     AnyKernelAnswers,
     /// The network of the second run is not that of the first.
     OtherNetwork,
+    /// Clients are told of a little less room than there is: no promise is broken.
+    LessRoom,
 }
 
 impl Sabotage {
@@ -57,6 +59,13 @@ impl Sabotage {
                 let Ok(mut segment) = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()) else { return };
                 if let Some((tsval, tsecr)) = segment.timestamps() {
                     segment.set_timestamps(tsval.plus(u32::MAX - 5_000), tsecr);
+                }
+            }
+            Self::LessRoom if payload > 0 => {
+                let Ok(mut segment) = Segment::<_, ToClientWire>::parse(packet.as_mut_slice()) else { return };
+                let room = segment.window();
+                if room > 100 {
+                    segment.set_window(room - 1);
                 }
             }
             _ => {}
@@ -137,4 +146,23 @@ fn the_same_seed_gives_the_same_trace_to_the_octet() {
     }
     let differs = |seed| trace(seed, None) != trace(seed, Some(Sabotage::OtherNetwork));
     assert!((0..40).any(differs), "another network leaves another trace");
+}
+
+/// With and without shifts: what is different is told, also where it breaks no rule.
+#[test]
+fn what_differs_without_shifts_is_told() {
+    if is_second_time() {
+        return;
+    }
+    let run = |seed, sabotage, is_relabelled| {
+        let mut world = World::new(Plan::of(seed, &Without::default()), false, is_relabelled);
+        world.sabotage = sabotage;
+        world.run()
+    };
+    let is_told = (0..40).filter(|seed| is_comparable(&Plan::of(*seed, &Without::default()))).any(|seed| {
+        let (with, without) = (run(seed, Some(Sabotage::LessRoom), false), run(seed, None, true));
+        assert_eq!(without.broken, None, "seed {seed}");
+        with.broken.is_none() && without.zero_shifts > 0 && difference(&with, &without).is_some()
+    });
+    assert!(is_told, "a window that is smaller with shifts looks the same without");
 }

@@ -37,7 +37,7 @@ impl World {
                     self.write_to_tun(node, packet);
                 }
             }
-            Verdict::Forward(to) => {
+            Verdict::Forward(to) | Verdict::ForwardOnLink(to) => {
                 for packet in self.plain(packet, offload) {
                     self.send_overlay(node, usize::from(to.0), packet);
                 }
@@ -63,7 +63,7 @@ impl World {
         while let Some(output) = self.nodes[node].engine.poll_output() {
             let now = self.instant();
             match output {
-                Output::Packet(packet, _) => {
+                Output::Packet(packet, _) | Output::Local(packet, _) => {
                     assert_plain(&packet);
                     self.write_to_tun(node, packet);
                 }
@@ -90,6 +90,7 @@ impl World {
                 Output::Unguard(flow) => {
                     self.nodes[node].guards.remove(&flow);
                 }
+                Output::Unlink(..) | Output::LinkAnswered { .. } => {}
                 Output::AskSocket { local, remote } => {
                     self.nodes[node].kernel.poll(self.now);
                     let mut state = socket_state(&self.nodes[node].kernel, local.into(), remote.into());

@@ -38,6 +38,10 @@ fn set(settings: &mut Settings, setting: &str) -> Result<(), String> {
     match name {
         "tolerance_usecs" => settings.late = Duration::from_micros(number()?.into()),
         "handoffs" => settings.handoffs = number()?,
+        "mtu_probing" => match number()? {
+            2 => settings.is_probing = true,
+            _ => return Err(format!("--mtu_probing: '{value}' is not 2, at which kernels probe always")),
+        },
         "isn" => settings.isn = Some(number()?),
         "families" => {
             settings.families = value
@@ -57,7 +61,7 @@ fn set(settings: &mut Settings, setting: &str) -> Result<(), String> {
             settings.differs = Some((way.to_owned(), line, what));
         }
         _ => {
-            let known = "tolerance_usecs, handoffs, isn, families, must_fail and differs";
+            let known = "tolerance_usecs, handoffs, isn, families, mtu_probing, must_fail and differs";
             return Err(format!("--{name}: not known; there are {known}"));
         }
     }

@@ -35,7 +35,7 @@ struct Promised {
 /// Timestamps that a client was given: that of the SYN-ACK, and the latest.
 #[derive(Clone, Copy)]
 struct Clock {
-    first: Option<Timestamp<Wire>>,
+    syn_ack: Option<Timestamp<Wire>>,
     newest: Option<Timestamp<Wire>>,
 }
 
@@ -181,7 +181,7 @@ impl Connection {
             Some((tsval, tsecr)) => {
                 // A fragment never passes the process: the kernel may have gone on with what was put together. A challenge of
                 // the process has the timestamp of the SYN-ACK all the same, and the client drops it (PAWS).
-                if is_past_process && segment.payload().is_empty() && clock.first == Some(tsval) {
+                if is_past_process && segment.payload().is_empty() && clock.syn_ack == Some(tsval) {
                     return Ok(());
                 }
                 if clock.newest.is_some_and(|newest| tsval.since(&newest) < 0) {
@@ -228,16 +228,19 @@ impl Connection {
         {
             return Err("it grants what was not asked for");
         }
-        let former = self.promised.iter().find(|(former, ..)| former.isn == promise.isn);
+        let former = self.promised.iter_mut().find(|(former, ..)| former.isn == promise.isn);
+        let tsval = segment.timestamps().map(|(tsval, _)| tsval);
         match former {
             // The process may have died between two of one connection: then only the first was lowered.
             Some((former, ..)) if Promised { mss: None, ..former.clone() } != Promised { mss: None, ..promise.clone() } => {
                 Err("another promise than before")
             }
-            Some(_) => Ok(()),
+            Some((_, clock)) => {
+                clock.syn_ack = tsval;
+                Ok(())
+            }
             None => {
-                let tsval = segment.timestamps().map(|(tsval, _)| tsval);
-                self.promised.push((promise, Clock { first: tsval, newest: tsval }));
+                self.promised.push((promise, Clock { syn_ack: tsval, newest: tsval }));
                 Ok(())
             }
         }
