@@ -25,9 +25,11 @@ transfer() {
     fetch client a "$@"
     passed=$(($(handled a) - before))
 }
+# assert_by_link COUNT: its kernel forwarded at least as many. (Of a download these are acknowledgements, and a client that
+# receives long segments sends few.)
 assert_by_link() {
     assert_at_most "packets that came to the process of the front-end" 40 "$passed"
-    assert_at_least "packets its kernel forwarded" 100 $(($(forwarded a) - kernel_before))
+    assert_at_least "packets its kernel forwarded" "$1" $(($(forwarded a) - kernel_before))
     assert_eq "packets of this connection that a link did not take" 0 "$(stat_of a link_send_failed_packets_total)"
 }
 
@@ -38,7 +40,7 @@ transfer /images/large
 assert_answered b
 assert_eq "hash of what was received" "$hash" "$(sha256sum <"$body" | cut -d ' ' -f 1)"
 assert_counts a.handed_off=1 b.accepted=1
-assert_by_link
+assert_by_link 50
 say "        $passed packets came to the process, $(($(forwarded a) - kernel_before)) were forwarded by the kernel, $seconds s"
 mark
 kernel_before=$(forwarded a)
@@ -46,7 +48,7 @@ transfer /images/upload -X POST -T "$run_dir/www/large" -H 'Expect:'
 assert_answered b
 assert_eq "hash of what arrived" "$hash" "$(head -c 64 "$body")"
 assert_counts a.handed_off=1 b.accepted=1
-assert_by_link
+assert_by_link 100
 say "        $passed packets came to the process, $(($(forwarded a) - kernel_before)) were forwarded by the kernel, $seconds s"
 wait_until 5 nothing_learned a
 

@@ -161,7 +161,7 @@ can_differ() {
     sed "/\"course\": \"$name\"/s/\"by\": \"b\"/\"by\": \"a\"/" "$run_dir/$group-handed-off.json" >"$run_dir/doctored.json"
     SAW=$run_dir/doctored.json must_fail "$name: a answers" assert_same_courses "$group"
     port=$(grep "\"course\": \"$name\"" "$run_dir/$group-handed-off.json" | grep -o '"port": [0-9]*')
-    for what in repeated checksum timestamp reset "repeated everywhere"; do
+    for what in repeated windows checksum timestamp reset "repeated everywhere"; do
         [[ $what != *everywhere || $(courses handed-off "$group") -gt 5 ]] || continue
         courses doctor "$run_dir/oracle-$group.json" "${port#*: }" "$what" >"$run_dir/doctored.json"
         WIRE=$run_dir/doctored.json must_fail "$name: $what" assert_same_courses "$group"

@@ -10,8 +10,10 @@ from table import COURSES, of_group
 REPETITIONS = {"retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order", "lost_segment", "duplicate_ack"}
 WINDOWS = {"window_full", "zero_window", "zero_window_probe", "zero_window_probe_ack"}
 # How many more of a flag there may be than twice as many as without baton, on one connection: of repetitions a few and one in so many
-# segments, and never more than a burst. What befalls every connection is found by their number.
-FEW_REPETITIONS, REPETITION_IN, MOST_REPETITIONS, MORE_WINDOWS, MORE_OF_ANYTHING_ELSE = 10, 40, 80, 60, 2
+# segments, and never more than a burst; of closed windows a share of the segments, since an application that reads slower than its
+# peer writes closes one again and again. What befalls every connection is found by their number.
+FEW_REPETITIONS, REPETITION_IN, MOST_REPETITIONS, MORE_OF_ANYTHING_ELSE = 10, 40, 80, 2
+FEW_WINDOWS, WINDOW_IN = 60, 20
 
 
 def load(files):
@@ -86,11 +88,13 @@ def allowed(flag, connection, without):
     if kind == "keep_alive_ack":
         # Where both ends probe at the same time tshark calls it a duplicate.
         count = max(count, flags.get({"client": "server", "server": "client"}[who] + ".keep_alive", 0))
+    segments = sum(connection["segments"].values())
     # (A single octet that is repeated tshark takes for a keep-alive probe.)
     if kind in REPETITIONS or kind == "keep_alive":
-        segments = sum(connection["segments"].values())
         return 2 * count + min(MOST_REPETITIONS, FEW_REPETITIONS + segments // REPETITION_IN)
-    return 2 * count + (MORE_WINDOWS if kind in WINDOWS else MORE_OF_ANYTHING_ELSE)
+    if kind in WINDOWS:
+        return 2 * count + FEW_WINDOWS + segments // WINDOW_IN
+    return 2 * count + MORE_OF_ANYTHING_ELSE
 
 
 def repeats(connection):
@@ -152,6 +156,8 @@ def doctor(wire, port, what):
     (connection,) = [connection for connection in connections if connection["port"] == int(port)]
     if what == "repeated":
         connection["flags"]["server.retransmission"] = 10_000
+    elif what == "windows":
+        connection["flags"]["server.zero_window"] = 10_000
     elif what == "repeated everywhere":
         for other in connections:
             other["flags"]["server.retransmission"] = 1 if other["port"] // 1000 == connection["port"] // 1000 else 0
